@@ -1,0 +1,105 @@
+"""The command line: commands, and the one place where an error becomes text and an exit code."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, NoReturn, ParamSpec
+
+import typer
+
+from vllmray import __version__
+from vllmray.cli.down import down
+from vllmray.cli.logs import logs
+from vllmray.cli.status import status
+from vllmray.cli.up import up
+from vllmray.cli.wiring import Invocation
+from vllmray.errors import InterruptedByUser, VllmrayError
+
+P = ParamSpec("P")
+
+INTERNAL_ERROR = 70
+
+
+def run(argv: Sequence[str]) -> NoReturn:
+    """Run a command line and exit."""
+    ours, vllm_args = split(argv)
+    invocation = Invocation(vllm_args=vllm_args)
+    try:
+        application()(args=ours, obj=invocation, prog_name="vllmray")
+        sys.exit(0)
+    except VllmrayError as error:
+        print(text_of(error), file=sys.stderr)
+        if invocation.debug:
+            traceback.print_exc()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read us left; there is nobody to tell
+        sys.exit(1)
+    except Exception as error:
+        print(f"internal error: {type(error).__name__}: {error}", file=sys.stderr)
+        if invocation.debug:
+            traceback.print_exc()
+        else:
+            print("hint: run it again with `vllmray --debug …` and report what it prints", file=sys.stderr)
+        sys.exit(INTERNAL_ERROR)
+
+
+def split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """(our part, vLLM's part) of a command line, divided at the first --."""
+    if "--" not in argv:
+        return list(argv), ()
+    at = list(argv).index("--")
+    return list(argv[:at]), tuple(argv[at + 1 :])
+
+
+def text_of(error: VllmrayError) -> str:
+    """An error as it is printed: message, the other program's words, what to do."""
+    lines = [f"error: {error.message}"]
+    if error.details:
+        lines.append(textwrap.indent(error.details, "    "))
+    if error.hint:
+        lines.append(f"hint: {error.hint}")
+    return "\n".join(lines)
+
+
+def application() -> typer.Typer:
+    """The commands."""
+    app = typer.Typer(
+        help="Turns plain Linux GPU hosts into one vLLM endpoint.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_common)
+    for command in (up, status, logs, down):
+        app.command()(_interruptible(command))
+    return app
+
+
+def _common(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with each error")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version")] = False,
+) -> None:
+    context.obj.debug = debug
+    if version:
+        print(f"vllmray {__version__}")
+        raise typer.Exit
+
+
+def _interruptible(command: Callable[P, None]) -> Callable[P, None]:
+    """Ctrl-C as an error of ours: typer would turn it into an abort with exit code 1."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise InterruptedByUser("interrupted") from None
+
+    return wrapped

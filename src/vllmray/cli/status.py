@@ -1,0 +1,54 @@
+"""vllmray status"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vllmray.cli.options import ClusterOption, EnvFileOption, HostOption
+from vllmray.cli.wiring import cluster_name, open_host
+
+if TYPE_CHECKING:
+    from vllmray.cluster.status import ClusterView
+
+
+def status(  # noqa: PLR0913  # the command line's own breadth
+    host: HostOption = None,
+    cluster: ClusterOption = None,
+    env_file: EnvFileOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON (with --watch one a change)")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Again at each change, until Ctrl-C")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="What `ray status -v` prints")] = False,
+) -> None:
+    """Show the cluster: whether it serves, its nodes and their GPUs. Exit code 0 when ready, 1 when not, 4 when absent.
+
+    On a worker's host, ready means that the head lists this node alive.
+    """
+    from vllmray.cluster import status as views
+
+    name = cluster_name(cluster, env_file)
+    with open_host(host) as target:
+        if raw:
+            for line in views.raw(target, name):
+                print(line, flush=True)
+            return
+        if watch:
+            for view in views.follow(target, name):
+                _show(view, as_json=as_json)
+            return
+        view = views.look(target, name)
+    _show(view, as_json=as_json)
+    if not view.ready:
+        raise typer.Exit(1)
+
+
+def _show(view: ClusterView, *, as_json: bool) -> None:
+    if as_json:
+        from vllmray.output.envelope import envelope, status_data
+
+        print(envelope("status", status_data(view)), flush=True)
+    else:
+        from vllmray.output.tables import show, status_table
+
+        show(status_table(view))

@@ -1,0 +1,45 @@
+"""What is there already, against what is wanted: keep, replace, or refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from vllmray.cluster import labels
+from vllmray.config.models import ClusterConfig
+from vllmray.errors import ClusterStateError
+from vllmray.hosts.base import Container, Host
+
+# Longer than the up to 30 s in which a Ray node that is told to stop waits for what runs on it
+# (RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S; ray 2.60, python/ray/_private/node.py). Docker's own default is 10 s.
+STOP_TIMEOUT_S = 45.0
+
+
+def by_role(host: Host, cluster: str) -> dict[str, Container]:
+    """The cluster's containers on a host, by role."""
+    return {found.labels[labels.ROLE]: found for found in host.containers(labels.selector(cluster))}
+
+
+def refuse_changes(host: Host, found: Mapping[str, Container], config: ClusterConfig, roles: Iterable[str]) -> None:
+    """Raises ClusterStateError that lists every setting in which what runs differs from what is wanted."""
+    lines: dict[str, None] = {}
+    for role in roles:
+        if role in found:
+            lines.update(dict.fromkeys(labels.changed_fields(found[role].labels, config, role)))
+    if lines:
+        raise ClusterStateError(
+            f"{host.address}: cluster {config.cluster} is there with another configuration",
+            details="\n".join(lines),
+            hint="Add --recreate to stop it and start it with these settings, or give the settings it has.",
+        )
+
+
+def usable(container: Container | None) -> bool:
+    """Whether a container can be left as it is."""
+    return container is not None and container.status in ("running", "paused")
+
+
+def remove(host: Host, found: dict[str, Container], *roles: str) -> None:
+    """Stop and remove those of the roles that are there, in the order that a cluster is taken down."""
+    for role in labels.STOP_ORDER:
+        if role in roles and role in found:
+            host.stop_and_remove(found.pop(role).id, timeout=STOP_TIMEOUT_S)

@@ -1,0 +1,74 @@
+"""The cluster's state: labels on containers and volumes, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from vllmray import __version__
+from vllmray.config.models import ClusterConfig, fields_of
+
+CLUSTER = "io.vllmray.cluster"
+ROLE = "io.vllmray.role"
+CONFIG = "io.vllmray.config"
+CONFIG_HASH = "io.vllmray.config-hash"
+VERSION = "io.vllmray.version"
+
+HEAD, WORKER, ENGINE, PROBE = "head", "worker", "engine", "probe"
+STOP_ORDER = (PROBE, ENGINE, WORKER, HEAD)
+
+
+def selector(cluster: str | None, role: str | None = None) -> dict[str, str]:
+    """Labels that find a cluster's containers; None stands for every cluster, or every role."""
+    wanted = {CLUSTER: cluster or ""}
+    if role:
+        wanted[ROLE] = role
+    return wanted
+
+
+def identity(config: ClusterConfig, role: str) -> dict[str, Any]:
+    """What must be equal for a container of this role to be kept as it is; never a secret."""
+    names = fields_of("node", "engine") if role == ENGINE else fields_of("node")
+    values = config.model_dump(mode="json", include=set(names))
+    if role == WORKER and not config.model_is_a_folder:
+        del values["model"]  # only the engine names it
+    values["gpus"] = str(config.gpus)
+    return {name: values[name] for name in names if name in values}
+
+
+def container_labels(config: ClusterConfig, role: str) -> dict[str, str]:
+    """All labels of a container."""
+    text = json.dumps(identity(config, role), sort_keys=True, separators=(",", ":"))
+    return {
+        CLUSTER: config.cluster,
+        ROLE: role,
+        CONFIG: text,
+        CONFIG_HASH: hashlib.sha256(text.encode()).hexdigest()[:16],
+        VERSION: __version__,
+    }
+
+
+def volume_labels(config: ClusterConfig) -> dict[str, str]:
+    """All labels of a volume."""
+    return {CLUSTER: config.cluster, VERSION: __version__}
+
+
+def changed_fields(labels: Mapping[str, str], config: ClusterConfig, role: str) -> list[str]:
+    """A line for each setting in which a running container differs from what is wanted now."""
+    try:
+        before = json.loads(labels.get(CONFIG, "{}"))
+    except ValueError:
+        before = {}
+    now = identity(config, role)
+    names = [*now, *(name for name in before if name not in now)]
+    return [
+        f"{name}: {_shown(before.get(name))} → {_shown(now.get(name))}"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,29 @@
+"""`logs`: the output of one of the cluster's containers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vllmray.cluster import labels
+from vllmray.cluster.existing import by_role
+from vllmray.errors import ClusterStateError
+from vllmray.hosts.base import Host
+
+PREFERRED = (labels.ENGINE, labels.WORKER, labels.HEAD)
+
+
+def logs(host: Host, cluster: str, role: str | None, *, follow: bool, tail: int | None) -> Iterator[str]:
+    """Lines of a container's log; without a role the engine's, or on a worker's host the worker's.
+
+    Raises:
+        ClusterStateError: no such container here; it names those that are.
+    """
+    found = by_role(host, cluster)
+    role = role or next((role for role in PREFERRED if role in found), labels.ENGINE)
+    if role not in found:
+        there = ", ".join(sorted(found)) or "nothing"
+        raise ClusterStateError(
+            f"{host.address}: cluster {cluster} has no {role} here; there is {there}",
+            hint="Name another (vllmray logs head|worker|engine), or the host that has it (--host).",
+        )
+    return host.logs(found[role].id, follow=follow, tail=tail)

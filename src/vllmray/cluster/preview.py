@@ -1,0 +1,53 @@
+"""`up --dry-run`: the plan as the docker run lines that would do the same, with nothing started."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from vllmray.cluster.gpus import stated_gpus
+from vllmray.cluster.node import scripts
+from vllmray.cluster.plan import LAUNCH, WATCH, Node, engine_spec, head_spec, worker_spec
+from vllmray.cluster.up import worker_command
+from vllmray.config.models import ClusterConfig
+from vllmray.hosts.node_probe import choose_address
+from vllmray.hosts.run_line import run_line
+
+PLACEHOLDERS = {
+    "NODE_IP": "the address of this host that the others reach (--node-ip)",
+    "INTERFACE": "the interface that holds it (--network-interface)",
+    "GPUS": "the number of GPUs of this host (--gpus)",
+}
+
+
+def preview(config: ClusterConfig, role: str, address: str | None) -> str:
+    """Text of the plan; words in capitals stand for what only a look at a remote host could tell."""
+    node = _node(config, address)
+    config = config.model_copy(
+        update={"node_ip": node.ip, "network_interface": node.interface, "head_ip": config.head_ip or node.ip}
+    )
+    programs = scripts()
+    specs = (
+        [head_spec(config, node, programs), engine_spec(config, node, programs)]
+        if role == "head"
+        else [worker_spec(config, node, programs)]
+    )
+    sources = {
+        WATCH: str(resources.files("vllmray.ray").joinpath("watch.py")),
+        LAUNCH: str(resources.files("vllmray.engine").joinpath("launch.py")),
+    }
+    text = "\n\n".join(run_line(spec, sources) for spec in specs)
+    unknown = [f"# {word}: {meaning}" for word, meaning in PLACEHOLDERS.items() if word in (node.ip, node.interface, node.gpus)]
+    closing = [f"# on each other host: {worker_command(config)}"] if role == "head" else []
+    return "\n".join([*unknown, text, *closing])
+
+
+def _node(config: ClusterConfig, address: str | None) -> Node:
+    """What can be known without starting anything: what is stated, and this machine's own network."""
+    here = address is None or address.startswith("unix://")
+    towards = config.head_ip if config.head_ip != config.node_ip else None
+    found = choose_address(towards, config.node_ip, config.network_interface) if here else {}
+    return Node(
+        ip=config.node_ip or found.get("node_ip") or "NODE_IP",
+        interface=config.network_interface or found.get("interface") or "INTERFACE",
+        gpus=stated_gpus(config) or "GPUS",
+    )

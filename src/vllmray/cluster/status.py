@@ -1,0 +1,223 @@
+"""`status`: what is, read from labels, Docker, and Ray; no setting is needed to ask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from vllmray.cluster import labels
+from vllmray.cluster.existing import by_role, usable
+from vllmray.cluster.plan import ENGINE_STATE
+from vllmray.cluster.watching import Watch, watch_argv
+from vllmray.errors import ClusterStateError, HostError
+from vllmray.hosts.base import Container, Host
+from vllmray.ray.status import EngineState, RayStatus
+
+FRESH_S = 10.0
+"""Older than this, launch.py's word is not taken; it writes every 2 s."""
+SHORT_S = 15.0
+REFRESH_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """A cluster as seen from one of its hosts."""
+
+    cluster: str
+    host: str
+    role: str
+    """Of this host: head or worker."""
+    containers: tuple[Container, ...]
+    settings: dict[str, Any]
+    """The configuration that this host's containers carry."""
+    ray: RayStatus | None
+    """None when no node runs here that could be asked."""
+
+    @property
+    def engine(self) -> EngineState | None:
+        """What the engine says of itself; only the head's host knows."""
+        return self.ray.engine if self.ray else None
+
+    @property
+    def endpoint(self) -> str | None:
+        """Where the engine is, or will be; None on a worker's host."""
+        if self.role != labels.HEAD or "port" not in self.settings:
+            return None
+        return f"http://{self.settings['node_ip']}:{self.settings['port']}/v1"
+
+    @property
+    def gpus_wanted(self) -> int | None:
+        """The engine's world size; None on a worker's host."""
+        if "tensor_parallel_size" not in self.settings:
+            return None
+        return int(self.settings["tensor_parallel_size"]) * int(self.settings["pipeline_parallel_size"])
+
+    @property
+    def problem(self) -> str | None:
+        """What is between the cluster and serving, in one line; None when nothing is."""
+        for container in self.containers:
+            if not usable(container):
+                return f"{container.name} is {container.status} (exit code {container.exit_code})"
+        if self.ray is None:
+            return "no Ray node runs on this host"
+        if self.ray.error:
+            return f"Ray does not answer: {self.ray.error.splitlines()[0]}"
+        return self._engine_problem() if self.role == labels.HEAD else self._worker_problem(self.ray)
+
+    def _worker_problem(self, ray: RayStatus) -> str | None:
+        ip = str(self.settings.get("node_ip"))
+        return None if ray.node(ip) else f"the head does not list {ip}"
+
+    def _engine_problem(self) -> str | None:
+        if not any(container.labels.get(labels.ROLE) == labels.ENGINE for container in self.containers):
+            return "the engine's container is not there"
+        if self.engine is None:
+            return "the engine is starting"
+        if self.ray and self.ray.shortfall:
+            return f"waiting for GPUs: {self.ray.shortfall}"
+        if self.engine.phase != "ready":
+            return f"the engine is not ready: {self.engine.detail or self.engine.phase}"
+        return None
+
+    @property
+    def ready(self) -> bool:
+        """Head: the endpoint serves. Worker: the head lists this node alive."""
+        return self.problem is None
+
+
+def look(host: Host, cluster: str) -> ClusterView:
+    """The cluster now.
+
+    Raises:
+        ClusterStateError: nothing of that name is on the host.
+    """
+    found = _found(host, cluster)
+    role = labels.HEAD if labels.HEAD in found or labels.ENGINE in found else labels.WORKER
+    return _view(host, cluster, found, _ray(host, found, role))
+
+
+def _found(host: Host, cluster: str) -> dict[str, Container]:
+    found = by_role(host, cluster)
+    found.pop(labels.PROBE, None)
+    if not found:
+        raise ClusterStateError(
+            f"{host.address}: no cluster {cluster} here",
+            hint="Start it with `vllmray up`, or name the host or the cluster (--host, --cluster).",
+        )
+    return found
+
+
+def _view(host: Host, cluster: str, found: dict[str, Container], ray: RayStatus | None) -> ClusterView:
+    role = labels.HEAD if labels.HEAD in found or labels.ENGINE in found else labels.WORKER
+    return ClusterView(cluster, host.address, role, tuple(found.values()), _settings(found), ray)
+
+
+def _settings(found: dict[str, Container]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for container in found.values():
+        try:
+            settings |= json.loads(container.labels.get(labels.CONFIG, "{}"))
+        except ValueError:
+            continue
+    return settings
+
+
+def _ray(host: Host, found: dict[str, Container], role: str) -> RayStatus | None:
+    """Ray's view: the engine's, when it is fresh, since that costs no interpreter; else asked for here."""
+    node = found.get(role)
+    if node is None or not usable(node):
+        return None
+    if role == labels.HEAD and (said := _from_engine(host, node.id)):
+        return said
+    return ask_ray(host, node.id, _settings(found), engine=role == labels.HEAD)
+
+
+class _Said(BaseModel):
+    """The whole of launch.py's state file."""
+
+    phase: Any = None
+    detail: str = ""
+    since: float = 0.0
+    heartbeat: float
+    ray: RayStatus
+
+
+def _from_engine(host: Host, container: str) -> RayStatus | None:
+    """What the engine's container last wrote, with the clock of that host beside it."""
+    running = host.exec(container, ("sh", "-c", f"date +%s && cat {ENGINE_STATE}"))
+    lines: list[str] = []
+    try:
+        while (line := running.read_line(SHORT_S)) is not None:
+            lines.append(line)
+    except EOFError:
+        pass
+    finally:
+        running.close()
+    try:
+        now, said = float(lines[0]), _Said.model_validate_json(lines[1])
+        state = EngineState(phase=said.phase, detail=said.detail, since=said.since)
+    except (IndexError, ValueError, ValidationError):
+        return None
+    return said.ray.model_copy(update={"engine": state}) if now - said.heartbeat < FRESH_S else None
+
+
+def ask_ray(host: Host, container: str, settings: dict[str, Any], *, engine: bool) -> RayStatus:
+    """One observation by a watch.py of our own; costs an import of Ray."""
+    with Watch(host, container, _watch_argv(settings, engine=engine, once=True)) as watch:
+        return watch.latest(SHORT_S) or RayStatus(error=f"no answer within {SHORT_S:.0f} s")
+
+
+def _watch_argv(settings: dict[str, Any], *, engine: bool, once: bool) -> tuple[str, ...]:
+    gate = {
+        key: settings[key]
+        for key in ("tensor_parallel_size", "pipeline_parallel_size", "allow_tp_across_hosts")
+        if key in settings
+    }
+    return watch_argv(_address(settings), gate=gate, engine=engine, once=once)
+
+
+def _address(settings: dict[str, Any]) -> str:
+    return f"{settings['head_ip']}:{settings['ray_ports']['gcs']}"
+
+
+def follow(host: Host, cluster: str) -> Iterator[ClusterView]:
+    """The cluster at once and at each change, for ever."""
+    found = _found(host, cluster)
+    role = labels.HEAD if labels.HEAD in found else labels.WORKER
+    argv = _watch_argv(_settings(found), engine=role == labels.HEAD, once=False)
+    last: ClusterView | None = None
+    ray: RayStatus | None = None
+    name = next(found[key].name for key in (role, labels.ENGINE) if key in found)
+    with Watch(host, name, argv) as watch:
+        while True:
+            ray = watch.latest(REFRESH_S) or ray
+            view = _view(host, cluster, _found(host, cluster), ray or RayStatus(error="asking"))
+            if view != last:
+                last = view
+                yield view
+
+
+def raw(host: Host, cluster: str) -> Iterator[str]:
+    """What `ray status -v` prints in this host's node, line by line.
+
+    Raises:
+        HostError: the node is not running, or Ray did not answer.
+    """
+    found = _found(host, cluster)
+    node = found.get(labels.HEAD) or found.get(labels.WORKER)
+    if node is None or not usable(node):
+        raise HostError(f"{host.address}: no Ray node of cluster {cluster} runs here")
+    running = host.exec(node.id, ("ray", "status", "-v", f"--address={_address(_settings(found))}"))
+    try:
+        while True:
+            line = running.read_line(REFRESH_S)
+            if line is not None:
+                yield line
+    except EOFError:
+        pass
+    finally:
+        running.close()

@@ -1,0 +1,132 @@
+"""The three things `up` waits for: the head to answer, a worker to be listed, the engine to serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from vllmray.cluster import labels
+from vllmray.cluster.node import NodeProbe
+from vllmray.cluster.plan import Node, gate, gcs_address
+from vllmray.cluster.watching import Guard, Watch, watch_argv
+from vllmray.config.models import ClusterConfig
+from vllmray.hosts.base import Container, Host
+from vllmray.ray.status import RayStatus
+from vllmray.reporter import Reporter, Step
+from vllmray.wait import NotReady, Ready, wait_until
+
+NEWS_TIMEOUT_S = 1.0
+CONNECT_S = 10.0
+
+PHASE_WORDS = {"importing": "importing vLLM", "waiting": "waiting for GPUs", "starting": "starting", "ready": "ready"}
+
+
+def for_head(config: ClusterConfig, first: NodeProbe, step: Step, *, again: Callable[[float], str]) -> None:
+    """Wait until the head's port accepts a connection from this host.
+
+    Args:
+        first: what the first look saw, told at once.
+        again: tries for that many seconds and says "open" or what it saw instead.
+    """
+    address = gcs_address(config, str(config.head_ip))
+    seen = [first.connect or "no answer"]
+
+    def probe(left: float) -> Ready[None] | NotReady:
+        outcome = seen.pop() if seen else again(min(left, CONNECT_S))
+        return Ready(None) if outcome == "open" else NotReady(f"{address}: {_in_words(outcome)}")
+
+    wait_until(probe, what=f"answer from the head at {address}", timeout=config.join_timeout, step=step)
+
+
+def _in_words(outcome: str) -> str:
+    words = {
+        "refused": "connection refused (nothing listens there yet)",
+        "no answer": "no answer (host down, wrong address, or a firewall drops it)",
+    }
+    return words.get(outcome, outcome)
+
+
+def for_worker(
+    host: Host, config: ClusterConfig, node: Node, containers: Mapping[str, Container], reporter: Reporter
+) -> RayStatus:
+    """Wait until the head lists this node alive with its GPUs."""
+    worker = containers[labels.WORKER]
+    guard = Guard(host, [worker])
+    argv = watch_argv(gcs_address(config, str(config.head_ip)))
+    with reporter.step("joining the cluster") as step, Watch(host, worker.id, argv) as watch:
+
+        def probe(left: float) -> Ready[RayStatus] | NotReady:
+            status = watch.latest(min(left, NEWS_TIMEOUT_S))
+            guard.check()
+            if status is None or status.error:
+                return NotReady("Ray is starting")
+            listed = status.node(node.ip)
+            if listed is None or listed.gpus_total < int(node.gpus):
+                return NotReady(f"{node.ip} is not listed by the head yet; it has {_nodes(status)}")
+            return Ready(status)
+
+        status = wait_until(probe, what=f"node {node.ip} in the cluster", timeout=config.join_timeout, step=step)
+        step.result(f"{node.ip} with {node.gpus} GPU{'' if node.gpus == 1 else 's'}")
+    return status
+
+
+def for_engine(
+    host: Host, config: ClusterConfig, containers: Mapping[str, Container], reporter: Reporter
+) -> RayStatus:
+    """Wait until Ray has the GPUs, then until the engine has answered a completion."""
+    head, engine = containers[labels.HEAD], containers[labels.ENGINE]
+    guard = Guard(host, [head, engine])
+    argv = watch_argv(gcs_address(config, str(config.node_ip)), gate=gate(config), engine=True)
+    with Watch(host, head.id, argv) as watch:
+        seen = _Seen(watch, guard)
+        with reporter.step(f"{config.world_size} GPUs in Ray") as step:
+            status = wait_until(
+                lambda left: seen.gpus(left, step), what="GPUs", timeout=config.join_timeout, step=step
+            )
+            step.result(_nodes(status))
+        with reporter.step("engine") as step:
+            status = wait_until(seen.engine, what="answer from the engine", timeout=config.engine_timeout, step=step)
+            step.result("answered a completion")
+    return status
+
+
+class _Seen:
+    """The two probes of for_engine, over one stream of observations."""
+
+    def __init__(self, watch: Watch, guard: Guard) -> None:
+        self._watch = watch
+        self._guard = guard
+        self._last = RayStatus(error="Ray is starting")
+        self._joined: set[str] = set()
+
+    def _look(self, left: float) -> RayStatus:
+        self._last = self._watch.latest(min(left, NEWS_TIMEOUT_S)) or self._last
+        self._guard.check()
+        return self._last
+
+    def gpus(self, left: float, step: Step) -> Ready[RayStatus] | NotReady:
+        """Whether the GPUs suffice; tells of each node as it joins."""
+        status = self._look(left)
+        if status.error:
+            return NotReady("Ray is starting")
+        for node in status.nodes:
+            if node.id not in self._joined:
+                self._joined.add(node.id)
+                role = "head" if node.is_head else "worker"
+                step.event(f"{node.ip or node.id[:12]} joined ({role}, {node.gpus_total:g} GPU)")
+        return Ready(status) if status.shortfall == "" else NotReady(f"{status.shortfall}; {_nodes(status)}")
+
+    def engine(self, left: float) -> Ready[RayStatus] | NotReady:
+        """Whether launch.py says that a completion was answered."""
+        # The last observation may hold the answer already: nothing new comes when nothing changes.
+        status = self._last if self._last.engine and self._last.engine.phase == "ready" else self._look(left)
+        if status.engine is None:
+            return NotReady("its container is starting")
+        if status.engine.phase == "ready":
+            return Ready(status)
+        words = PHASE_WORDS[status.engine.phase]
+        return NotReady(f"{words}: {status.engine.detail}" if status.engine.detail not in ("", words) else words)
+
+
+def _nodes(status: RayStatus) -> str:
+    """ "10.0.0.1: 2 GPU, 10.0.0.2: 2 GPU"."""
+    return ", ".join(f"{node.ip or node.id[:12]}: {node.gpus_total:g} GPU" for node in status.nodes) or "no nodes"

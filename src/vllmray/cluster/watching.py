@@ -1,0 +1,104 @@
+"""Watching a cluster through watch.py in one of its nodes, and noticing containers that end by themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from vllmray.cluster.plan import ENGINE_STATE, WATCH
+from vllmray.errors import HostError, WorkloadError
+from vllmray.hosts.base import Container, Exec, Host
+from vllmray.ray.status import RayStatus, parse_line
+
+LOG_TAIL = 40
+
+
+def watch_argv(
+    address: str, *, gate: dict[str, object] | None = None, engine: bool = False, once: bool = False
+) -> tuple[str, ...]:
+    """The command line of watch.py for a GCS at HOST:PORT."""
+    argv = ["python3", WATCH, f"--address={address}"]
+    if gate:
+        argv.append(f"--gate={json.dumps(gate, separators=(',', ':'))}")
+    if engine:
+        argv.append(f"--engine-state={ENGINE_STATE}")
+    argv.append("--once" if once else "--stdin")
+    return tuple(argv)
+
+
+class Watch:
+    """The newest observation of watch.py, which runs in a container for as long as this is open."""
+
+    def __init__(self, host: Host, container: str, argv: tuple[str, ...]) -> None:
+        self._host = host
+        self._container = container
+        self._argv = argv
+        self._exec: Exec | None = None
+        self._last_words = ""
+
+    def latest(self, timeout: float) -> RayStatus | None:
+        """What is seen now, waiting up to timeout seconds for news; None when there is none."""
+        try:
+            self._exec = self._exec or self._host.exec(self._container, self._argv)
+            newest = self._read(self._exec, timeout)
+            while newest and (newer := self._read(self._exec, 0.0)):
+                newest = newer
+            return newest
+        except EOFError:
+            self._exec = None  # the program ended, as it does with its container; the next call starts another
+            return RayStatus(error=f"the watch in the container ended: {self._last_words}")
+        except HostError as error:
+            return RayStatus(error=error.details or error.message)
+
+    def _read(self, running: Exec, timeout: float) -> RayStatus | None:
+        line = running.read_line(timeout)
+        if line is None:
+            return None
+        self._last_words = line
+        return parse_line(line)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        if self._exec:
+            self._exec.close()
+
+
+class Guard:
+    """Raises when one of the containers ended by itself since the guard was made."""
+
+    def __init__(self, host: Host, containers: Iterable[Container]) -> None:
+        self._host = host
+        self._before = {container.id: container for container in containers}
+
+    def check(self) -> None:
+        """Raises WorkloadError with the end of the log of the first container that ended."""
+        labels = next(iter(self._before.values())).labels
+        cluster = {key: value for key, value in labels.items() if key == "io.vllmray.cluster"}
+        now = {container.id: container for container in self._host.containers(cluster)}
+        for before in self._before.values():
+            after = now.get(before.id)
+            if after is None:
+                raise WorkloadError(f"{self._host.address}: {before.name} was removed by someone else meanwhile")
+            if after.restarts > before.restarts or after.status in ("exited", "dead", "restarting"):
+                raise self._ended(after)
+
+    def _ended(self, container: Container) -> WorkloadError:
+        return WorkloadError(
+            f"{self._host.address}: {container.name} ended by itself (exit code {container.exit_code})",
+            details=log_tail(self._host, container.id),
+            hint=f"The whole log, if the container is kept (--retain): docker logs {container.name}",
+        )
+
+
+def log_tail(host: Host, container: str, lines: int = LOG_TAIL) -> str:
+    """The end of a container's log, or why it can't be had."""
+    try:
+        return "\n".join(host.logs(container, tail=lines)) or "(its log is empty)"
+    except HostError as error:
+        return f"(no log: {error.message})"

@@ -1,0 +1,178 @@
+"""The settings of a cluster, checked: one frozen model, each field with the words that --help and the README show."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+
+from vllmray.config.values import ALL_GPUS, GpuChoice, IPv4, Limit, Size, Variable, Volume, split_list
+from vllmray.engine.argv import flag_conflicts
+from vllmray.ray.ports import RayPorts
+
+Accelerator = Literal["nvidia", "amd", "cpu"]
+Role = Literal["head", "worker"]
+T = TypeVar("T")
+
+DEFAULT_IMAGE = "vllm/vllm-openai:v0.33.0"
+DEFAULT_MODEL = "meta-llama/Llama-3.1-70B-Instruct"
+
+GIB = 1024**3
+MIN_OBJECT_STORE = 75 * 1024**2  # Ray's own minimum: OBJECT_STORE_MINIMUM_MEMORY_BYTES, ray/_private/ray_constants.py
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600)]
+
+
+def _of(kind: str) -> dict[str, Any]:
+    """Marks a field with the roles it matters to; a worker needs none of the engine's fields."""
+    return {"of": kind}
+
+
+class ClusterConfig(BaseModel):
+    """What `up` works from. Sizes are bytes, times are seconds.
+
+    Fields marked `node` shape every Ray node's container, those marked `engine` only the engine's, those marked
+    `command` only the command that is running: changing one of these is no change of the cluster.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    cluster: str = Field(
+        "vllmray", pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="Name of the cluster", json_schema_extra=_of("node")
+    )
+    model: str = Field(
+        DEFAULT_MODEL,
+        min_length=1,
+        description="Hugging Face id, or the absolute path of a model folder that every host has",
+        json_schema_extra=_of("node"),
+    )
+    model_cache_dir: str = Field(
+        "./models",
+        min_length=1,
+        description="Folder of each host that keeps downloaded models",
+        json_schema_extra=_of("node"),
+    )
+    hf_token: SecretStr | None = Field(None, description="Hugging Face token", json_schema_extra=_of("command"))
+    port: Port = Field(8000, description="Port of the endpoint", json_schema_extra=_of("engine"))
+    max_model_len: int = Field(
+        4096, ge=1, description="Longest context, prompt and answer, in tokens", json_schema_extra=_of("engine")
+    )
+    tensor_parallel_size: int = Field(
+        2, ge=1, le=1024, description="GPUs that share each layer", json_schema_extra=_of("engine")
+    )
+    pipeline_parallel_size: int = Field(
+        2, ge=1, le=1024, description="Stages that the layers are split into", json_schema_extra=_of("engine")
+    )
+    allow_tp_across_hosts: bool = Field(
+        False,
+        description="Let the GPUs that share a layer be on several hosts",
+        json_schema_extra=_of("engine"),
+    )
+    vllm_args: tuple[str, ...] = Field(
+        (), description="Further arguments of the vLLM server", json_schema_extra=_of("engine")
+    )
+    image: str = Field(
+        DEFAULT_IMAGE, min_length=1, description="Image with vLLM and Ray", json_schema_extra=_of("node")
+    )
+    accelerator: Accelerator = Field(
+        "nvidia", description="What a GPU slot is: nvidia, amd or cpu", json_schema_extra=_of("node")
+    )
+    gpus: GpuChoice = Field(
+        ALL_GPUS,
+        description="GPUs of this host: all, a count, or ids (0,2); with cpu the number of simulated slots",
+        json_schema_extra=_of("node"),
+    )
+    head_ip: IPv4 | None = Field(None, description="Address of the head", json_schema_extra=_of("node"))
+    node_ip: IPv4 | None = Field(
+        None, description="Address of this host that the others reach", json_schema_extra=_of("node")
+    )
+    network_interface: str | None = Field(
+        None,
+        pattern=r"^[\w.@:-]{1,15}$",
+        description="Interface that holds that address",
+        json_schema_extra=_of("node"),
+    )
+    shm_size: Size = Field(16 * GIB, ge=64 * 1024**2, description="/dev/shm of a node", json_schema_extra=_of("node"))
+    object_store_memory: Size = Field(
+        GIB, ge=MIN_OBJECT_STORE, description="Ray's object store, a part of /dev/shm", json_schema_extra=_of("node")
+    )
+    memlock: Limit = Field(
+        -1,
+        ge=-1,
+        description="Locked memory in bytes: a number, unlimited, or default",
+        json_schema_extra=_of("node"),
+    )
+    nofile: Limit = Field(
+        1048576, ge=1024, description="Open files: a number, or default", json_schema_extra=_of("node")
+    )
+    volumes: Annotated[tuple[Volume, ...], BeforeValidator(split_list)] = Field(
+        (), description="Further folders of the host: /source:/target[:ro]", json_schema_extra=_of("node")
+    )
+    env: Annotated[tuple[Variable, ...], BeforeValidator(split_list)] = Field(
+        (), description="Further environment variables: NAME=VALUE", json_schema_extra=_of("node")
+    )
+    ray_ports: RayPorts = Field(default_factory=RayPorts, json_schema_extra=_of("node"))
+    join_timeout: Seconds = Field(
+        900, description="Longest wait for the GPUs, in seconds", json_schema_extra=_of("command")
+    )
+    engine_timeout: Seconds = Field(
+        3600, description="Longest wait for the engine, in seconds", json_schema_extra=_of("command")
+    )
+    vllm_startup_delay: str | None = Field(
+        None, description="No longer needed, and ignored", json_schema_extra=_of("command")
+    )
+
+    @property
+    def world_size(self) -> int:
+        """GPUs that the engine takes in all."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @property
+    def model_is_a_folder(self) -> bool:
+        """The model is a folder of the hosts, not an id to download."""
+        return self.model.startswith("/")
+
+    # Every check hangs on one field, also those that look at another, so that all problems are found in one go:
+    # pydantic runs a model's own validator only when every field is right by itself.
+
+    @field_validator("vllm_args")
+    @classmethod
+    def _not_ours(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _unless(flag_conflicts(value), value)
+
+    @field_validator("model")
+    @classmethod
+    def _same_everywhere(cls, value: str) -> str:
+        if value.startswith(("./", "../", "~")):
+            raise ValueError("a relative folder: give an absolute path, every host looks for it there")
+        return value
+
+    @field_validator("object_store_memory")
+    @classmethod
+    def _inside_shm(cls, value: int, info: ValidationInfo) -> int:
+        if value > info.data.get("shm_size", value):
+            raise ValueError("larger than shm_size, which holds it: lower this or raise that")
+        return value
+
+    @field_validator("ray_ports")
+    @classmethod
+    def _no_clash(cls, value: RayPorts, info: ValidationInfo) -> RayPorts:
+        others = {"port": info.data["port"]} if "port" in info.data else {}
+        return _unless(value.clashes(others), value)
+
+
+def _unless(problems: list[str], value: T) -> T:
+    """The value, unless there are problems with it: then all of them in one ValueError, a line each."""
+    if problems:
+        raise ValueError("\n".join(problems))
+    return value
+
+
+def fields_of(*kinds: str) -> tuple[str, ...]:
+    """Names of the fields marked with one of these kinds, in the order of the model."""
+    return tuple(name for name, field in ClusterConfig.model_fields.items() if _kind(field.json_schema_extra) in kinds)
+
+
+def _kind(extra: object) -> str:
+    return str(extra["of"]) if isinstance(extra, dict) else ""

@@ -1,0 +1,59 @@
+"""Every error that vllmray raises on purpose, each with its exit code. Printed in cli/main.py and nowhere else."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class VllmrayError(Exception):
+    """Something failed that the user can act on.
+
+    Args:
+        message: one line: which host, and what.
+        details: another program's own words (a log tail, a list of problems), printed below the message.
+        hint: what to do next, in the imperative, with a command where one helps.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, details: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+        self.hint = hint
+
+
+class ConfigError(VllmrayError):
+    """Settings that can't be right; `details` lists every problem, one line a field."""
+
+    exit_code = 2
+
+
+class HostError(VllmrayError):
+    """A host, its daemon, an image, a GPU runtime or a container's start."""
+
+    exit_code = 3
+
+
+class ClusterStateError(VllmrayError):
+    """The cluster is there with another configuration, or is not there."""
+
+    exit_code = 4
+
+
+class WaitTimeoutError(VllmrayError):
+    """A wait reached its bound; the message says for what, how long, and what was seen last."""
+
+    exit_code = 5
+
+
+class WorkloadError(VllmrayError):
+    """A Ray node or the engine ended by itself; `details` holds the end of its log."""
+
+    exit_code = 6
+
+
+class InterruptedByUser(VllmrayError):
+    """Ctrl-C; the hint says what is left running and how to go on."""
+
+    exit_code = 130

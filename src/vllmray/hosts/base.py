@@ -1,0 +1,201 @@
+"""The Host protocol, and the pure values that pass through it.
+
+A host is where containers run. Everything that a use case needs of it goes through these verbs, so that a Docker
+daemon, the processes of this machine and a fake are interchangeable; tests/contract holds each to the same behaviour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+ContainerStatus = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A folder of the host (kind bind) or a named volume in memory that containers share (kind memory)."""
+
+    kind: Literal["bind", "memory"]
+    source: str
+    """An absolute path on the host, or the volume's name."""
+    target: str
+    read_only: bool = False
+    create: bool = False
+    """bind: make the folder when it is missing; otherwise a missing one is a HostError."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """memory: the volume's labels, by which remove_volumes finds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file to put into a container before it starts: absolute path, content, permission bits.
+
+    It belongs to the user that the container runs as.
+    """
+
+    path: str
+    content: bytes = field(repr=False)
+    mode: int = 0o644
+    secret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GpuRequest:
+    """NVIDIA GPUs by the NVIDIA runtime or by CDI names; device_ids empty and count -1 means all.
+
+    Source: Docker Engine API, HostConfig.DeviceRequests. Driver "cdi" takes names such as "nvidia.com/gpu=0" and no
+    count; the NVIDIA runtime takes either a count or ids.
+    """
+
+    driver: Literal["nvidia", "cdi"]
+    count: int = 0
+    device_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """One container's whole intent, host network always. Sizes in bytes."""
+
+    name: str
+    image: str
+    argv: tuple[str, ...]
+    """Entrypoint and arguments in one; the image's own entrypoint is not used."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    files: tuple[File, ...] = ()
+    ipc: str = "private"
+    """private, shareable, or container:NAME."""
+    pid: str | None = None
+    """None for a namespace of its own, or container:NAME."""
+    shm_size: int | None = None
+    ulimits: Mapping[str, int] = field(default_factory=dict)
+    """Soft and hard alike; -1 is unlimited."""
+    devices: tuple[str, ...] = ()
+    group_add: tuple[str, ...] = ()
+    cap_add: tuple[str, ...] = ()
+    security_opt: tuple[str, ...] = ()
+    gpus: GpuRequest | None = None
+    restart: Literal["no", "unless-stopped"] = "no"
+    init: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container as it is now."""
+
+    id: str
+    name: str
+    status: ContainerStatus
+    labels: Mapping[str, str]
+    image: str
+    exit_code: int
+    restarts: int
+    """How often the restart policy started it again."""
+    error: str
+    """Why the last start failed, in the daemon's words; empty when it did not."""
+    started_at: str
+    """RFC 3339, or 0001-01-01T00:00:00Z when it never started."""
+
+    @property
+    def crashed(self) -> bool:
+        """Ended by itself at least once since it was created, or never got to start."""
+        return self.status in ("exited", "dead", "restarting") or self.restarts > 0 or bool(self.error)
+
+
+@dataclass(frozen=True, slots=True)
+class HostInfo:
+    """What a daemon says of itself."""
+
+    version: str
+    operating_system: str
+    cpus: int
+    memory: int
+    """Bytes."""
+    cdi_devices: tuple[str, ...] = ()
+    """CDI device names, such as "nvidia.com/gpu=0"; only Docker Engine 28 and later list them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that the host has."""
+
+    id: str
+    size: int
+    """Bytes."""
+    user: str
+    """As the image says: "", "root", "2000", "vllm:vllm"."""
+
+
+@dataclass(frozen=True, slots=True)
+class PullEvent:
+    """A layer of a pull moved on; total is None while unknown. Without a layer the status is about the whole pull."""
+
+    layer: str
+    status: str
+    done: int = 0
+    total: int | None = None
+
+
+class Exec(Protocol):
+    """A process started inside a running container, its standard input held open until close()."""
+
+    def read_line(self, timeout: float) -> str | None:
+        """The next line of its output without the line end; None when none came within timeout seconds.
+
+        Raises:
+            EOFError: the process ended and every line was read.
+        """
+
+    def close(self) -> None:
+        """End its standard input and stop reading; whatever it still says is lost."""
+
+    def exit_code(self) -> int | None:
+        """None while it runs, which the host may think for a moment after the last line."""
+
+
+class Host(Protocol):
+    """A place where containers run. Every verb raises HostError when the host does not answer."""
+
+    @property
+    def address(self) -> str:
+        """How the user names it: unix:///var/run/docker.sock."""
+
+    def ping(self) -> None:
+        """Returns when the host answers, within a few seconds either way."""
+
+    def info(self) -> HostInfo:
+        """What the host is."""
+
+    def image(self, name: str) -> Image | None:
+        """The image of that name, or None when the host does not have it."""
+
+    def pull(self, name: str) -> Iterator[PullEvent]:
+        """Fetch an image from its registry; a failure inside the stream is a HostError too."""
+
+    def create_and_start(self, spec: ContainerSpec) -> Container:
+        """Create the container with its files in it, and start it; nothing is left of it when either fails.
+
+        Raises:
+            HostError: image missing, name taken, mount source missing, GPU runtime missing, argv[0] not in the image.
+        """
+
+    def containers(self, labels: Mapping[str, str]) -> list[Container]:
+        """Every container, running or not, that carries all these labels; an empty value asks for the key alone."""
+
+    def exec(self, container: str, argv: tuple[str, ...]) -> Exec:
+        """Start a process in a running container, with the container's environment and user."""
+
+    def logs(self, container: str, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
+        """Lines of the container's output, oldest first; following ends when the container does."""
+
+    def stop_and_remove(self, container: str, *, timeout: float) -> None:
+        """SIGTERM, SIGKILL after timeout seconds, then remove; no error when it is gone already."""
+
+    def remove_volumes(self, labels: Mapping[str, str]) -> list[str]:
+        """Remove every volume that carries all these labels; returns their names."""
+
+    def close(self) -> None:
+        """Let go of connections."""

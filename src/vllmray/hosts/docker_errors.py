@@ -1,0 +1,67 @@
+"""A daemon's refusal in its own words -> a HostError with what to do about it.
+
+The Engine API tells most of these apart by nothing but their text; each pattern stands beside the program whose words
+it knows.
+"""
+
+from __future__ import annotations
+
+import re
+
+from vllmray.errors import HostError
+
+# (pattern in the daemon's text, hint)
+HINTS: tuple[tuple[str, str], ...] = (
+    # moby daemon/create.go
+    (r"No such image: (?P<what>\S+)", "Load it on that host (docker load) or name another with --image."),
+    # runc
+    (
+        r'exec: "ray": executable file not found',
+        "The image has no Ray (vLLM's own images stopped shipping it in 2026). Build one that has both: "
+        "FROM the image, RUN pip install 'ray[default]==2.60.0', and name it with --image.",
+    ),
+    (
+        r'exec: "(?P<what>python3?)": executable file not found',
+        "The image has no Python on its PATH, so it can't be one with vLLM and Ray; name another with --image.",
+    ),
+    # runc: RLIMIT_NOFILE is 7, RLIMIT_MEMLOCK is 8
+    (
+        r"setting rlimit type 8",
+        "This daemon may not raise the locked-memory limit: give --memlock default, or run it with CAP_SYS_RESOURCE.",
+    ),
+    (
+        r"setting rlimit type 7",
+        "This daemon may not raise the open-files limit: give --nofile default, or run it with CAP_SYS_RESOURCE.",
+    ),
+    # moby daemon/nvidia_linux.go
+    (
+        r"could not select device driver",
+        "Install the NVIDIA container toolkit on that host and restart its daemon, or use --accelerator cpu.",
+    ),
+    (r"nvidia-container-cli|nvidia-smi|NVML", "Check that nvidia-smi works on that host."),
+    # moby volume/mounts/validate.go
+    (r"bind source path does not exist: (?P<what>\S+)", "Make that folder on the host, or correct the path."),
+    # moby daemon/names.go
+    (r"is already in use by container", "Remove that container, or choose another cluster name with --cluster."),
+    # containerd and registries
+    (r"unauthorized|authentication required|denied", "Log in on this machine with `docker login`, or check the name."),
+    (
+        r"no such host|dial tcp|connection refused.*registry|TLS handshake|i/o timeout",
+        "The host can't reach the image's registry: load the image by hand (docker save, docker load).",
+    ),
+    (r"manifest unknown|not found: manifest", "The registry has no image of that name and tag; check --image."),
+    (r"no space left on device", "Free some disk space on that host (docker system df shows what Docker holds)."),
+    # docker SDK and requests
+    (r"Permission denied", "Run as a user who may use that Docker socket (group docker), or use sudo."),
+    (
+        r"FileNotFoundError|No such file|Connection refused|ConnectionRefused|timed out|Error while fetching server",
+        "Check that a Docker daemon runs there (docker info), or name another with --host.",
+    ),
+    (r"Invalid bind address|Invalid path|unsupported|scheme", "A Docker address is unix://…, tcp://… or ssh://…."),
+)
+
+
+def explain(host: str, what: str, text: str) -> HostError:
+    """An error that says which host and what failed, in the daemon's words, with a hint where one is known."""
+    hint = next((hint for pattern, hint in HINTS if re.search(pattern, text, re.IGNORECASE)), None)
+    return HostError(f"{host}: could not {what}", details=text.strip()[:2000], hint=hint)

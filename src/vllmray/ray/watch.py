@@ -1,0 +1,209 @@
+"""Runs inside a Ray node's container: prints the cluster as one JSON line at each change.
+
+Standard library plus the container's own Ray, nothing else of vllmray: the file is copied into containers as it is.
+
+Why not `ray status`: each call starts an interpreter and imports Ray (2.6 s measured) and shows what Ray's monitor saw
+up to 5 s ago. This process imports Ray once (about 1 s) and asks the GCS itself, a few milliseconds a time, for the
+data that `ray status` formats: `ray.autoscaler.v2.sdk.get_cluster_status` (ray 2.60, python/ray/autoscaler/v2/sdk.py).
+Where that API is missing it runs `ray status -v` and reads the text.
+
+A line is `{"nodes": [{"id", "ip", "is_head", "gpus_total", "gpus_used"}], "pending": [str], "source": "sdk" | "text",
+"shortfall": str, "local_node_id": str | null}` or `{"error": str}` while Ray does not answer. `shortfall` is empty when
+the GPUs suffice. In text, Ray gives no addresses: `ip` is null there and `is_head` false.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+Node = dict[str, Any]
+Snapshot = dict[str, Any]
+
+TEXT_INTERVAL_S = 2.0
+_TEXT_TIMEOUT_S = 60.0
+
+
+def shortfall(
+    nodes: list[Node], *, tensor_parallel_size: int, pipeline_parallel_size: int, allow_tp_across_hosts: bool
+) -> str:
+    """What the cluster lacks for the engine to start, or "" when it lacks nothing.
+
+    A pipeline stage takes tensor_parallel_size GPUs of one node, unless allow_tp_across_hosts says that the sum is
+    enough. vLLM itself only warns when a stage does not fit in a node (vllm/v1/executor/ray_utils.py).
+    """
+    world_size = tensor_parallel_size * pipeline_parallel_size
+    total = sum(int(node["gpus_total"]) for node in nodes)
+    if total < world_size:
+        return f"{total} of {world_size} GPUs"
+    stages = sum(int(node["gpus_total"]) // tensor_parallel_size for node in nodes)
+    if stages >= pipeline_parallel_size or allow_tp_across_hosts:
+        return ""
+    return (
+        f"{total} GPUs, but nodes with {tensor_parallel_size} GPUs each for only {stages} "
+        f"of {pipeline_parallel_size} pipeline stages"
+    )
+
+
+def parse_status_text(text: str) -> Snapshot:
+    """What `ray status` printed, with or without -v, as a snapshot.
+
+    Without -v the text has no GPUs a node: the cluster's total is then a node of its own, named "cluster".
+    """
+    active = text.partition("Active:")[2].partition("Pending:")[0]
+    ids = re.findall(r"^ +\d+ node_([0-9a-f]+)", active, re.MULTILINE)
+    usage = {
+        match["id"]: _gpus(match["body"])
+        for match in re.finditer(r"^Node: (?P<id>[0-9a-f]+)[^\n]*\n(?P<body>(?:[ \t]+[^\n]*\n?)*)", text, re.MULTILINE)
+    }
+    nodes = [_text_node(node_id, *usage.get(node_id, (0.0, 0.0))) for node_id in ids]
+    used, total = _gpus(text.partition("Total Usage:")[2].partition("From request_resources:")[0])
+    if total and not usage:
+        nodes = [_text_node("cluster", used, total)]
+    demands = text.partition("Pending Demands:")[2].partition("\nNode:")[0]
+    lines = (line.strip() for line in demands.splitlines())
+    pending = [line for line in lines if line and not line.startswith("(no ")]
+    return {"nodes": nodes, "pending": pending, "source": "text"}
+
+
+def _gpus(text: str) -> tuple[float, float]:
+    match = re.search(r"([\d.]+)/([\d.]+) GPU\b", text)
+    return (float(match[1]), float(match[2])) if match else (0.0, 0.0)
+
+
+def _text_node(node_id: str, used: float, total: float) -> Node:
+    return {"id": node_id, "ip": None, "is_head": False, "gpus_total": total, "gpus_used": used}
+
+
+def snapshot_of(status: Any) -> Snapshot:
+    """A snapshot of a ray.autoscaler.v2.schema.ClusterStatus; only nodes that Ray holds alive are in it."""
+    nodes = [_sdk_node(node) for node in (*status.active_nodes, *status.idle_nodes)]
+    nodes.sort(key=lambda node: (not node["is_head"], node["ip"] or "", node["id"]))
+    demands = status.resource_demands
+    groups = (*demands.placement_group_demand, *demands.ray_task_actor_demand)
+    pending = [f"{bundle.bundle} * {bundle.count}" for group in groups for bundle in group.bundles_by_count]
+    return {"nodes": nodes, "pending": pending, "source": "sdk"}
+
+
+def _sdk_node(node: Any) -> Node:
+    total, used = node.total_resources(), node.used_resources()
+    return {
+        "id": node.node_id,
+        "ip": node.ip_address,
+        "is_head": "node:__internal_head__" in total,
+        "gpus_total": total.get("GPU", 0.0),
+        "gpus_used": used.get("GPU", 0.0),
+    }
+
+
+def local_node_id(proc: Path = Path("/proc")) -> str | None:
+    """The id of the Ray node whose raylet runs in this PID namespace, from the raylet's own command line."""
+    for cmdline in proc.glob("[0-9]*/cmdline"):
+        try:
+            argv = cmdline.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if argv[0].endswith(b"/raylet"):
+            return next((arg[10:].decode() for arg in argv if arg.startswith(b"--node_id=")), None)
+    return None
+
+
+def reader(address: str) -> tuple[Callable[[], Snapshot], float]:
+    """How to read the cluster here, and the shortest sensible interval between reads in seconds."""
+    try:
+        from ray.autoscaler.v2.sdk import get_cluster_status
+    except ImportError:
+        return lambda: parse_status_text(_status_text(address)), TEXT_INTERVAL_S
+    return lambda: snapshot_of(get_cluster_status(address, timeout=5)), 0.0
+
+
+def _status_text(address: str) -> str:
+    done = subprocess.run(
+        ["ray", "status", "-v", f"--address={address}"],
+        capture_output=True, text=True, timeout=_TEXT_TIMEOUT_S, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise RuntimeError((done.stderr or done.stdout).strip()[-500:])
+    return done.stdout
+
+
+def observe(read: Callable[[], Snapshot], gate: Mapping[str, Any] | None, engine_state: Path | None) -> Snapshot:
+    """One observation: the cluster (or the error), what the gate lacks, what the engine says of itself."""
+    try:
+        seen = read()
+        seen["local_node_id"] = local_node_id()
+        if gate:
+            seen["shortfall"] = shortfall(seen["nodes"], **gate)
+    except Exception as error:  # Ray raises many kinds; every one of them means: no answer now, ask again
+        seen = {"error": f"{type(error).__name__}: {error}"[:500]}
+    if engine_state:
+        seen["engine"] = read_engine_state(engine_state)
+    return seen
+
+
+def read_engine_state(path: Path) -> Any:
+    """What launch.py last wrote, without its heartbeat and its own view of the cluster; None before its first word."""
+    try:
+        state = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return {key: state.get(key) for key in ("phase", "detail", "since")}
+
+
+def observations(options: argparse.Namespace) -> Iterator[Snapshot]:
+    """Observations for ever, or one with --once; faster while the gate is closed."""
+    gate = json.loads(options.gate) if options.gate else None
+    read, shortest = reader(options.address)
+    while True:
+        seen = observe(read, gate, options.engine_state)
+        yield seen
+        if options.once:
+            return
+        settled = gate is not None and seen.get("shortfall") == ""
+        time.sleep(max(shortest, options.idle_interval if settled else options.interval))
+
+
+def leave_with_stdin() -> None:
+    """Ends this process when its standard input ends: Docker never ends an exec whose client went away."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def main(argv: list[str]) -> None:
+    """Prints a line at each change, and with --beat S at least every S seconds."""
+    parser = argparse.ArgumentParser(prog="watch.py")
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--gate", help="JSON: the keyword arguments of shortfall()")
+    parser.add_argument("--engine-state", type=Path)
+    parser.add_argument("--interval", type=float, default=0.1)
+    parser.add_argument("--idle-interval", type=float, default=1.0)
+    parser.add_argument("--beat", type=float, default=float("inf"))
+    parser.add_argument("--once", action="store_true")
+    parser.add_argument("--stdin", action="store_true", help="leave when standard input ends")
+    options = parser.parse_args(argv)
+    if options.stdin:
+        leave_with_stdin()
+    last, printed = "", 0.0
+    for seen in observations(options):
+        line = json.dumps(seen)
+        if line != last or time.monotonic() - printed >= options.beat:
+            print(line, flush=True)
+            last, printed = line, time.monotonic()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

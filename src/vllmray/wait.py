@@ -1,0 +1,85 @@
+"""wait_until: the one place that waits, and the only one that sleeps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from vllmray.errors import WaitTimeoutError
+from vllmray.reporter import Step
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    """Time as a wait needs it; tests pass one whose sleep advances its own monotonic."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+
+    def sleep(self, seconds: float) -> None:
+        """Let that much time pass."""
+
+
+class SystemClock:
+    """The real thing."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready(Generic[T]):
+    """The thing waited for, as the probe saw it."""
+
+    value: T
+
+
+@dataclass(frozen=True, slots=True)
+class NotReady:
+    """What was seen instead, in words for a person: "2 of 4 GPUs: 10.0.0.2 has not joined"."""
+
+    observation: str
+
+
+def wait_until(
+    probe: Callable[[float], Ready[T] | NotReady],
+    *,
+    what: str,
+    timeout: float,
+    step: Step,
+    poll_interval: float = 0.0,
+    clock: Clock | None = None,
+) -> T:
+    """Ask the probe until it is ready, and return what it found.
+
+    Args:
+        probe: gets the seconds that are left and must return within them; it may itself block for news, and then
+            needs no poll_interval. It raises for what can't heal.
+        what: the thing waited for, as a noun: "2 GPUs".
+        timeout: seconds; one probe is made even when it is 0.
+        step: told the bound at first, and each observation that differs from the one before.
+
+    Raises:
+        WaitTimeoutError: the bound was reached; it names the last observation.
+    """
+    clock = clock or SystemClock()
+    deadline = clock.monotonic() + timeout
+    last = ""
+    step.bound(timeout)
+    while True:
+        outcome = probe(max(deadline - clock.monotonic(), 0.0))
+        if isinstance(outcome, Ready):
+            return outcome.value
+        if outcome.observation != last:
+            last = outcome.observation
+            step.change(last)
+        left = deadline - clock.monotonic()
+        if left <= 0:
+            raise WaitTimeoutError(f"no {what} after {timeout:.0f} s: {last}")
+        clock.sleep(min(poll_interval, left))
