@@ -64,6 +64,8 @@ def wait_until(
         what: the thing waited for, as a noun: "2 GPUs".
         timeout: seconds; one probe is made even when it is 0.
         step: told the bound at first, and each observation that differs from the one before.
+        poll_interval: seconds between probes.
+        clock: the time; the system's unless a test brings its own.
 
     Raises:
         WaitTimeoutError: the bound was reached; it names the last observation.

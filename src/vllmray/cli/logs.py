@@ -19,8 +19,10 @@ class LogChoice(StrEnum):
     engine = "engine"
 
 
-def logs(  # noqa: PLR0913  # the command line's own breadth
-    what: Annotated[LogChoice | None, typer.Argument(help="Default: the engine, or on a worker's host the worker")] = None,
+def logs(  # the command line's own breadth
+    what: Annotated[
+        LogChoice | None, typer.Argument(help="Default: the engine, or on a worker's host the worker")
+    ] = None,
     host: HostOption = None,
     cluster: ClusterOption = None,
     env_file: EnvFileOption = None,

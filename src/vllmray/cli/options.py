@@ -11,6 +11,7 @@ import typer
 
 from vllmray.config.models import ClusterConfig
 from vllmray.config.settings import flag_of, variables_of
+from vllmray.config.values import as_typed
 from vllmray.errors import ConfigError
 
 # Settings without an option: a secret has no place in argv; the rest of the command line is vLLM's.
@@ -89,13 +90,7 @@ def _help(name: str) -> str:
 def shown_default(name: str) -> str:
     """A setting's default as a person would type it; empty when there is none."""
     value = ClusterConfig.model_fields[name].get_default(call_default_factory=True)
-    if name in ("shm_size", "object_store_memory"):
-        return f"{value // 1024**3}g"
-    if name == "memlock":
-        return "unlimited"
-    if value is None or value == ():
-        return ""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "" if value is None or value == () else as_typed(name, value)
 
 
 def _named_ports(given: list[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vllmray.cluster.status import ClusterView
 
 
-def status(  # noqa: PLR0913  # the command line's own breadth
+def status(  # the command line's own breadth
     host: HostOption = None,
     cluster: ClusterOption = None,
     env_file: EnvFileOption = None,

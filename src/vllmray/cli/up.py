@@ -56,5 +56,3 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     with open_host(host) as target:
         act = up_head if role is RoleChoice.head else up_worker
         print(outcome_text(act(target, config, options, report)))
-
-

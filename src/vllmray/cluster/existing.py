@@ -9,8 +9,8 @@ from vllmray.config.models import ClusterConfig
 from vllmray.errors import ClusterStateError
 from vllmray.hosts.base import Container, Host
 
-# Longer than the up to 30 s in which a Ray node that is told to stop waits for what runs on it
-# (RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S; ray 2.60, python/ray/_private/node.py). Docker's own default is 10 s.
+# Room for Ray's drain (ray/argv.py, DRAIN_TIMEOUT_S; 30 s where a user sets Ray's default back) and for its processes'
+# end after it. Docker's own default of 10 s cuts the drain short.
 STOP_TIMEOUT_S = 45.0
 
 

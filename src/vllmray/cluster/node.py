@@ -56,7 +56,7 @@ def ask(host: Host, config: ClusterConfig, cdi_devices: tuple[str, ...], questio
     Raises:
         HostError: the container did not start (image, GPU runtime), or its answer is none.
     """
-    request = {
+    request: dict[str, object] = {
         "towards": question.towards,
         "node_ip": config.node_ip,
         "interface": config.network_interface,

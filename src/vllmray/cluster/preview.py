@@ -36,7 +36,9 @@ def preview(config: ClusterConfig, role: str, address: str | None) -> str:
         LAUNCH: str(resources.files("vllmray.engine").joinpath("launch.py")),
     }
     text = "\n\n".join(run_line(spec, sources) for spec in specs)
-    unknown = [f"# {word}: {meaning}" for word, meaning in PLACEHOLDERS.items() if word in (node.ip, node.interface, node.gpus)]
+    unknown = [
+        f"# {word}: {meaning}" for word, meaning in PLACEHOLDERS.items() if word in (node.ip, node.interface, node.gpus)
+    ]
     closing = [f"# on each other host: {worker_command(config)}"] if role == "head" else []
     return "\n".join([*unknown, text, *closing])
 

@@ -172,7 +172,7 @@ def ask_ray(host: Host, container: str, settings: dict[str, Any], *, engine: boo
 
 
 def _watch_argv(settings: dict[str, Any], *, engine: bool, once: bool) -> tuple[str, ...]:
-    gate = {
+    gate: dict[str, object] = {
         key: settings[key]
         for key in ("tensor_parallel_size", "pipeline_parallel_size", "allow_tp_across_hosts")
         if key in settings

@@ -13,6 +13,7 @@ from vllmray.cluster.node import NodeProbe, Question, ask, check, node_of, scrip
 from vllmray.cluster.plan import engine_spec, head_spec, worker_spec
 from vllmray.cluster.watching import log_tail
 from vllmray.config.models import ClusterConfig, Role
+from vllmray.config.values import as_typed
 from vllmray.errors import InterruptedByUser, VllmrayError, WaitTimeoutError
 from vllmray.hosts.base import Container, ContainerSpec, Host, HostInfo
 from vllmray.ray.status import RayStatus
@@ -250,7 +251,7 @@ def worker_command(config: ClusterConfig) -> str:
     for name in same:
         value = getattr(config, name)
         if value != getattr(default, name):
-            argv += [f"--{name.replace('_', '-')}", "default" if value is None else str(value)]
+            argv += [f"--{name.replace('_', '-')}", as_typed(name, value)]
     for volume in config.volumes:
         argv += ["--volume", volume]
     for variable in config.env:

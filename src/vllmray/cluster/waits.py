@@ -50,38 +50,27 @@ def for_worker(
 ) -> RayStatus:
     """Wait until the head lists this node alive with its GPUs."""
     worker = containers[labels.WORKER]
-    guard = Guard(host, [worker])
     argv = watch_argv(gcs_address(config, str(config.head_ip)))
     with reporter.step("joining the cluster") as step, Watch(host, worker.id, argv) as watch:
-
-        def probe(left: float) -> Ready[RayStatus] | NotReady:
-            status = watch.latest(min(left, NEWS_TIMEOUT_S))
-            guard.check()
-            if status is None or status.error:
-                return NotReady("Ray is starting")
-            listed = status.node(node.ip)
-            if listed is None or listed.gpus_total < int(node.gpus):
-                return NotReady(f"{node.ip} is not listed by the head yet; it has {_nodes(status)}")
-            return Ready(status)
-
-        status = wait_until(probe, what=f"node {node.ip} in the cluster", timeout=config.join_timeout, step=step)
+        seen = _Seen(watch, Guard(host, [worker]))
+        status = wait_until(
+            lambda left: seen.node(left, node),
+            what=f"node {node.ip} in the cluster",
+            timeout=config.join_timeout,
+            step=step,
+        )
         step.result(f"{node.ip} with {node.gpus} GPU{'' if node.gpus == 1 else 's'}")
     return status
 
 
-def for_engine(
-    host: Host, config: ClusterConfig, containers: Mapping[str, Container], reporter: Reporter
-) -> RayStatus:
+def for_engine(host: Host, config: ClusterConfig, containers: Mapping[str, Container], reporter: Reporter) -> RayStatus:
     """Wait until Ray has the GPUs, then until the engine has answered a completion."""
     head, engine = containers[labels.HEAD], containers[labels.ENGINE]
-    guard = Guard(host, [head, engine])
     argv = watch_argv(gcs_address(config, str(config.node_ip)), gate=gate(config), engine=True)
     with Watch(host, head.id, argv) as watch:
-        seen = _Seen(watch, guard)
+        seen = _Seen(watch, Guard(host, [head, engine]))
         with reporter.step(f"{config.world_size} GPUs in Ray") as step:
-            status = wait_until(
-                lambda left: seen.gpus(left, step), what="GPUs", timeout=config.join_timeout, step=step
-            )
+            status = wait_until(lambda left: seen.gpus(left, step), what="GPUs", timeout=config.join_timeout, step=step)
             step.result(_nodes(status))
         with reporter.step("engine") as step:
             status = wait_until(seen.engine, what="answer from the engine", timeout=config.engine_timeout, step=step)
@@ -90,7 +79,7 @@ def for_engine(
 
 
 class _Seen:
-    """The two probes of for_engine, over one stream of observations."""
+    """What the probes ask of one stream of observations; a container that ends by itself ends them all."""
 
     def __init__(self, watch: Watch, guard: Guard) -> None:
         self._watch = watch
@@ -102,6 +91,16 @@ class _Seen:
         self._last = self._watch.latest(min(left, NEWS_TIMEOUT_S)) or self._last
         self._guard.check()
         return self._last
+
+    def node(self, left: float, node: Node) -> Ready[RayStatus] | NotReady:
+        """Whether the head lists that node with its GPUs."""
+        status = self._look(left)
+        if status.error:
+            return NotReady("Ray is starting")
+        listed = status.node(node.ip)
+        if listed is None or listed.gpus_total < int(node.gpus):
+            return NotReady(f"{node.ip} is not listed by the head yet; it has {_nodes(status)}")
+        return Ready(status)
 
     def gpus(self, left: float, step: Step) -> Ready[RayStatus] | NotReady:
         """Whether the GPUs suffice; tells of each node as it joins."""

@@ -46,7 +46,7 @@ def config_error(problems: Sequence[Problem]) -> ConfigError:
 
 
 def problems_of(error: ValidationError, layers: Iterable[NamedLayer]) -> list[Problem]:
-    """pydantic's errors as problems; no input value is shown, since it may be a secret."""
+    """Pydantic's errors as problems; no input value is shown, since it may be a secret."""
     layers = tuple(layers)
     return [problem for detail in error.errors(include_url=False) for problem in _problems(detail, layers)]
 

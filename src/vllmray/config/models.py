@@ -39,7 +39,10 @@ class ClusterConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     cluster: str = Field(
-        "vllmray", pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="Name of the cluster", json_schema_extra=_of("node")
+        "vllmray",
+        pattern=r"^[a-z0-9][a-z0-9-]{0,40}$",
+        description="Name of the cluster",
+        json_schema_extra=_of("node"),
     )
     model: str = Field(
         DEFAULT_MODEL,

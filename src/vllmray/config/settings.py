@@ -6,6 +6,7 @@ that many users come from work too.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ class Loaded:
     notices: tuple[str, ...]
 
 
-class _LayeredConfig(ClusterConfig, BaseSettings):
+class _LayeredConfig(ClusterConfig, BaseSettings):  # type: ignore[misc]  # the two kinds of model_config
     """ClusterConfig filled by pydantic-settings from the layers that load() hands it, highest first."""
 
     @classmethod
@@ -140,7 +141,7 @@ def _read_dotenv(env_file: Path | None) -> tuple[dict[str, str], str]:
     if env_file is None and not path.is_file():
         return {}, str(path)
     try:
-        values = dotenv_values(path.open(encoding="utf-8"), interpolate=False)  # a file given, never searched for
+        values = dotenv_values(stream=io.StringIO(path.read_text(encoding="utf-8")), interpolate=False)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"can't read {path}: {error}", hint="Check the path given with --env-file.") from error
     return {name: value for name, value in values.items() if value is not None}, str(path)

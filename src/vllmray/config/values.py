@@ -23,6 +23,17 @@ def parse_size(value: object) -> object:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
+def as_typed(name: str, value: object) -> str:
+    """A setting's value as a person would type it, so that parsing it gives the value again."""
+    if name in ("memlock", "nofile"):
+        return DEFAULT_LIMIT if value is None else "unlimited" if value == -1 else str(value)
+    if name in ("shm_size", "object_store_memory") and isinstance(value, int):
+        fitting = (unit for unit in "tgmk" if value % _UNITS[unit] == 0)
+        unit = next(fitting, "")
+        return f"{value // _UNITS[unit]}{unit}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def parse_limit(value: object) -> object:
     """A ulimit: a number, "unlimited" (-1), or "default" (None) for what the daemon gives."""
     if isinstance(value, str) and value in ("unlimited", "infinity"):

@@ -159,7 +159,7 @@ def announce_readiness(state: State, endpoint: Endpoint) -> None:
 
 
 def import_server() -> Any:
-    """vLLM's server module: the import is the slow part, and serve() below starts it."""
+    """VLLM's server module: the import is the slow part, and serve() below starts it."""
     try:
         return importlib.import_module(SERVER_MODULE)
     except ModuleNotFoundError as error:
@@ -169,7 +169,7 @@ def import_server() -> Any:
 
 
 def serve(server: Any, vllm_args: list[str]) -> None:
-    """vLLM's server in this process, as if started by its own command line; returns when it ends."""
+    """VLLM's server in this process, as if started by its own command line; returns when it ends."""
     sys.argv = ["vllm", *vllm_args]
     if hasattr(server, "main"):
         server.main()

@@ -35,7 +35,7 @@ class DockerExec:
 
         rest = b""
         with suppress(OSError, ValueError):  # the socket was closed under us by close()
-            for stream, chunk in frames_iter(self._socket, tty=False):
+            for stream, chunk in frames_iter(self._socket, tty=False):  # type: ignore[no-untyped-call]
                 if stream in _STDOUT_AND_STDERR:
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:

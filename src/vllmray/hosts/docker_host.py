@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 import docker
 import requests
 from docker import types as docker_types
+from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, NotFound
+from docker.utils import kwargs_from_env
 
 from vllmray.errors import HostError
 from vllmray.hosts.base import Container, ContainerSpec, Exec, File, HostInfo, Image, Mount, PullEvent
@@ -35,10 +37,9 @@ class DockerHost:
     """One daemon, by its address or (None) by DOCKER_HOST, the current Docker context, or the local socket."""
 
     def __init__(self, address: str | None = None) -> None:
-        self._address = address or "the default Docker host"
+        self._address = address or default_address()
         with self._telling("reach the daemon"):
             self._api = self._connect(address)
-        self._address = address or self._api.base_url.replace("http+docker://localhost", "unix:///var/run/docker.sock")
 
     @staticmethod
     def _connect(address: str | None) -> docker.APIClient:
@@ -79,7 +80,7 @@ class DockerHost:
     def image(self, name: str) -> Image | None:
         with self._telling(f"look for image {name}"):
             try:
-                found = self._api.inspect_image(name)
+                found = self._api.inspect_image(name)  # type: ignore[no-untyped-call]
             except NotFound:
                 return None
         return Image(id=found["Id"], size=found["Size"], user=(found.get("Config") or {}).get("User") or "")
@@ -189,6 +190,16 @@ class DockerHost:
 
     def close(self) -> None:
         self._api.close()
+
+
+def default_address() -> str:
+    """Where the SDK goes when it is told nothing: DOCKER_HOST, the current Docker context, the local socket."""
+    stated = kwargs_from_env().get("base_url")
+    if stated:
+        return str(stated)
+    with suppress(DockerException, OSError, ValueError):
+        return str(ContextAPI.get_current_context().Host)
+    return "the default Docker host"
 
 
 def label_filter(labels: Mapping[str, str]) -> list[str]:

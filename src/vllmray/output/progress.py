@@ -26,7 +26,9 @@ def reporter_for(stream_is_terminal: bool) -> Reporter:
 
 def _seconds(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    if not minutes:
+        return f"{rest} s"
+    return f"{minutes} min {rest} s" if rest else f"{minutes} min"
 
 
 class PlainReporter:

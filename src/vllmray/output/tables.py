@@ -58,9 +58,7 @@ def outcome_text(outcome: Outcome) -> str:
         return f"node {outcome.config.node_ip} {said} the cluster of {outcome.config.head_ip}\n\n{commands}"
     url = f"http://{outcome.config.node_ip}:{outcome.config.port}/v1"
     if not outcome.ready:
-        return (
-            f"starting; the endpoint will be {url}\n\nOn each other host:\n{outcome.worker_command}\n\n{commands}"
-        )
+        return f"starting; the endpoint will be {url}\n\nOn each other host:\n{outcome.worker_command}\n\n{commands}"
     return f"endpoint {url}\n\n{curl_line(outcome)}\n\n{commands}"
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from vllmray.ray.ports import RayPorts
 
+DRAIN_TIMEOUT_S = 10
+
 
 def start_head(*, node_ip: str, gpus: int | str, object_store_memory: int, ports: RayPorts) -> tuple[str, ...]:
     """`ray start --head`, in the foreground. object_store_memory in bytes.
@@ -63,6 +65,8 @@ def environment(*, node_ip: str, interface: str, ports: RayPorts) -> dict[str, s
     - *_SOCKET_IFNAME: Gloo binds to what the host name resolves to otherwise, often loopback.
     - RAY_AUTH_MODE: never left to Ray's guess, which differs between its commands.
     - RAY_memory_monitor_refresh_ms=0: Ray's memory monitor kills workers while they load large models.
+    - RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S: a node told to stop waits this long for what runs on it, and all of it for
+      a head that is gone (30 s by default; ray/_private/node.py). Only the engine runs there, and it goes first.
     - the two metric ports have no flag (ray/autoscaler/_private/constants.py, ray/dashboard/consts.py).
     """
     return {
@@ -73,6 +77,7 @@ def environment(*, node_ip: str, interface: str, ports: RayPorts) -> dict[str, s
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_memory_monitor_refresh_ms": "0",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(DRAIN_TIMEOUT_S),
         "AUTOSCALER_METRIC_PORT": str(ports.autoscaler_metrics),
         "DASHBOARD_METRIC_PORT": str(ports.dashboard_metrics),
     }
