@@ -53,7 +53,7 @@ class WorkloadError(VllmrayError):
     exit_code = 6
 
 
-class InterruptedByUser(VllmrayError):
+class UserInterruptError(VllmrayError):
     """Ctrl-C; the hint says what is left running and how to go on."""
 
     exit_code = 130

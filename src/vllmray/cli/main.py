@@ -17,7 +17,7 @@ from vllmray.cli.logs import logs
 from vllmray.cli.status import status
 from vllmray.cli.up import up
 from vllmray.cli.wiring import Invocation
-from vllmray.errors import InterruptedByUser, VllmrayError
+from vllmray.errors import UserInterruptError, VllmrayError
 
 P = ParamSpec("P")
 
@@ -39,7 +39,7 @@ def run(argv: Sequence[str]) -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read us left; there is nobody to tell
         sys.exit(1)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # the last resort: whatever it is, it leaves as one line
         print(f"internal error: {type(error).__name__}: {error}", file=sys.stderr)
         if invocation.debug:
             traceback.print_exc()
@@ -100,6 +100,6 @@ def _interruptible(command: Callable[P, None]) -> Callable[P, None]:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            raise InterruptedByUser("interrupted") from None
+            raise UserInterruptError("interrupted") from None
 
     return wrapped

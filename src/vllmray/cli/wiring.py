@@ -41,7 +41,7 @@ def reporter() -> Reporter:
     """For standard error, where progress goes."""
     from vllmray.output.progress import reporter_for
 
-    return reporter_for(sys.stderr.isatty())
+    return reporter_for(stream_is_terminal=sys.stderr.isatty())
 
 
 def settings(flags: Mapping[str, Any], env_file: Path | None, report: Reporter) -> ClusterConfig:

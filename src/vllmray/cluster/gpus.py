@@ -23,7 +23,7 @@ class DeviceAccess:
 
 
 def device_access(config: ClusterConfig, cdi_devices: tuple[str, ...]) -> DeviceAccess:
-    """NVIDIA by CDI where the daemon lists its devices, else by the NVIDIA runtime; AMD by device files; CPU nothing."""
+    """NVIDIA by CDI where the daemon lists its devices, else by the NVIDIA runtime; AMD by device files; CPU none."""
     match config.accelerator:
         case "nvidia":
             return DeviceAccess(request=_nvidia(config, cdi_devices))

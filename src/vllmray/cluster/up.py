@@ -14,7 +14,7 @@ from vllmray.cluster.plan import engine_spec, head_spec, worker_spec
 from vllmray.cluster.watching import log_tail
 from vllmray.config.models import ClusterConfig, Role
 from vllmray.config.values import as_typed
-from vllmray.errors import InterruptedByUser, VllmrayError, WaitTimeoutError
+from vllmray.errors import UserInterruptError, VllmrayError, WaitTimeoutError
 from vllmray.hosts.base import Container, ContainerSpec, Host, HostInfo
 from vllmray.ray.status import RayStatus
 from vllmray.reporter import Reporter
@@ -72,7 +72,7 @@ def up_head(host: Host, config: ClusterConfig, options: Options, reporter: Repor
     Raises:
         HostError, ClusterStateError, WaitTimeoutError, WorkloadError: see errors.py. Unless options.retain, what this
             call made is removed again.
-        InterruptedByUser: Ctrl-C; everything goes on running.
+        UserInterruptError: Ctrl-C; everything goes on running.
     """
     info = _reach(host, reporter)
     ensure_image(host, config.image, reporter)
@@ -140,8 +140,8 @@ def _ask_again(host: Host, config: ClusterConfig, info: HostInfo, question: Ques
 
 def _unreachable_hint(config: ClusterConfig) -> str:
     return (
-        f"Check that `vllmray up --role head` runs on {config.head_ip}, that its address is right, and that no firewall "
-        f"drops TCP port {config.ray_ports.gcs} between the hosts."
+        f"Check that `vllmray up --role head` runs on {config.head_ip}, that its address is right, and that no "
+        f"firewall drops TCP port {config.ray_ports.gcs} between the hosts."
     )
 
 
@@ -212,10 +212,10 @@ def _take_back(run: _Run, config: ClusterConfig) -> None:
             run.host.remove_volumes(labels.selector(config.cluster))
 
 
-def _interrupted(run: _Run, config: ClusterConfig) -> InterruptedByUser:
+def _interrupted(run: _Run, config: ClusterConfig) -> UserInterruptError:
     names = ", ".join(container.name for container in run.containers.values()) or "nothing"
     name = "" if config.cluster == "vllmray" else f" --cluster {config.cluster}"
-    return InterruptedByUser(
+    return UserInterruptError(
         f"stopped waiting; still running on {run.host.address}: {names}",
         hint=f"The same command goes on waiting; `vllmray status{name}` shows the cluster; "
         f"`vllmray down{name}` removes it.",

@@ -127,5 +127,5 @@ class _Seen:
 
 
 def _nodes(status: RayStatus) -> str:
-    """ "10.0.0.1: 2 GPU, 10.0.0.2: 2 GPU"."""
+    """As in "10.0.0.1: 2 GPU, 10.0.0.2: 2 GPU"."""
     return ", ".join(f"{node.ip or node.id[:12]}: {node.gpus_total:g} GPU" for node in status.nodes) or "no nodes"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from vllmray.errors import ConfigError
 
@@ -74,24 +74,22 @@ def _words(detail: ErrorDetails) -> list[tuple[str, str]]:
     return [_pydantic_words(detail)]
 
 
+# pydantic's error types (pydantic docs, "Validation Errors") -> (what is wrong, the fix); {name} is of its context.
+_WORDS = {
+    "int_parsing": ("not a whole number", "give digits only"),
+    "int_type": ("not a whole number", "give digits only"),
+    "int_from_float": ("not a whole number", "give digits only"),
+    "float_parsing": ("not a number", "give seconds, such as 600"),
+    "bool_parsing": ("neither true nor false", "give true or false"),
+    "greater_than_equal": ("too small", "the least is {ge}"),
+    "less_than_equal": ("too large", "the most is {le}"),
+    "literal_error": ("not one of the choices", "use {expected}"),
+    "string_pattern_mismatch": ("has characters that can't be used", "it must match {pattern}"),
+    "string_too_short": ("empty", "give a value, or leave the setting out"),
+    "extra_forbidden": ("no such port", "`vllmray up --help` lists them"),
+}
+
+
 def _pydantic_words(detail: ErrorDetails) -> tuple[str, str]:
-    context: dict[str, Any] = detail.get("ctx", {})
-    match detail["type"]:
-        case "int_parsing" | "int_type" | "int_from_float":
-            return "not a whole number", "give digits only"
-        case "float_parsing":
-            return "not a number", "give seconds, such as 600"
-        case "bool_parsing":
-            return "neither true nor false", "give true or false"
-        case "greater_than_equal":
-            return "too small", f"the least is {context['ge']}"
-        case "less_than_equal":
-            return "too large", f"the most is {context['le']}"
-        case "literal_error":
-            return "not one of the choices", f"use {context['expected']}"
-        case "string_pattern_mismatch":
-            return "has characters that can't be used", f"it must match {context['pattern']}"
-        case "extra_forbidden":
-            return "no such port", "`vllmray up --help` lists them"
-        case _:
-            return detail["msg"][:1].lower() + detail["msg"][1:], ""
+    what, fix = _WORDS.get(detail["type"], (detail["msg"][:1].lower() + detail["msg"][1:], ""))
+    return what, fix.format(**detail.get("ctx", {}))

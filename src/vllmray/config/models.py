@@ -68,7 +68,7 @@ class ClusterConfig(BaseModel):
         2, ge=1, le=1024, description="Stages that the layers are split into", json_schema_extra=_of("engine")
     )
     allow_tp_across_hosts: bool = Field(
-        False,
+        default=False,
         description="Let the GPUs that share a layer be on several hosts",
         json_schema_extra=_of("engine"),
     )

@@ -148,7 +148,7 @@ def _read_dotenv(env_file: Path | None) -> tuple[dict[str, str], str]:
 
 
 def _flag_layer(flags: Mapping[str, Any]) -> Layer:
-    values = {name: value for name, value in flags.items() if value is not None and value != () and value != {}}
+    values = {name: value for name, value in flags.items() if value not in (None, (), {})}
     return Layer("", values, {name: flag_of(name) for name in values})
 
 

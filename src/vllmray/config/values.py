@@ -14,7 +14,7 @@ DEFAULT_LIMIT = "default"
 
 
 def parse_size(value: object) -> object:
-    """ "16g" or "16GiB" or a number of bytes, as bytes; Docker's own suffixes, powers of 1024."""
+    """A number of bytes, also written as "16g" or "16GiB": Docker's own suffixes, powers of 1024."""
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", value.strip().lower())
@@ -98,7 +98,7 @@ ALL_GPUS = Gpus(count=-1)
 
 
 def parse_gpus(value: object) -> object:
-    """ "all", a count, or ids: "0,2" or "device=2"."""
+    """One of "all", a count, or ids: "0,2" or "device=2"."""
     if isinstance(value, Gpus):
         return value
     text = str(value).strip()

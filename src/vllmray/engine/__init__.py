@@ -1,0 +1,1 @@
+"""Knowledge of vLLM, and what runs in its container."""

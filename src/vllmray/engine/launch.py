@@ -180,6 +180,7 @@ def serve(server: Any, vllm_args: list[str]) -> None:
 
 
 def main(argv: list[str]) -> None:
+    """Import, wait, serve; returns when the server ends."""
     parser = argparse.ArgumentParser(prog="launch.py")
     parser.add_argument("--address", required=True, help="HOST:PORT of Ray's GCS")
     parser.add_argument("--gate", required=True, help="JSON: the keyword arguments of watch.py's shortfall()")

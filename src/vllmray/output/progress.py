@@ -19,7 +19,7 @@ from vllmray.reporter import Reporter, Step
 PARTS_SHOWN = 12
 
 
-def reporter_for(stream_is_terminal: bool) -> Reporter:
+def reporter_for(*, stream_is_terminal: bool) -> Reporter:
     """The reporter that fits where standard error goes."""
     return LiveReporter(Console(stderr=True)) if stream_is_terminal else PlainReporter()
 

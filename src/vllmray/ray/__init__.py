@@ -1,0 +1,1 @@
+"""Knowledge of Ray, and what runs in its containers."""
