@@ -179,7 +179,8 @@ class Host(Protocol):
         """Create the container with its files in it, and start it; nothing is left of it when either fails.
 
         Raises:
-            HostError: image missing, name taken, mount source missing, GPU runtime missing, argv[0] not in the image.
+            HostError: image missing, name taken, mount source missing, GPU runtime missing; argv[0] not in the image,
+                unless the spec has an init, which is then started and ends with exit code 127.
         """
 
     def containers(self, labels: Mapping[str, str]) -> list[Container]:

@@ -8,8 +8,10 @@ daemon/exec.go, CloseStdin).
 from __future__ import annotations
 
 import queue
+import socket
 import threading
 from contextlib import suppress
+from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 _STDOUT_AND_STDERR = (1, 2)
 _END = None
+SSH_END_TIMEOUT_S = 5.0
 
 
 class DockerExec:
@@ -34,7 +37,7 @@ class DockerExec:
         from docker.utils.socket import frames_iter
 
         rest = b""
-        with suppress(OSError, ValueError):  # the socket was closed under us by close()
+        with suppress(OSError, ValueError):  # ValueError: close() closed the socket under us
             for stream, chunk in frames_iter(self._socket, tty=False):  # type: ignore[no-untyped-call]
                 if stream in _STDOUT_AND_STDERR:
                     *lines, rest = (rest + chunk).split(b"\n")
@@ -42,6 +45,8 @@ class DockerExec:
                         self._lines.put(line.decode(errors="replace"))
         if rest:
             self._lines.put(rest.decode(errors="replace"))
+        self._hang_up()
+        self._release()
         self._lines.put(_END)
 
     def read_line(self, timeout: float) -> str | None:
@@ -57,11 +62,24 @@ class DockerExec:
         return line
 
     def close(self) -> None:
-        raw = getattr(self._socket, "_sock", self._socket)
-        with suppress(OSError, AttributeError):
-            raw.shutdown(2)
-        with suppress(OSError):
-            self._socket.close()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """End the connection, which wakes the reading thread; only that thread then closes what it reads from."""
+        over_ssh = getattr(self._socket, "channel", None)  # what the SDK reads from is then the ssh process's output
+        with suppress(OSError, ValueError, TimeoutExpired):
+            if over_ssh is not None:
+                over_ssh.close()
+                over_ssh.proc.wait(timeout=SSH_END_TIMEOUT_S)
+                over_ssh.proc.stdin.close()
+            else:
+                getattr(self._socket, "_sock", self._socket).shutdown(socket.SHUT_RDWR)
+
+    def _release(self) -> None:
+        # The SDK hangs the HTTP response, which holds the connection, on the socket to keep it alive.
+        for closable in (getattr(self._socket, "_response", None), self._socket):
+            with suppress(OSError, ValueError, AttributeError):
+                closable.close()  # ValueError and BrokenPipeError: the other end went first
 
     def exit_code(self) -> int | None:
         found = self._api.exec_inspect(self._id)

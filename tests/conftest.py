@@ -1,0 +1,55 @@
+"""Fixtures shared by the suites; what needs real daemons is made only when a test asks for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.rig import hosts
+
+REAL_HOSTS = 3
+
+
+def rig_obstacle() -> str | None:
+    """Why the rig can't be had on this machine; None when it can."""
+    if os.geteuid() != 0:
+        return "it takes root"
+    missing = [
+        name for name in ("dockerd", "debootstrap", "ip", "nsenter", "ssh", "ssh-keygen") if not shutil.which(name)
+    ]
+    return f"missing: {', '.join(missing)}" if missing else None
+
+
+@pytest.fixture(scope="session")
+def rig() -> Iterator[hosts.Rig]:
+    """Real Docker hosts with the node image; stopped at the end, the images kept."""
+    obstacle = rig_obstacle()
+    if obstacle:
+        pytest.skip(f"no rig of Docker hosts here: {obstacle}")
+    made = hosts.start(REAL_HOSTS)
+    yield made
+    hosts.stop()
+
+
+@pytest.fixture
+def clean(rig: hosts.Rig) -> Iterator[hosts.Rig]:
+    """The rig with nothing on it, before and after."""
+    for host in rig.hosts:
+        host.clear()
+    yield rig
+    for host in rig.hosts:
+        host.clear()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, without settings from this machine's environment."""
+    for name in list(os.environ):
+        if name.startswith("VLLMRAY_") and name != "VLLMRAY_TEST_CACHE":
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

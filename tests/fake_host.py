@@ -1,0 +1,217 @@
+"""A Host in memory: containers are records, and programs are Python functions.
+
+It knows the few programs that the contract suite runs (echo, cat, printenv, sleep, false, true), so that the same
+suite holds it and the real hosts; tests of use cases add programs of their own. What it does not know it refuses.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from vllmray.errors import HostError
+from vllmray.hosts.base import Container, ContainerSpec, ContainerStatus, Exec, HostInfo, Image, PullEvent
+
+NEVER = "0001-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a program printed, and how it ended; None when it goes on running."""
+
+    lines: tuple[str, ...] = ()
+    exit_code: int | None = 0
+
+
+Program = Callable[["Record", tuple[str, ...]], Ran]
+Stream = Callable[["Record", tuple[str, ...]], Iterator[str | None]]
+
+
+@dataclass(slots=True)
+class Record:
+    """One container."""
+
+    spec: ContainerSpec
+    container: Container
+    log: list[str] = field(default_factory=list)
+
+    def becomes(self, status: ContainerStatus, **changes: object) -> None:
+        """Change its state, as time or another person would."""
+        self.container = replace(self.container, status=status, **changes)  # type: ignore[arg-type]
+
+
+def _echo(record: Record, argv: tuple[str, ...]) -> Ran:
+    return Ran((" ".join(argv[1:]),))
+
+
+def _cat(record: Record, argv: tuple[str, ...]) -> Ran:
+    for file in record.spec.files:
+        if file.path == argv[1]:
+            return Ran(tuple(file.content.decode().splitlines()))
+    return Ran((f"cat: {argv[1]}: No such file or directory",), 1)
+
+
+def _printenv(record: Record, argv: tuple[str, ...]) -> Ran:
+    value = record.spec.env.get(argv[1])
+    return Ran((value,)) if value is not None else Ran((), 1)
+
+
+BUILT_IN: dict[str, Program] = {
+    "echo": _echo,
+    "cat": _cat,
+    "printenv": _printenv,
+    "true": lambda record, argv: Ran(),
+    "false": lambda record, argv: Ran((), 1),
+    "sleep": lambda record, argv: Ran((), None),
+}
+
+
+class FakeExec:
+    """The lines of a program; None in the stream stands for a moment without news."""
+
+    def __init__(self, lines: Iterator[str | None], exit_code: int | None = 0) -> None:
+        self._lines = lines
+        self._exit_code = exit_code
+        self.closed = False
+
+    def read_line(self, timeout: float) -> str | None:
+        try:
+            return next(self._lines)
+        except StopIteration:
+            raise EOFError from None
+
+    def close(self) -> None:
+        self.closed = True
+
+    def exit_code(self) -> int | None:
+        return self._exit_code
+
+
+class FakeHost:
+    """See the module."""
+
+    def __init__(self, images: Iterable[str] = ("image:1",), folders: Iterable[str] = ()) -> None:
+        self.address = "fake://host"
+        self.images = {name: Image(id=f"sha256:{name}", size=1, user="") for name in images}
+        self.registry: dict[str, list[PullEvent]] = {}
+        self.folders = set(folders)
+        self.cdi_devices: tuple[str, ...] = ()
+        self.records: dict[str, Record] = {}
+        self.volumes: dict[str, Mapping[str, str]] = {}
+        self.programs: dict[str, Program] = dict(BUILT_IN)
+        self.streams: dict[str, Stream] = {}
+        self.calls: list[str] = []
+        self._ids = itertools.count(1)
+
+    def ping(self) -> None:
+        pass
+
+    def info(self) -> HostInfo:
+        return HostInfo("29.0", "Fake Linux", 8, 64 * 1024**3, self.cdi_devices)
+
+    def image(self, name: str) -> Image | None:
+        return self.images.get(name)
+
+    def pull(self, name: str) -> Iterator[PullEvent]:
+        if name not in self.registry:
+            raise HostError(f"{self.address}: could not pull {name}")
+        yield from self.registry[name]
+        self.images[name] = Image(id=f"sha256:{name}", size=1, user="")
+
+    def create_and_start(self, spec: ContainerSpec) -> Container:
+        self._refuse(spec)
+        container = Container(
+            id=f"{next(self._ids):064x}",
+            name=spec.name,
+            status="running",
+            labels=spec.labels,
+            image=spec.image,
+            exit_code=0,
+            restarts=0,
+            error="",
+            started_at="2026-11-23T00:00:00Z",
+        )
+        record = Record(spec, container)
+        for mount in spec.mounts:
+            if mount.kind == "memory":
+                self.volumes[mount.source] = mount.labels
+            elif mount.create:
+                self.folders.add(mount.source)
+        program = self.programs.get(spec.argv[0], lambda record, argv: Ran((f"{argv[0]} not found",), 127))
+        ran = program(record, spec.argv)
+        record.log += ran.lines
+        if ran.exit_code is not None:
+            self._end(record, ran.exit_code)
+        self.records[container.id] = record
+        self.calls.append(f"start {spec.name}")
+        return record.container
+
+    def _refuse(self, spec: ContainerSpec) -> None:
+        if spec.image not in self.images:
+            raise HostError(f"{self.address}: no image {spec.image}")
+        if any(record.container.name == spec.name for record in self.records.values()):
+            raise HostError(f"{self.address}: {spec.name} is taken")
+        for mount in spec.mounts:
+            if mount.kind == "bind" and not mount.create and mount.source not in self.folders:
+                raise HostError(f"{self.address}: no folder {mount.source}")
+        if spec.argv[0] not in self.programs and not spec.init:
+            raise HostError(f"{self.address}: no program {spec.argv[0]}")
+
+    @staticmethod
+    def _end(record: Record, exit_code: int) -> None:
+        if record.spec.restart == "no":
+            record.becomes("exited", exit_code=exit_code)
+        else:
+            record.becomes("restarting", exit_code=exit_code, restarts=1)
+
+    def containers(self, labels: Mapping[str, str]) -> list[Container]:
+        return [record.container for record in self.records.values() if _carries(record.container.labels, labels)]
+
+    def exec(self, container: str, argv: tuple[str, ...]) -> Exec:
+        record = self._record(container)
+        if record.container.status != "running":
+            raise HostError(f"{self.address}: {record.container.name} is not running")
+        stream = self.streams.get(argv[0])
+        if stream:
+            return FakeExec(stream(record, argv))
+        if argv[0] not in self.programs:
+            raise HostError(f"{self.address}: no program {argv[0]}")
+        ran = self.programs[argv[0]](record, argv)
+        lines = iter(ran.lines) if ran.exit_code is not None else itertools.repeat(None)
+        return FakeExec(iter(lines), ran.exit_code)
+
+    def logs(self, container: str, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
+        log = self._record(container).log
+        return iter(log[-tail:] if tail else log if tail is None else [])
+
+    def stop_and_remove(self, container: str, *, timeout: float) -> None:
+        try:
+            record = self._record(container)
+        except HostError:
+            return
+        del self.records[record.container.id]
+        self.calls.append(f"remove {record.container.name}")
+
+    def remove_volumes(self, labels: Mapping[str, str]) -> list[str]:
+        names = [name for name, carried in self.volumes.items() if _carries(carried, labels)]
+        for name in names:
+            del self.volumes[name]
+        return names
+
+    def close(self) -> None:
+        pass
+
+    def _record(self, container: str) -> Record:
+        for record in self.records.values():
+            if container in (record.container.id, record.container.name):
+                return record
+        raise HostError(f"{self.address}: no container {container}")
+
+    def named(self, name: str) -> Record:
+        """A container's record, by its name."""
+        return self._record(name)
+
+
+def _carries(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    return all(key in labels and value in ("", labels[key]) for key, value in wanted.items())

@@ -1,0 +1,290 @@
+"""Several Docker hosts on one Linux machine: a network namespace and a daemon each, on one switch.
+
+Host i is 10.78.0.i; this machine's own namespace is on the switch too, as 10.78.0.254, the operator's desk. Needs root,
+and Debian's docker.io, iproute2 and openssh-server.
+
+Why as it is: `ip netns exec` would hide the cgroup mounts from the daemon, so nsenter enters the network alone; the
+switch is in a namespace of its own, so that no daemon's packet filter drops what crosses it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.rig import image as node_image
+
+SWITCH = "vrt-switch"
+DESK = "vrt-desk"
+DESK_ADDRESS = "10.78.0.254"
+VLLMRAY = Path(sys.executable).with_name("vllmray")
+ROOT = Path(__file__).parents[2]
+RUN_FOLDER = Path("/run/vllmray-tests")
+
+
+def run(*argv: str, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
+    """A command, its output kept."""
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    if check and done.returncode:
+        raise RuntimeError(f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+    return done  # type: ignore[no-any-return]
+
+
+@dataclass(slots=True)
+class TestHost:
+    """One host of the rig."""
+
+    __test__ = False
+
+    number: int
+    data: Path
+    daemon: subprocess.Popen[bytes] | None = None
+    sshd: subprocess.Popen[bytes] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        return f"10.78.0.{self.number}"
+
+    @property
+    def namespace(self) -> str:
+        return f"vrt{self.number}"
+
+    @property
+    def folder(self) -> Path:
+        return RUN_FOLDER / str(self.number)
+
+    @property
+    def docker_host(self) -> str:
+        return f"unix://{self.folder}/docker.sock"
+
+    def inside(self, *argv: str) -> tuple[str, ...]:
+        """The command line that runs argv in this host's network."""
+        return ("nsenter", f"--net=/run/netns/{self.namespace}", *argv)
+
+    def docker(self, *argv: str, check: bool = True) -> str:
+        """The docker command against this host's daemon."""
+        return run("docker", "-H", self.docker_host, *argv, check=check).stdout
+
+    def start_daemon(self) -> None:
+        """As at a boot; returns when it answers."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        argv = [
+            *("--data-root", str(self.data), "--exec-root", str(self.folder / "exec")),
+            *("--pidfile", str(self.folder / "pid"), "-H", self.docker_host, "-H", f"tcp://{self.address}:2375"),
+            *("--bridge=none", "--iptables=false", "--tls=false"),
+        ]
+        with (self.folder / "log").open("ab") as log:
+            self.daemon = subprocess.Popen(
+                self.inside("dockerd", *argv),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 60
+        while run("docker", "-H", self.docker_host, "info", check=False).returncode:
+            if time.monotonic() > deadline or self.daemon.poll() is not None:
+                raise RuntimeError(f"no Docker daemon on host {self.number}: see {self.folder}/log")
+            time.sleep(0.2)
+
+    def stop_daemon(self) -> None:
+        """As at a clean power-off: the daemon stops its containers and itself."""
+        if self.daemon and self.daemon.poll() is None:
+            self.daemon.send_signal(signal.SIGTERM)
+            self.daemon.wait(timeout=90)
+
+    def start_sshd(self, keys: Path) -> None:
+        """An ssh server that lets the rig's key in; its commands find this host's daemon."""
+        config = self.folder / "sshd_config"
+        config.write_text(
+            f"ListenAddress {self.address}:22\nHostKey {keys}/host\nAuthorizedKeysFile {keys}/user.pub\n"
+            f"StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile {self.folder}/sshd.pid\n"
+            f"SetEnv DOCKER_HOST={self.docker_host} PATH={os.environ['PATH']}\n"
+        )
+        Path("/run/sshd").mkdir(exist_ok=True)
+        self.sshd = subprocess.Popen(
+            self.inside("/usr/sbin/sshd", "-D", "-f", str(config)), start_new_session=True, stderr=subprocess.DEVNULL
+        )
+
+    def vllmray(self, *argv: str, cwd: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        """The command as a user on this host types it."""
+        return run(*self.command(*argv), check=False, cwd=cwd, env=self.environment, timeout=timeout)
+
+    def start_vllmray(self, *argv: str, cwd: Path) -> subprocess.Popen[str]:
+        """The same, in the background."""
+        return subprocess.Popen(
+            self.command(*argv),
+            cwd=cwd,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def command(self, *argv: str) -> tuple[str, ...]:
+        return self.inside(str(VLLMRAY), *argv)
+
+    def clear(self) -> None:
+        """Remove every container and volume."""
+        for name in self.docker("ps", "--all", "--quiet").split():
+            self.docker("rm", "--force", "--volumes", name, check=False)
+        for name in self.docker("volume", "ls", "--quiet").split():
+            self.docker("volume", "rm", "--force", name, check=False)
+
+    def listening(self) -> set[int]:
+        """TCP ports that something listens on, but for the host's own sshd and daemon."""
+        lines = run(*self.inside("ss", "-Hltn")).stdout.splitlines()
+        return {int(line.split()[3].rpartition(":")[2]) for line in lines} - {22, 2375}
+
+    def processes(self) -> list[str]:
+        """Command lines of the processes in this host's network, but for its own sshd and daemon."""
+        ours = Path(f"/run/netns/{self.namespace}").stat().st_ino
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                if (process / "ns/net").stat().st_ino == ours and line:
+                    found.append(line)
+        own = ("dockerd", "containerd", "/usr/sbin/sshd", "sshd:")
+        return [line for line in found if not line.startswith(own)]
+
+
+@dataclass(slots=True)
+class Rig:
+    """The hosts, and what they have loaded."""
+
+    hosts: list[TestHost]
+    made: node_image.Made
+    image: str
+    """Name of the node image, the same on every host."""
+    ssh: Path
+    """A folder whose `ssh` knows the hosts' keys; to be put first on the PATH."""
+
+    def host(self, number: int) -> TestHost:
+        return self.hosts[number - 1]
+
+
+def start(count: int) -> Rig:
+    """Bring up the hosts, with the node image loaded."""
+    stop()
+    made = node_image.make()
+    RUN_FOLDER.mkdir(parents=True, exist_ok=True)
+    keys = _keys()
+    _network(count)
+    hosts = [TestHost(number, made.tar.parent / f"docker-{number}") for number in range(1, count + 1)]
+    home = RUN_FOLDER / "home"
+    home.mkdir()
+    wheel = _wheel()
+    name = f"vllmray-test-node:{made.recipe}-{hashlib.sha256(wheel.read_bytes()).hexdigest()[:12]}"
+    for host in hosts:
+        path = f"{keys}:{VLLMRAY.parent}:{os.environ['PATH']}"
+        host.environment = {"HOME": str(home), "PATH": path, "DOCKER_HOST": host.docker_host, "LC_ALL": "C.UTF-8"}
+        host.start_daemon()
+        host.start_sshd(keys)
+        host.clear()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda host: _load(host, made, name, wheel), hosts))
+    return Rig(hosts, made, name, keys)
+
+
+def stop() -> None:
+    """Take everything down, also what an interrupted run left."""
+    for folder in sorted(RUN_FOLDER.glob("[0-9]*")):
+        sock = f"unix://{folder}/docker.sock"
+        left = run("docker", "-H", sock, "ps", "-aq", check=False).stdout.split()
+        if left:
+            run("docker", "-H", sock, "rm", "-f", *left, check=False)
+        for name in ("sshd.pid", "pid"):
+            _end(folder / name)
+    for line in run("ip", "netns", "list").stdout.splitlines():
+        name = line.split()[0]
+        if name == SWITCH or (name.startswith("vrt") and name[3:].isdigit()):
+            run("ip", "netns", "del", name)
+    run("ip", "link", "del", DESK, check=False)
+    for line in reversed(Path("/proc/mounts").read_text().splitlines()):
+        if line.split()[1].startswith(str(RUN_FOLDER)):
+            run("umount", "-l", line.split()[1], check=False)
+    shutil.rmtree(RUN_FOLDER, ignore_errors=True)
+
+
+def _end(pidfile: Path) -> None:
+    """End the process of a pidfile, if it is still the one that wrote it."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int(pidfile.read_text())
+        process = Path(f"/proc/{pid}")
+        if not any(word in (process / "cmdline").read_bytes() for word in (b"dockerd", b"sshd")):
+            return
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + 90
+        while process.exists() and time.monotonic() < deadline and "Z" not in (process / "stat").read_text().split()[2]:
+            time.sleep(0.1)
+
+
+def _network(count: int) -> None:
+    run("ip", "netns", "add", SWITCH)
+    run("ip", "-n", SWITCH, "link", "add", "br0", "type", "bridge")
+    run("ip", "-n", SWITCH, "link", "set", "br0", "up")
+    for number in range(1, count + 1):
+        namespace, port = f"vrt{number}", f"p{number}"
+        run("ip", "netns", "add", namespace)
+        run("ip", "-n", namespace, "link", "set", "lo", "up")
+        run("ip", "link", "add", "eth0", "netns", namespace, "type", "veth", "peer", "name", port, "netns", SWITCH)
+        run("ip", "-n", SWITCH, "link", "set", port, "master", "br0", "up")
+        run("ip", "-n", namespace, "addr", "add", f"10.78.0.{number}/24", "dev", "eth0")
+        run("ip", "-n", namespace, "link", "set", "eth0", "up")
+        run("ip", "-n", namespace, "route", "add", "default", "via", DESK_ADDRESS)
+    run("ip", "link", "add", DESK, "type", "veth", "peer", "name", "desk", "netns", SWITCH)
+    run("ip", "-n", SWITCH, "link", "set", "desk", "master", "br0", "up")
+    run("ip", "addr", "add", f"{DESK_ADDRESS}/24", "dev", DESK)
+    run("ip", "link", "set", DESK, "up")
+
+
+def _keys() -> Path:
+    keys = RUN_FOLDER / "keys"
+    keys.mkdir()
+    for name in ("host", "user"):
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys / name))
+    host_key = " ".join((keys / "host.pub").read_text().split()[:2])
+    (keys / "known_hosts").write_text("".join(f"10.78.0.{number} {host_key}\n" for number in range(1, 10)))
+    (keys / "config").write_text(
+        f"Host *\n User root\n IdentityFile {keys}/user\n UserKnownHostsFile {keys}/known_hosts\n"
+        " StrictHostKeyChecking yes\n BatchMode yes\n ConnectTimeout 5\n"
+    )
+    wrapper = keys / "ssh"
+    wrapper.write_text(f'#!/bin/sh\nexec /usr/bin/ssh -F {keys}/config "$@"\n')
+    wrapper.chmod(0o755)
+    return keys
+
+
+def _wheel() -> Path:
+    folder = Path(tempfile.mkdtemp(dir=RUN_FOLDER))
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT))
+    return next(folder.glob("vllmray-*.whl"))
+
+
+def _load(host: TestHost, made: node_image.Made, name: str, wheel: Path) -> None:
+    """The image on a host: the cached base, and vllmray's wheel as a layer on it."""
+    base = f"vllmray-test-base:{made.recipe}"
+    if not host.docker("images", "--quiet", base).strip():
+        print(f"[node image] loading it on host {host.number}", file=sys.stderr, flush=True)
+        host.docker("import", "--change", f"ENV PATH={node_image.IMAGE_PATH}", str(made.tar), base)
+    if host.docker("images", "--quiet", name).strip():
+        return
+    for old in host.docker("images", "--quiet", "vllmray-test-node").split():
+        host.docker("rmi", "--force", old, check=False)
+    mount = f"type=bind,source={wheel.parent},target=/mnt,readonly"
+    install = f"{node_image.VENV}/bin/pip install --quiet --no-deps --no-index --force-reinstall /mnt/{wheel.name}"
+    host.docker("run", "--name", "layer", "--network", "none", "--mount", mount, base, "sh", "-c", install)
+    host.docker("commit", "--change", 'CMD ["python3"]', "layer", name)
+    host.docker("rm", "layer")
