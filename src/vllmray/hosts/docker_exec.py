@@ -67,7 +67,8 @@ class DockerExec:
     def _hang_up(self) -> None:
         """End the connection, which wakes the reading thread; only that thread then closes what it reads from."""
         over_ssh = getattr(self._socket, "channel", None)  # what the SDK reads from is then the ssh process's output
-        with suppress(OSError, ValueError, TimeoutExpired):
+        # AttributeError: the reading thread has let go of the socket already.
+        with suppress(OSError, ValueError, AttributeError, TimeoutExpired):
             if over_ssh is not None:
                 over_ssh.close()
                 over_ssh.proc.wait(timeout=SSH_END_TIMEOUT_S)
