@@ -57,6 +57,10 @@ def _printenv(record: Record, argv: tuple[str, ...]) -> Ran:
     return Ran((value,)) if value is not None else Ran((), 1)
 
 
+def _not_found(record: Record, argv: tuple[str, ...]) -> Ran:
+    return Ran((f"{argv[0]} not found",), 127)
+
+
 BUILT_IN: dict[str, Program] = {
     "echo": _echo,
     "cat": _cat,
@@ -138,7 +142,7 @@ class FakeHost:
                 self.volumes[mount.source] = mount.labels
             elif mount.create:
                 self.folders.add(mount.source)
-        program = self.programs.get(spec.argv[0], lambda record, argv: Ran((f"{argv[0]} not found",), 127))
+        program = self.programs.get(spec.argv[0], _not_found)
         ran = program(record, spec.argv)
         record.log += ran.lines
         if ran.exit_code is not None:

@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 
 from tests.rig.hosts import Rig, TestHost
-
-# One worker thread each and short batches: two cores serve every node of the rig.
-ENGINE_FLAGS = ("--", "--max-num-seqs", "8", "--max-num-batched-tokens", "1024")
+from tests.rig.settings import base_settings
 
 
 @dataclass(slots=True)
@@ -79,28 +77,10 @@ def users(clean: Rig, tmp_path: Path) -> Any:
             process.communicate()
 
 
-def base_settings(rig: Rig) -> dict[str, str]:
-    """The .env of the Compose setup, and what the rig needs besides."""
-    return {
-        "MODEL_NAME": str(rig.made.model),
-        "TENSOR_PARALLEL_SIZE": "1",
-        "PIPELINE_PARALLEL_SIZE": "2",
-        "MAX_MODEL_LEN": "1024",
-        "VLLMRAY_ACCELERATOR": "cpu",
-        "VLLMRAY_IMAGE": rig.image,
-        "VLLMRAY_SHM_SIZE": "2g",
-        "VLLMRAY_OBJECT_STORE_MEMORY": "200m",
-        # A container may not raise its limits on every machine that the tests run on.
-        "VLLMRAY_MEMLOCK": "default",
-        "VLLMRAY_NOFILE": "default",
-        "VLLMRAY_ENV": "VLLM_CPU_KVCACHE_SPACE=1,HF_HUB_OFFLINE=1",
-    }
-
-
 def finish(process: subprocess.Popen[str], timeout: float) -> tuple[int, str, str]:
     """Wait for a command started in the background: exit code, standard output, standard error."""
     out, err = process.communicate(timeout=timeout)
-    print(f"$ {process.args}\n{out}{err}[exit {process.returncode}]")
+    print(f"$ {process.args!r}\n{out}{err}[exit {process.returncode}]")
     return process.returncode, out, err
 
 

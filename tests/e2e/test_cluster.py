@@ -6,7 +6,8 @@ import json
 
 from openai import OpenAI
 
-from tests.e2e.conftest import ENGINE_FLAGS, Users, finish, nothing_left
+from tests.e2e.conftest import Users, finish, nothing_left
+from tests.rig.settings import ENGINE_FLAGS
 
 
 def ask(address: str, port: int = 8000) -> str:

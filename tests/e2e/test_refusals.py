@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 
-from tests.e2e.conftest import ENGINE_FLAGS, Users, nothing_left, wait_for
+from tests.e2e.conftest import Users, nothing_left, wait_for
 from tests.rig.hosts import run
+from tests.rig.settings import ENGINE_FLAGS
 
 
 def test_a_port_that_is_taken_is_named_before_anything_starts(users: Users) -> None:

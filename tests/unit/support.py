@@ -113,7 +113,10 @@ def seen(*nodes: dict[str, Any], shortfall: str = "", phase: str | None = None, 
 
 
 def good_host(*watch_lines: str | None, probes: list[str] | None = None) -> FakeHost:
-    """A FakeHost that can carry a cluster: its probe answers, its `ray start` runs, its watch prints these lines."""
+    """A FakeHost that can carry a cluster: its probe answers, its `ray start` runs, its watch prints these lines.
+
+    Between the lines there is a moment without news, so that each is seen for itself.
+    """
     host = FakeHost(images=["image:1"])
     answers = list(probes or [probe_answer()])
 
@@ -123,7 +126,9 @@ def good_host(*watch_lines: str | None, probes: list[str] | None = None) -> Fake
         return Ran(("the engine starts",), None)
 
     def watch(record: Record, argv: tuple[str, ...]) -> Iterator[str | None]:
-        yield from watch_lines
+        for line in watch_lines:
+            yield line
+            yield None
         while True:
             yield None
 

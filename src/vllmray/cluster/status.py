@@ -16,11 +16,13 @@ from vllmray.cluster.watching import Watch, watch_argv
 from vllmray.errors import ClusterStateError, HostError
 from vllmray.hosts.base import Container, Host
 from vllmray.ray.status import EngineState, RayStatus
+from vllmray.wait import Clock, SystemClock
 
 FRESH_S = 10.0
 """Older than this, launch.py's word is not taken; it writes every 2 s."""
 SHORT_S = 15.0
 REFRESH_S = 1.0
+POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +186,9 @@ def _address(settings: dict[str, Any]) -> str:
     return f"{settings['head_ip']}:{settings['ray_ports']['gcs']}"
 
 
-def follow(host: Host, cluster: str) -> Iterator[ClusterView]:
+def follow(host: Host, cluster: str, clock: Clock | None = None) -> Iterator[ClusterView]:
     """The cluster at once and at each change, for ever."""
+    clock = clock or SystemClock()
     found = _found(host, cluster)
     role = labels.HEAD if labels.HEAD in found else labels.WORKER
     argv = _watch_argv(_settings(found), engine=role == labels.HEAD, once=False)
@@ -199,6 +202,7 @@ def follow(host: Host, cluster: str) -> Iterator[ClusterView]:
             if view != last:
                 last = view
                 yield view
+            clock.sleep(POLL_S)
 
 
 def raw(host: Host, cluster: str) -> Iterator[str]:

@@ -15,6 +15,8 @@ from vllmray.reporter import Reporter, Step
 from vllmray.wait import NotReady, Ready, wait_until
 
 NEWS_TIMEOUT_S = 1.0
+POLL_S = 0.1
+"""Between observations: a watch whose container is going away answers at once, again and again."""
 CONNECT_S = 10.0
 
 PHASE_WORDS = {"importing": "importing vLLM", "waiting": "waiting for GPUs", "starting": "starting", "ready": "ready"}
@@ -32,7 +34,7 @@ def for_head(config: ClusterConfig, first: NodeProbe, step: Step, *, again: Call
 
     def probe(left: float) -> Ready[None] | NotReady:
         outcome = seen.pop() if seen else again(min(left, CONNECT_S))
-        return Ready(None) if outcome == "open" else NotReady(f"{address}: {_in_words(outcome)}")
+        return Ready(None) if outcome == "open" else NotReady(_in_words(outcome))
 
     wait_until(probe, what=f"answer from the head at {address}", timeout=config.join_timeout, step=step)
 
@@ -55,6 +57,7 @@ def for_worker(
         seen = _Seen(watch, Guard(host, [worker]))
         status = wait_until(
             lambda left: seen.node(left, node),
+            poll_interval=POLL_S,
             what=f"node {node.ip} in the cluster",
             timeout=config.join_timeout,
             step=step,
@@ -70,10 +73,22 @@ def for_engine(host: Host, config: ClusterConfig, containers: Mapping[str, Conta
     with Watch(host, head.id, argv) as watch:
         seen = _Seen(watch, Guard(host, [head, engine]))
         with reporter.step(f"{config.world_size} GPUs in Ray") as step:
-            status = wait_until(lambda left: seen.gpus(left, step), what="GPUs", timeout=config.join_timeout, step=step)
+            status = wait_until(
+                lambda left: seen.gpus(left, step),
+                what="GPUs",
+                timeout=config.join_timeout,
+                step=step,
+                poll_interval=POLL_S,
+            )
             step.result(_nodes(status))
         with reporter.step("engine") as step:
-            status = wait_until(seen.engine, what="answer from the engine", timeout=config.engine_timeout, step=step)
+            status = wait_until(
+                seen.engine,
+                what="answer from the engine",
+                timeout=config.engine_timeout,
+                step=step,
+                poll_interval=POLL_S,
+            )
             step.result("answered a completion")
     return status
 

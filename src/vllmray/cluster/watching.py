@@ -40,17 +40,17 @@ class Watch:
 
     def latest(self, timeout: float) -> RayStatus | None:
         """What is seen now, waiting up to timeout seconds for news; None when there is none."""
+        newest = None
         try:
             self._exec = self._exec or self._host.exec(self._container, self._argv)
-            newest = self._read(self._exec, timeout)
-            while newest and (newer := self._read(self._exec, 0.0)):
-                newest = newer
-            return newest
+            while status := self._read(self._exec, 0.0 if newest else timeout):
+                newest = status
         except EOFError:
             self._exec = None  # the program ended, as it does with its container; the next call starts another
-            return RayStatus(error=f"the watch in the container ended: {self._last_words}")
+            newest = newest or RayStatus(error=f"the watch in the container ended: {self._last_words}")
         except HostError as error:
-            return RayStatus(error=error.details or error.message)
+            newest = RayStatus(error=error.details or error.message)
+        return newest
 
     def _read(self, running: Exec, timeout: float) -> RayStatus | None:
         line = running.read_line(timeout)

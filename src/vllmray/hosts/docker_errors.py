@@ -43,8 +43,15 @@ HINTS: tuple[tuple[str, str], ...] = (
     (r"bind source path does not exist: (?P<what>\S+)", "Make that folder on the host, or correct the path."),
     # moby daemon/names.go
     (r"is already in use by container", "Remove that container, or choose another cluster name with --cluster."),
+    # OpenSSH
+    (r"Permission denied \(publickey", "Check that `ssh` to that host works without a password from here."),
+    # docker SDK and requests
+    (r"Permission denied", "Run as a user who may use that Docker socket (group docker), or use sudo."),
     # containerd and registries
-    (r"unauthorized|authentication required|denied", "Log in on this machine with `docker login`, or check the name."),
+    (
+        r"unauthorized|authentication required|access denied|denied:",
+        "Log in on this machine with `docker login`, or check the name.",
+    ),
     (
         r"no such host|dial tcp|connection refused.*registry|TLS handshake|i/o timeout",
         "The host can't reach the image's registry: load the image by hand (docker save, docker load).",
@@ -52,7 +59,6 @@ HINTS: tuple[tuple[str, str], ...] = (
     (r"manifest unknown|not found: manifest", "The registry has no image of that name and tag; check --image."),
     (r"no space left on device", "Free some disk space on that host (docker system df shows what Docker holds)."),
     # docker SDK and requests
-    (r"Permission denied", "Run as a user who may use that Docker socket (group docker), or use sudo."),
     (
         r"FileNotFoundError|No such file|Connection refused|ConnectionRefused|timed out|Error while fetching server",
         "Check that a Docker daemon runs there (docker info), or name another with --host.",

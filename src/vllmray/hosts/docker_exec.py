@@ -78,7 +78,8 @@ class DockerExec:
 
     def _release(self) -> None:
         # The SDK hangs the HTTP response, which holds the connection, on the socket to keep it alive.
-        for closable in (getattr(self._socket, "_response", None), self._socket):
+        held: tuple[Any, ...] = (getattr(self._socket, "_response", None), self._socket)
+        for closable in held:
             with suppress(OSError, ValueError, AttributeError):
                 closable.close()  # ValueError and BrokenPipeError: the other end went first
 

@@ -1,0 +1,116 @@
+"""The command line itself: options from settings, exit codes, errors as text."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vllmray.cli.main import run, split, text_of
+from vllmray.cli.options import option_fields
+from vllmray.config.settings import flag_of, variables_of
+from vllmray.errors import (
+    ClusterStateError,
+    ConfigError,
+    HostError,
+    UserInterruptError,
+    VllmrayError,
+    WaitTimeoutError,
+    WorkloadError,
+)
+
+
+def exit_code(*argv: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        run(argv)
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def test_each_kind_of_error_has_the_exit_code_of_the_design() -> None:
+    codes = {kind: kind.exit_code for kind in (VllmrayError, ConfigError, HostError, ClusterStateError)}
+    assert list(codes.values()) == [1, 2, 3, 4]
+    assert (WaitTimeoutError.exit_code, WorkloadError.exit_code, UserInterruptError.exit_code) == (5, 6, 130)
+
+
+def test_an_error_is_its_message_the_others_words_and_the_hint() -> None:
+    error = HostError("host: could not start", details="line 1\nline 2", hint="do this")
+    assert text_of(error) == "error: host: could not start\n    line 1\n    line 2\nhint: do this"
+
+
+def test_everything_after_the_first_dashes_is_vllms() -> None:
+    assert split(["up", "--role", "head", "--", "--a", "--", "b"]) == (["up", "--role", "head"], ("--a", "--", "b"))
+    assert split(["status"]) == (["status"], ())
+
+
+@pytest.mark.usefixtures("folder")
+def test_usage_errors_are_2() -> None:
+    assert exit_code("up") == 2
+    assert exit_code("up", "--role", "boss") == 2
+    assert exit_code("up", "--role", "head", "stray") == 2
+    assert exit_code("nonsense") == 2
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_worker_needs_the_heads_address(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("up", "--role", "worker") == 2
+    assert "--head-ip" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("folder")
+def test_every_setting_has_its_option_and_its_variable_in_the_help(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    assert exit_code("up", "--help") == 0
+    text = capsys.readouterr().out
+    for name in option_fields():
+        assert flag_of(name) in text
+        if name != "ray_ports":
+            assert variables_of(name)[0] in text
+
+
+@pytest.mark.usefixtures("folder")
+def test_no_secret_can_be_given_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("up", "--role", "head", "--hf-token", "x") == 2
+    assert "No such option" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_dry_run_needs_no_daemon_and_tells_what_it_could_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("up", "--role", "head", "--dry-run", "--host", "tcp://192.0.2.1:1") == 0
+    text = capsys.readouterr().out
+    assert "# NODE_IP: the address of this host" in text
+    assert "--num-gpus=GPUS" in text
+    assert "--node-ip-address=NODE_IP" in text
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_ray_port_without_a_number_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("up", "--role", "head", "--ray-port", "gcs") == 2
+    assert "NAME=PORT" in capsys.readouterr().err
+
+
+def test_the_version_is_told_without_importing_anything_heavy() -> None:
+    script = (
+        "import sys; sys.argv = ['vllmray', '--version']\n"
+        "from vllmray.__main__ import main; main()\n"
+        "heavy = {'typer', 'docker', 'pydantic', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("vllmray ")
+
+
+def test_the_examples_are_settings_that_load(folder: Path) -> None:
+    from vllmray.config.settings import COMPOSE_NAMES, load
+
+    examples = Path(__file__).parents[3] / "examples"
+    for name in ("head.env", "worker.env"):
+        text = (examples / name).read_text()
+        assert load({}, environ={}, env_file=examples / name).config
+        missing = [variable for variable in COMPOSE_NAMES.values() if variable not in text]
+        assert missing == []

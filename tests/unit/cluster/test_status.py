@@ -1,0 +1,163 @@
+"""What `status`, `logs` and `down` make of a host in memory."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.fake_host import FakeHost, Ran, Record
+from tests.unit.support import FakeClock, RecordingReporter, config, good_host, probe_answer, ray_node, seen
+from vllmray.cluster import status as views
+from vllmray.cluster.down import down
+from vllmray.cluster.logs import logs
+from vllmray.cluster.up import Options, up_head, up_worker
+from vllmray.errors import ClusterStateError
+from vllmray.hosts.base import ContainerSpec
+
+HEAD = ray_node("10.0.0.1", head=True)
+WORKER = ray_node("10.0.0.2")
+NO_WAIT = Options(wait=False)
+
+
+def with_head(*watch_lines: str, state: str | None = None, now: float = 100.0) -> FakeHost:
+    """A host with head and engine, whose state file reads so at that time of its clock."""
+    host = good_host(*watch_lines)
+    up_head(host, config(), NO_WAIT, RecordingReporter())
+    host.programs["sh"] = lambda record, argv: Ran((str(now), *([state] if state else [])), 0 if state else 1)
+    return host
+
+
+def state(phase: str, *, heartbeat: float = 99.0, shortfall: str = "", detail: str = "") -> str:
+    ray = json.loads(seen(HEAD, WORKER, shortfall=shortfall))
+    return json.dumps({"phase": phase, "detail": detail, "since": 50.0, "heartbeat": heartbeat, "ray": ray})
+
+
+def test_a_serving_cluster_is_ready_and_no_interpreter_was_started_to_see_it() -> None:
+    host = with_head(state=state("ready"))
+    host.streams.clear()
+    view = views.look(host, "vllmray")
+    assert view.ready
+    assert view.problem is None
+    assert view.endpoint == "http://10.0.0.1:8000/v1"
+    assert view.gpus_wanted == 2
+    assert view.engine is not None
+    assert (view.engine.phase, view.engine.since) == ("ready", 50.0)
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        (state("starting", detail="loading the model"), "the engine is not ready: loading the model"),
+        (state("importing"), "the engine is not ready: importing"),
+        (state("waiting", shortfall="1 of 2 GPUs"), "waiting for GPUs: 1 of 2 GPUs"),
+        (state("ready", shortfall="1 of 2 GPUs"), "waiting for GPUs: 1 of 2 GPUs"),
+    ],
+)
+def test_what_is_between_the_cluster_and_serving(said: str, problem: str) -> None:
+    view = views.look(with_head(state=said), "vllmray")
+    assert (view.ready, view.problem) == (False, problem)
+
+
+@pytest.mark.parametrize("said", [state("ready", heartbeat=80.0), "{ half a line", None])
+def test_a_word_of_the_engine_that_is_old_or_broken_is_not_taken(said: str | None) -> None:
+    view = views.look(with_head(seen(HEAD, shortfall="1 of 2 GPUs", phase="waiting"), state=said), "vllmray")
+    assert view.problem == "waiting for GPUs: 1 of 2 GPUs"
+
+
+def test_a_ray_that_does_not_answer_is_said_so() -> None:
+    view = views.look(with_head(json.dumps({"error": "ConnectionError: no GCS\nmore"})), "vllmray")
+    assert view.problem == "Ray does not answer: ConnectionError: no GCS"
+
+
+def test_a_container_that_ended_is_the_problem() -> None:
+    host = with_head(state=state("ready"))
+    host.named("vllmray-engine").becomes("restarting", exit_code=1)
+    assert views.look(host, "vllmray").problem == "vllmray-engine is restarting (exit code 1)"
+    host.named("vllmray-head").becomes("exited", exit_code=137)
+    view = views.look(host, "vllmray")
+    assert view.problem == "vllmray-head is exited (exit code 137)"
+    assert view.ray is None
+
+
+def test_a_missing_engine_is_the_problem() -> None:
+    host = with_head(seen(HEAD, WORKER))
+    host.stop_and_remove("vllmray-engine", timeout=0)
+    assert views.look(host, "vllmray").problem == "the engine's container is not there"
+
+
+def test_a_host_without_the_cluster_says_so() -> None:
+    with pytest.raises(ClusterStateError, match="no cluster vllmray here"):
+        views.look(FakeHost(), "vllmray")
+
+
+def test_a_workers_host_is_ready_when_the_head_lists_it() -> None:
+    host = good_host(seen(HEAD, WORKER), probes=[probe_answer(node_ip="10.0.0.2")])
+    up_worker(host, config(head_ip="10.0.0.1"), NO_WAIT, RecordingReporter())
+    view = views.look(host, "vllmray")
+    assert (view.role, view.ready, view.endpoint, view.gpus_wanted) == ("worker", True, None, None)
+
+
+def test_a_worker_that_the_head_does_not_list_is_not_ready() -> None:
+    host = good_host(seen(HEAD), probes=[probe_answer(node_ip="10.0.0.2")])
+    up_worker(host, config(head_ip="10.0.0.1"), NO_WAIT, RecordingReporter())
+    assert views.look(host, "vllmray").problem == "the head does not list 10.0.0.2"
+
+
+def test_following_tells_changes_only() -> None:
+    host = with_head(
+        seen(HEAD, shortfall="1 of 2 GPUs", phase="waiting"),
+        seen(HEAD, shortfall="1 of 2 GPUs", phase="waiting"),
+        seen(HEAD, WORKER, phase="ready"),
+    )
+    clock = FakeClock()
+    problems = [view.problem for view in itertools.islice(views.follow(host, "vllmray", clock), 2)]
+    assert problems == ["waiting for GPUs: 1 of 2 GPUs", None]
+    assert clock.now > 0
+
+
+def test_raw_is_rays_own_text() -> None:
+    host = with_head()
+    asked: list[tuple[str, ...]] = []
+
+    def status(record: Record, argv: tuple[str, ...]) -> Iterator[str | None]:
+        asked.append(argv)
+        yield "======== Autoscaler status"
+        yield None
+        yield "Active:"
+
+    host.streams["ray"] = status
+    assert list(views.raw(host, "vllmray")) == ["======== Autoscaler status", "Active:"]
+    assert asked == [("ray", "status", "-v", "--address=10.0.0.1:6379")]
+
+
+def test_logs_are_the_engines_unless_another_is_named() -> None:
+    host = with_head()
+    host.named("vllmray-engine").log[:] = ["one", "two"]
+    host.named("vllmray-head").log[:] = ["Ray"]
+    assert list(logs(host, "vllmray", None, follow=False, tail=1)) == ["two"]
+    assert list(logs(host, "vllmray", "head", follow=False, tail=None)) == ["Ray"]
+    with pytest.raises(ClusterStateError, match="no worker here; there is engine, head"):
+        logs(host, "vllmray", "worker", follow=False, tail=None)
+
+
+def test_down_removes_engine_worker_head_and_volumes() -> None:
+    host = with_head()
+    worker = ContainerSpec(
+        name="vllmray-worker",
+        image="image:1",
+        argv=("sleep", "1"),
+        labels={**host.named("vllmray-head").spec.labels, "io.vllmray.role": "worker"},
+    )
+    host.create_and_start(worker)
+    host.create_and_start(replace(worker, name="another", labels={"io.vllmray.cluster": "other"}))
+    host.calls.clear()
+    removed = down(host, "vllmray", RecordingReporter())
+    assert removed.containers == ("vllmray-engine", "vllmray-worker", "vllmray-head")
+    assert removed.volumes == ("vllmray-head-ray",)
+    assert [record.container.name for record in host.records.values()] == ["another"]
+    assert down(host, "vllmray", RecordingReporter()).containers == ()
+    assert down(host, None, RecordingReporter()).containers == ("another",)

@@ -1,0 +1,45 @@
+"""The look at a host, at this machine's own network: loopback is there on every machine."""
+
+from __future__ import annotations
+
+import socket
+
+from vllmray.hosts.node_probe import addresses, choose_address, connect, gpus, probe, source_address, taken
+
+
+def test_loopback_is_among_the_addresses() -> None:
+    assert addresses()["127.0.0.1"] == "lo"
+
+
+def test_the_way_to_loopback_leaves_from_loopback() -> None:
+    assert source_address("127.0.0.1") == "127.0.0.1"
+
+
+def test_an_address_is_completed_by_its_interface_and_the_other_way_round() -> None:
+    expected = {"node_ip": "127.0.0.1", "interface": "lo"}
+    assert choose_address("127.0.0.1", None, None) == expected
+    assert choose_address(None, "127.0.0.1", None) == expected
+    assert choose_address(None, None, "lo") == expected
+
+
+def test_what_this_host_does_not_have_is_said_with_what_it_has() -> None:
+    assert "192.0.2.1 is not an address of this host" in choose_address(None, "192.0.2.1", None)["problem"]
+    problem = choose_address(None, None, "nic9")["problem"]
+    assert "no interface nic9" in problem
+    assert "127.0.0.1 (lo)" in problem
+
+
+def test_a_port_that_listens_is_taken_and_open_and_a_closed_one_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert taken({"gcs": port}) == {"gcs": port}
+        assert connect("127.0.0.1", port, 1) == "open"
+    assert taken({"gcs": port}) == {}
+    assert connect("127.0.0.1", port, 0.3) == "refused"
+
+
+def test_the_answer_holds_all_that_was_asked() -> None:
+    answer = probe({"towards": "127.0.0.1", "ports": {}, "accelerator": "cpu", "connect": ["127.0.0.1", 1, 0.1]})
+    assert (answer["node_ip"], answer["taken"], answer["gpus"], answer["connect"]) == ("127.0.0.1", {}, 0, "refused")
+    assert answer["software"]["vllmray"]
+    assert gpus("unknown") == 0
