@@ -92,13 +92,21 @@ def release(rig: hosts.Rig, folder: Path) -> Row:
         host.vllmray("up", "--role", "head", "--no-wait", *ENGINE_FLAGS, cwd=folder).check_returncode()
         phase(host, "waiting")
         observer = subprocess.Popen(
-            ["docker", "-H", host.docker_host, "exec", "vllmray-head", "python3", "-c", OBSERVER, f"{host.address}:6379"],
+            [
+                "docker",
+                "-H",
+                host.docker_host,
+                "exec",
+                "vllmray-head",
+                "python3",
+                "-c",
+                OBSERVER,
+                f"{host.address}:6379",
+            ],
             stdout=subprocess.PIPE,
             text=True,
         )
-        worker.vllmray(
-            "up", "--role", "worker", "--head-ip", host.address, "--no-wait", cwd=folder
-        ).check_returncode()
+        worker.vllmray("up", "--role", "worker", "--head-ip", host.address, "--no-wait", cwd=folder).check_returncode()
         joined = float(observer.communicate(timeout=120)[0])
         delays.append(phase(host, "starting") - joined)
     ours = statistics.median(delays)
@@ -121,7 +129,7 @@ while True:
 
 def phase(host: hosts.TestHost, wanted: str) -> float:
     """Wait until the engine has reached a phase; returns when it entered it, in unix seconds."""
-    read = f"import json; s = json.load(open('/tmp/ray/vllmray/engine.json')); print(s['phase'], s['since'])"
+    read = "import json; s = json.load(open('/tmp/ray/vllmray/engine.json')); print(s['phase'], s['since'])"
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         words = host.docker("exec", "vllmray-head", "python3", "-c", read, check=False).split()

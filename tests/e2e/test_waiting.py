@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
+from typing import Any
 
 from tests.e2e.conftest import Users, finish, nothing_left, wait_for
 from tests.rig.settings import ENGINE_FLAGS
@@ -112,3 +114,44 @@ def test_a_half_finished_up_is_completed_or_taken_down(users: Users) -> None:
     assert first.vllmray("status").returncode == 1
     assert first.vllmray("down").returncode == 0
     assert nothing_left(first) == []
+
+
+def test_where_rays_api_is_missing_the_text_of_ray_status_serves(users: Users) -> None:
+    first = users(1)
+    assert first.vllmray("up", "--role", "head", "--no-wait", *ENGINE_FLAGS).returncode == 0
+    wait_for(lambda: len(first.status()["nodes"]) == 1, "the head in Ray")
+    gate = '{"tensor_parallel_size": 1, "pipeline_parallel_size": 2, "allow_tp_across_hosts": false}'
+    without_api = (
+        "import sys, runpy; sys.modules['ray.autoscaler.v2.sdk'] = None; "
+        f"sys.argv = ['watch.py', '--once', '--address=10.78.0.1:6379', '--gate', '{gate}']; "
+        "runpy.run_path('/vllmray/watch.py', run_name='__main__')"
+    )
+
+    def look() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(first.host.docker("exec", "vllmray-head", "python3", "-c", without_api))
+        return found
+
+    # Ray's monitor, which the text comes from, is up to 5 s behind.
+    wait_for(lambda: bool(look().get("nodes")), "the head in the text")
+    seen = look()
+    assert seen["source"] == "text"
+    assert seen["shortfall"] == "1 of 2 GPUs"
+    assert [node["id"] for node in seen["nodes"]] == [seen["local_node_id"]]
+
+
+def test_nothing_goes_on_watching_in_the_head_once_the_command_is_gone(users: Users) -> None:
+    first = users(1)
+    assert first.vllmray("up", "--role", "head", "--no-wait", *ENGINE_FLAGS).returncode == 0
+    watching = first.start("status", "--watch", "--json")
+    assert watching.stdout is not None
+    assert json.loads(watching.stdout.readline())["data"]["ready"] is False
+
+    def watchers() -> int:
+        return len([line for line in first.host.processes() if "watch.py" in line and "--engine-state" in line])
+
+    wait_for(lambda: watchers() == 1, "the command's own watch")
+    watching.send_signal(signal.SIGINT)
+    code, _, err = finish(watching, 20)
+    assert code == 130
+    assert "Traceback" not in err
+    wait_for(lambda: watchers() == 0, "the end of the watch", 20)
