@@ -12,6 +12,9 @@ class Step(Protocol):
     def change(self, detail: str) -> None:
         """What the step sees now, in words; told again only when it differs."""
 
+    def glimpse(self, text: str) -> None:
+        """The last line of the log of what is waited for; worth a look now, and gone with the next."""
+
     def event(self, text: str) -> None:
         """Something happened within the step that stays worth seeing: "10.0.0.2 joined"."""
 

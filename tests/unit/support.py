@@ -57,6 +57,9 @@ class RecordingStep:
     def change(self, detail: str) -> None:
         self._say(detail)
 
+    def glimpse(self, text: str) -> None:
+        self._say(f"~ {text}")
+
     def event(self, text: str) -> None:
         self._say(text)
 

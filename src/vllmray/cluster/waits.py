@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from vllmray.cluster import labels
 from vllmray.cluster.node import NodeProbe
 from vllmray.cluster.plan import Node, gate, gcs_address
-from vllmray.cluster.watching import Guard, Watch, watch_argv
+from vllmray.cluster.watching import Guard, Watch, log_tail, watch_argv
 from vllmray.config.models import ClusterConfig
 from vllmray.hosts.base import Container, Host
 from vllmray.ray.status import RayStatus
@@ -54,7 +54,7 @@ def for_worker(
     worker = containers[labels.WORKER]
     argv = watch_argv(gcs_address(config, str(config.head_ip)))
     with reporter.step("joining the cluster") as step, Watch(host, worker.id, argv) as watch:
-        seen = _Seen(watch, Guard(host, [worker]))
+        seen = _Seen(host, watch, Guard(host, [worker]))
         status = wait_until(
             lambda left: seen.node(left, node),
             poll_interval=POLL_S,
@@ -71,7 +71,7 @@ def for_engine(host: Host, config: ClusterConfig, containers: Mapping[str, Conta
     head, engine = containers[labels.HEAD], containers[labels.ENGINE]
     argv = watch_argv(gcs_address(config, str(config.node_ip)), gate=gate(config), engine=True)
     with Watch(host, head.id, argv) as watch:
-        seen = _Seen(watch, Guard(host, [head, engine]))
+        seen = _Seen(host, watch, Guard(host, [head, engine]))
         with reporter.step(f"{config.world_size} GPUs in Ray") as step:
             status = wait_until(
                 lambda left: seen.gpus(left, step),
@@ -83,7 +83,7 @@ def for_engine(host: Host, config: ClusterConfig, containers: Mapping[str, Conta
             step.result(_nodes(status))
         with reporter.step("engine") as step:
             status = wait_until(
-                seen.engine,
+                lambda left: seen.engine(left, step, engine),
                 what="answer from the engine",
                 timeout=config.engine_timeout,
                 step=step,
@@ -96,7 +96,8 @@ def for_engine(host: Host, config: ClusterConfig, containers: Mapping[str, Conta
 class _Seen:
     """What the probes ask of one stream of observations; a container that ends by itself ends them all."""
 
-    def __init__(self, watch: Watch, guard: Guard) -> None:
+    def __init__(self, host: Host, watch: Watch, guard: Guard) -> None:
+        self._host = host
         self._watch = watch
         self._guard = guard
         self._last = RayStatus(error="Ray is starting")
@@ -129,14 +130,15 @@ class _Seen:
                 step.event(f"{node.ip or node.id[:12]} joined ({role}, {node.gpus_total:g} GPU)")
         return Ready(status) if status.shortfall == "" else NotReady(f"{status.shortfall}; {_nodes(status)}")
 
-    def engine(self, left: float) -> Ready[RayStatus] | NotReady:
-        """Whether launch.py says that a completion was answered."""
+    def engine(self, left: float, step: Step, engine: Container) -> Ready[RayStatus] | NotReady:
+        """Whether launch.py says that a completion was answered; shows where its log is meanwhile."""
         # The last observation may hold the answer already: nothing new comes when nothing changes.
         status = self._last if self._last.engine and self._last.engine.phase == "ready" else self._look(left)
         if status.engine is None:
             return NotReady("its container is starting")
         if status.engine.phase == "ready":
             return Ready(status)
+        step.glimpse(log_tail(self._host, engine.id, lines=1))
         words = PHASE_WORDS[status.engine.phase]
         return NotReady(f"{words}: {status.engine.detail}" if status.engine.detail not in ("", words) else words)
 

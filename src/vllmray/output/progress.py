@@ -58,6 +58,9 @@ class _PlainStep:
     def change(self, detail: str) -> None:
         _line(f"{self._title}: {detail}")
 
+    def glimpse(self, text: str) -> None:
+        pass  # a line that is replaced by the next has no place where lines stay
+
     def event(self, text: str) -> None:
         _line(f"{self._title}: {text}")
 
@@ -105,6 +108,7 @@ class _LiveStep:
         self._title = title
         self._began = time.monotonic()
         self._detail = ""
+        self._glimpse = ""
         self._bound: float | None = None
         self._result = ""
         self._parts: dict[str, tuple[int, int | None, str]] = {}
@@ -113,6 +117,9 @@ class _LiveStep:
 
     def change(self, detail: str) -> None:
         self._detail = detail
+
+    def glimpse(self, text: str) -> None:
+        self._glimpse = Text.from_ansi(text).plain
 
     def event(self, text: str) -> None:
         self._console.print(Text(f"    {text}", style="dim"))
@@ -133,6 +140,8 @@ class _LiveStep:
         lines: list[RenderableType] = [self._spinner]
         if self._detail:
             lines.append(Text(f"    {self._detail}", style="dim", overflow="ellipsis", no_wrap=True))
+        if self._glimpse:
+            lines.append(Text(f"    {self._glimpse}", style="dim italic", overflow="ellipsis", no_wrap=True))
         if self._parts:
             lines.append(self._bars())
         return Group(*lines)

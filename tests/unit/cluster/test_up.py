@@ -46,6 +46,7 @@ def test_the_head_comes_up_in_order_and_says_each_thing_once() -> None:
     assert "2 GPUs in Ray: = 10.0.0.1: 1 GPU, 10.0.0.2: 1 GPU" in text
     assert text.count("10.0.0.2 joined") == 1
     assert "engine: starting" in text
+    assert "engine: ~ the engine starts" in text
     assert text.endswith("engine: = answered a completion")
 
 

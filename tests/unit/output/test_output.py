@@ -99,6 +99,7 @@ def test_on_a_terminal_finished_steps_stay_and_notes_can_be_copied() -> None:
         step.bound(900)
         step.change("1 of 2 GPUs")
         step.event("10.0.0.2 joined")
+        step.glimpse("Loading shards: 50 %")
         step.part("aa", done=5, total=10, status="Downloading")
         step.result("all there")
     text = console.export_text()
