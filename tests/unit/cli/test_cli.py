@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vllmray.cli.main import run, split, text_of
-from vllmray.cli.options import option_fields
+from vllmray.cli.options import option_fields, shown_default
 from vllmray.config.settings import flag_of, variables_of
 from vllmray.errors import (
     ClusterStateError,
@@ -114,3 +114,16 @@ def test_the_examples_are_settings_that_load(folder: Path) -> None:
         assert load({}, environ={}, env_file=examples / name).config
         missing = [variable for variable in COMPOSE_NAMES.values() if variable not in text]
         assert missing == []
+
+
+def test_the_readme_has_every_setting_with_its_variables_and_default() -> None:
+    text = (Path(__file__).parents[3] / "README.md").read_text()
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| `--")}
+    for name in option_fields():
+        if name == "ray_ports":
+            continue
+        row = rows[f"`{flag_of(name)}`"]
+        for variable in variables_of(name):
+            assert f"`{variable}`" in row
+        if shown_default(name):
+            assert f"`{shown_default(name)}`" in row
