@@ -65,6 +65,7 @@ def test_two_hosts_become_one_endpoint_and_go_again(users: Users) -> None:
     for user in (first, second):
         assert user.vllmray("down").returncode == 0
         assert nothing_left(user) == []
+        assert (user.folder / "models").is_dir()  # downloaded models stay
         repeated = user.vllmray("down")
         assert repeated.returncode == 0
         assert "nothing to remove" in repeated.stdout

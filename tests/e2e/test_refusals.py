@@ -84,6 +84,20 @@ def test_a_host_without_a_daemon_is_one_line(users: Users) -> None:
         assert "Traceback" not in done.stderr
 
 
+def test_without_a_host_the_current_docker_context_is_meant(users: Users) -> None:
+    first, second = users(1), users(2)
+    environment = {name: value for name, value in first.host.environment.items() if name != "DOCKER_HOST"}
+    environment["DOCKER_CONFIG"] = str(first.folder / "docker")
+    address = f"tcp://{second.host.address}:2375"
+    run("docker", "context", "create", "far", "--docker", f"host={address}", env=environment)
+    run("docker", "context", "use", "far", env=environment)
+    done = run(*first.host.command("status"), check=False, cwd=first.folder, env=environment)
+    assert done.returncode == 4
+    assert f"{address}: no cluster vllmray here" in done.stderr
+    named = run(*first.host.command("status", "--host", first.host.docker_host), check=False, env=environment)
+    assert f"{first.host.docker_host}: no cluster" in named.stderr
+
+
 def test_an_engine_that_vllm_refuses_ends_up_with_vllms_own_words(users: Users) -> None:
     first = users(1)
     first.write_settings(PIPELINE_PARALLEL_SIZE="1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,21 +35,21 @@ def status(  # the command line's own breadth
                 print(line, flush=True)
             return
         if watch:
-            for view in views.follow(target, name):
-                _show(view, as_json=as_json)
+            _show_each(views.follow(target, name), as_json=as_json)
             return
         view = views.look(target, name)
-    _show(view, as_json=as_json)
+    _show_each([view], as_json=as_json)
     if not view.ready:
         raise typer.Exit(1)
 
 
-def _show(view: ClusterView, *, as_json: bool) -> None:
+def _show_each(seen: Iterable[ClusterView], *, as_json: bool) -> None:
     if as_json:
         from vllmray.output.envelope import envelope, status_data
 
-        print(envelope("status", status_data(view)), flush=True)
+        for view in seen:
+            print(envelope("status", status_data(view)), flush=True)
     else:
-        from vllmray.output.tables import show, status_table
+        from vllmray.output.tables import show_each
 
-        show(status_table(view))
+        show_each(seen)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -47,6 +50,18 @@ def show(renderable: RenderableType) -> None:
         console.print(renderable)
     else:
         Console(width=200, no_color=True).print(renderable, soft_wrap=True)
+
+
+def show_each(views: Iterable[ClusterView]) -> None:
+    """Show each view as it comes: redrawn in place on a terminal, one after the other elsewhere."""
+    console = Console()
+    if not console.is_terminal:
+        for view in views:
+            show(status_table(view))
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        for view in views:
+            live.update(status_table(view), refresh=True)
 
 
 def outcome_text(outcome: Outcome) -> str:

@@ -13,7 +13,7 @@ from vllmray.cluster.status import ClusterView, look
 from vllmray.cluster.up import Options, Outcome, up_head
 from vllmray.output.envelope import envelope, status_data
 from vllmray.output.progress import LiveReporter, PlainReporter
-from vllmray.output.tables import outcome_text, show, status_table
+from vllmray.output.tables import outcome_text, show_each
 from vllmray.reporter import Step
 
 
@@ -25,8 +25,9 @@ def view() -> ClusterView:
 
 
 def test_the_table_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
-    show(status_table(view()))
+    show_each([view(), view()])
     lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 12
     assert lines[0] == "cluster vllmray: not ready; waiting for GPUs: 1 of 2 GPUs"
     assert lines[2].split() == ["10.0.0.1", "head", "0", "1"]
     assert [line.split()[0] for line in lines[4:6]] == ["vllmray-head", "vllmray-engine"]
