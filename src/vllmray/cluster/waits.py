@@ -100,7 +100,7 @@ class _Seen:
         self._host = host
         self._watch = watch
         self._guard = guard
-        self._last = RayStatus(error="Ray is starting")
+        self._last = RayStatus(error="it is starting")
         self._joined: set[str] = set()
 
     def _look(self, left: float) -> RayStatus:
@@ -112,7 +112,7 @@ class _Seen:
         """Whether the head lists that node with its GPUs."""
         status = self._look(left)
         if status.error:
-            return NotReady("Ray is starting")
+            return NotReady(_no_answer(status.error))
         listed = status.node(node.ip)
         if listed is None or listed.gpus_total < int(node.gpus):
             return NotReady(f"{node.ip} is not listed by the head yet; it has {_nodes(status)}")
@@ -122,7 +122,7 @@ class _Seen:
         """Whether the GPUs suffice; tells of each node as it joins."""
         status = self._look(left)
         if status.error:
-            return NotReady("Ray is starting")
+            return NotReady(_no_answer(status.error))
         for node in status.nodes:
             if node.id not in self._joined:
                 self._joined.add(node.id)
@@ -141,6 +141,10 @@ class _Seen:
         step.glimpse(log_tail(self._host, engine.id, lines=1))
         words = PHASE_WORDS[status.engine.phase]
         return NotReady(f"{words}: {status.engine.detail}" if status.engine.detail not in ("", words) else words)
+
+
+def _no_answer(error: str) -> str:
+    return f"no answer from Ray yet: {error.splitlines()[0][:150]}"
 
 
 def _nodes(status: RayStatus) -> str:

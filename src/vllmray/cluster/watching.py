@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
+from vllmray.cluster import labels
 from vllmray.cluster.plan import ENGINE_STATE, WATCH
 from vllmray.errors import HostError, WorkloadError
 from vllmray.hosts.base import Container, Exec, Host
@@ -78,9 +79,8 @@ class Guard:
 
     def check(self) -> None:
         """Raises WorkloadError with the end of the log of the first container that ended."""
-        labels = next(iter(self._before.values())).labels
-        cluster = {key: value for key, value in labels.items() if key == "io.vllmray.cluster"}
-        now = {container.id: container for container in self._host.containers(cluster)}
+        cluster = next(iter(self._before.values())).labels[labels.CLUSTER]
+        now = {container.id: container for container in self._host.containers(labels.selector(cluster))}
         for before in self._before.values():
             after = now.get(before.id)
             if after is None:

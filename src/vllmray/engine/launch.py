@@ -76,8 +76,11 @@ class Gate:
     def _follow(self) -> None:
         lines: IO[str] = self._watch.stdout  # type: ignore[assignment]  # Popen was given a pipe
         for line in lines:
-            seen = json.loads(line)
-            self._waiting_for = seen.get("error") or seen["shortfall"]
+            try:
+                seen = json.loads(line)
+                self._waiting_for = seen.get("error") or seen["shortfall"]
+            except (ValueError, LookupError):
+                continue  # something that Ray printed there, and none of watch.py's lines
             self._state.set(ray=seen)
             if self._state.current == "waiting":
                 self._state.phase("waiting", self._waiting_for)

@@ -48,7 +48,8 @@ def test_since_moves_with_the_phase_only(tmp_path: Path) -> None:
 
 def test_the_gate_opens_at_the_first_line_without_shortfall_and_goes_on_telling(tmp_path: Path) -> None:
     lines = [{"error": "no GCS"}, {"nodes": [], "shortfall": "1 of 2 GPUs"}, {"nodes": [1, 2], "shortfall": ""}]
-    prints = "".join(f"print({json.dumps(json.dumps(line))}, flush=True)\n" for line in lines)
+    prints = "print('a warning of Ray')\nprint('{}')\n"
+    prints += "".join(f"print({json.dumps(json.dumps(line))}, flush=True)\n" for line in lines)
     watch = child(f"import sys\n{prints}sys.stdin.read()")
     path = tmp_path / "engine.json"
     state = State(path)
