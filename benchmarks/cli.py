@@ -151,7 +151,7 @@ def main() -> int:
         head.communicate(timeout=600)
         rows = [version(rig), status(rig, folder), release(rig, folder)]
     finally:
-        hosts.stop()
+        rig.stop()
     print("| what | seconds | beside | seconds | ratio | bound | holds |\n|---|---|---|---|---|---|---|")
     print("\n".join(str(row) for row in rows))
     return 0 if all(row.holds for row in rows) else 1

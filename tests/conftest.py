@@ -34,7 +34,7 @@ def rig() -> Iterator[hosts.Rig]:
         pytest.skip(f"no rig of Docker hosts here: {obstacle}")
     made = hosts.start(REAL_HOSTS)
     yield made
-    hosts.stop()
+    made.stop()
 
 
 @pytest.fixture

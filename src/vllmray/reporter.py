@@ -34,6 +34,29 @@ class Step(Protocol):
     ) -> None: ...
 
 
+class SilentStep:
+    """A step of which nobody is told."""
+
+    def change(self, detail: str) -> None: ...
+
+    def glimpse(self, text: str) -> None: ...
+
+    def event(self, text: str) -> None: ...
+
+    def bound(self, seconds: float) -> None: ...
+
+    def part(self, name: str, *, done: int, total: int | None, status: str) -> None: ...
+
+    def result(self, detail: str) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
 class Reporter(Protocol):
     """Where a use case's progress goes."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,14 +25,7 @@ class Ground:
     is_real: bool
 
 
-# The SDK leaves the ssh processes and pipes of a closed client to the garbage collector (docker 7.2,
-# transport/sshconn.py), which complains about them; a command of ours ends, and with it they do.
-OVER_SSH = pytest.param(
-    "docker over ssh", marks=pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-)
-
-
-@pytest.fixture(params=["fake", "docker over unix", "docker over tcp", OVER_SSH])
+@pytest.fixture(params=["fake", "docker over unix", "docker over tcp", "docker over ssh"])
 def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ground]:
     """Each host in turn. VLLMRAY_TEST_DOCKER names an image of a found daemon, where there is no rig."""
     if request.param == "fake":
@@ -54,8 +46,6 @@ def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ground]:
 
     yield Ground(host, image, make_folder, str(tmp_path / "missing"), is_real=True)
     host.close()
-    if request.param == "docker over ssh":
-        gc.collect()
 
 
 def _docker(request: pytest.FixtureRequest) -> tuple[DockerHost, str]:
@@ -69,7 +59,7 @@ def _docker(request: pytest.FixtureRequest) -> tuple[DockerHost, str]:
     if request.param == "docker over ssh":
         monkeypatch = request.getfixturevalue("monkeypatch")
         monkeypatch.setenv("PATH", f"{clean.ssh}:{os.environ['PATH']}")
-        return DockerHost(f"ssh://root@{first.address}"), clean.image
+        return DockerHost(first.ssh_host), clean.image
     if request.param == "docker over tcp":
         return DockerHost(f"tcp://{first.address}:2375"), clean.image
     return DockerHost(first.docker_host), clean.image

@@ -78,9 +78,7 @@ def test_three_hosts_share_one_model_and_one_of_them_is_reached_by_ssh(users: Us
     head = first.start("up", "--role", "head", *ENGINE_FLAGS)
     worker = second.start("up", "--role", "worker", "--head-ip", first.host.address)
     # From host 1, over ssh, as someone does who sits at the head.
-    remote = first.start(
-        "up", "--role", "worker", "--head-ip", first.host.address, "--host", f"ssh://root@{third.host.address}"
-    )
+    remote = first.start("up", "--role", "worker", "--head-ip", first.host.address, "--host", third.host.ssh_host)
     assert finish(worker, 180)[0] == 0
     assert finish(remote, 180)[0] == 0
     code, _, err = finish(head, 700)
@@ -89,8 +87,8 @@ def test_three_hosts_share_one_model_and_one_of_them_is_reached_by_ssh(users: Us
     seen = first.status()
     assert len(seen["nodes"]) == 3
     assert seen["gpus"] == {"wanted": 3, "total": 3.0, "used": 3.0}
-    far = first.vllmray("status", "--host", f"ssh://root@{third.host.address}")
+    far = first.vllmray("status", "--host", third.host.ssh_host)
     assert far.returncode == 0
-    gone = first.vllmray("down", "--host", f"ssh://root@{third.host.address}")
+    gone = first.vllmray("down", "--host", third.host.ssh_host)
     assert gone.returncode == 0
     assert nothing_left(third) == []

@@ -77,10 +77,18 @@ def test_an_address_that_is_not_this_hosts_is_refused_with_those_that_are(users:
 
 def test_a_host_without_a_daemon_is_one_line(users: Users) -> None:
     first = users(1)
-    for address in ("unix:///nowhere/docker.sock", "tcp://127.0.0.1:9", f"ssh://root@{users(2).host.address}:9"):
+    second = users(2).host
+    for address in (
+        "unix:///nowhere/docker.sock",
+        "tcp://127.0.0.1:9",
+        f"ssh://root@{second.address}:9",  # no ssh server there
+        f"ssh://root@{second.address}/nowhere/docker.sock",  # no daemon behind it
+        "ssh://root@localhost",  # a host whose key is not known
+    ):
         done = first.vllmray("down", "--host", address, timeout=60)
         assert done.returncode == 3
         assert address in done.stderr
+        assert "hint: " in done.stderr
         assert "Traceback" not in done.stderr
 
 

@@ -25,7 +25,7 @@ def main(keep: bool) -> int:
                 print(f"host {host.number}: {host.address}, DOCKER_HOST={host.docker_host}")
             print("take it down with: scripts/demo, which starts anew and ends clean")
         else:
-            hosts.stop()
+            rig.stop()
 
 
 def show(rig: hosts.Rig) -> int:

@@ -65,8 +65,17 @@ class TestHost:
         return RUN_FOLDER / str(self.number)
 
     @property
+    def socket(self) -> str:
+        return f"{self.folder}/docker.sock"
+
+    @property
     def docker_host(self) -> str:
-        return f"unix://{self.folder}/docker.sock"
+        return f"unix://{self.socket}"
+
+    @property
+    def ssh_host(self) -> str:
+        """How the others reach this host's daemon."""
+        return f"ssh://root@{self.address}{self.socket}"
 
     def inside(self, *argv: str) -> tuple[str, ...]:
         """The command line that runs argv in this host's network."""
@@ -105,12 +114,11 @@ class TestHost:
             self.daemon.wait(timeout=90)
 
     def start_sshd(self, keys: Path) -> None:
-        """An ssh server that lets the rig's key in; its commands find this host's daemon."""
+        """An ssh server that lets the rig's key in."""
         config = self.folder / "sshd_config"
         config.write_text(
             f"ListenAddress {self.address}:22\nHostKey {keys}/host\nAuthorizedKeysFile {keys}/user.pub\n"
             f"StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile {self.folder}/sshd.pid\n"
-            f"SetEnv DOCKER_HOST={self.docker_host} PATH={os.environ['PATH']}\n"
         )
         Path("/run/sshd").mkdir(exist_ok=True)
         self.sshd = subprocess.Popen(
@@ -173,6 +181,14 @@ class Rig:
 
     def host(self, number: int) -> TestHost:
         return self.hosts[number - 1]
+
+    def stop(self) -> None:
+        """Take the rig down, and its processes off this process's hands."""
+        stop()
+        for host in self.hosts:
+            for process in (host.daemon, host.sshd):
+                if process is not None:
+                    process.wait(timeout=60)
 
 
 def start(count: int) -> Rig:

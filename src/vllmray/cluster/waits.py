@@ -18,6 +18,7 @@ NEWS_TIMEOUT_S = 1.0
 POLL_S = 0.1
 """Between observations: a watch whose container is going away answers at once, again and again."""
 CONNECT_S = 10.0
+GLIMPSE_S = 3.0
 
 PHASE_WORDS = {"importing": "importing vLLM", "waiting": "waiting for GPUs", "starting": "starting", "ready": "ready"}
 
@@ -102,6 +103,7 @@ class _Seen:
         self._guard = guard
         self._last = RayStatus(error="it is starting")
         self._joined: set[str] = set()
+        self._glimpsed_at = float("inf")
 
     def _look(self, left: float) -> RayStatus:
         self._last = self._watch.latest(min(left, NEWS_TIMEOUT_S)) or self._last
@@ -138,7 +140,9 @@ class _Seen:
             return NotReady("its container is starting")
         if status.engine.phase == "ready":
             return Ready(status)
-        step.glimpse(log_tail(self._host, engine.id, lines=1))
+        if self._glimpsed_at - left >= GLIMPSE_S:
+            self._glimpsed_at = left
+            step.glimpse(log_tail(self._host, engine.id, lines=1))
         words = PHASE_WORDS[status.engine.phase]
         return NotReady(f"{words}: {status.engine.detail}" if status.engine.detail not in ("", words) else words)
 

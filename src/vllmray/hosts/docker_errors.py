@@ -44,6 +44,11 @@ HINTS: tuple[tuple[str, str], ...] = (
     # moby daemon/names.go
     (r"is already in use by container", "Remove that container, or choose another cluster name with --cluster."),
     # OpenSSH
+    (r"Host key verification failed", "Connect once by hand (ssh) to see and accept that host's key."),
+    (
+        r"Connection aborted|RemoteDisconnected",
+        "Check that a Docker daemon listens on that socket there (docker info).",
+    ),
     (r"Permission denied \(publickey", "Check that `ssh` to that host works without a password from here."),
     # docker SDK and requests
     (r"Permission denied", "Run as a user who may use that Docker socket (group docker), or use sudo."),

@@ -11,7 +11,6 @@ import queue
 import socket
 import threading
 from contextlib import suppress
-from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 _STDOUT_AND_STDERR = (1, 2)
 _END = None
-SSH_END_TIMEOUT_S = 5.0
 
 
 class DockerExec:
@@ -66,15 +64,9 @@ class DockerExec:
 
     def _hang_up(self) -> None:
         """End the connection, which wakes the reading thread; only that thread then closes what it reads from."""
-        over_ssh = getattr(self._socket, "channel", None)  # what the SDK reads from is then the ssh process's output
         # AttributeError: the reading thread has let go of the socket already.
-        with suppress(OSError, ValueError, AttributeError, TimeoutExpired):
-            if over_ssh is not None:
-                over_ssh.close()
-                over_ssh.proc.wait(timeout=SSH_END_TIMEOUT_S)
-                over_ssh.proc.stdin.close()
-            else:
-                getattr(self._socket, "_sock", self._socket).shutdown(socket.SHUT_RDWR)
+        with suppress(OSError, ValueError, AttributeError):
+            getattr(self._socket, "_sock", self._socket).shutdown(socket.SHUT_RDWR)
 
     def _release(self) -> None:
         # The SDK hangs the HTTP response, which holds the connection, on the socket to keep it alive.

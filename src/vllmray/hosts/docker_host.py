@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from vllmray.errors import HostError
 from vllmray.hosts.base import Container, ContainerSpec, Exec, File, HostInfo, Image, Mount, PullEvent
 from vllmray.hosts.docker_errors import explain
 from vllmray.hosts.docker_exec import DockerExec
+from vllmray.hosts.ssh import Tunnel
 
 T = TypeVar("T")
 
@@ -38,15 +39,20 @@ class DockerHost:
 
     def __init__(self, address: str | None = None) -> None:
         self._address = address or default_address()
-        with self._telling("reach the daemon"):
-            self._api = self._connect(address)
+        self._tunnel = Tunnel(self._address) if self._address.startswith("ssh://") else None
+        try:
+            with self._telling("reach the daemon"):
+                self._api = self._connect(self._tunnel.url if self._tunnel else address)
+        except HostError:
+            if self._tunnel:
+                self._tunnel.close()
+            raise
 
     @staticmethod
     def _connect(address: str | None) -> docker.APIClient:
         if address is None:
             return docker.from_env(timeout=REQUEST_TIMEOUT_S).api
-        # The user's own ssh client, so that ~/.ssh/config, agents and jump hosts work as they do by hand.
-        return docker.DockerClient(base_url=address, timeout=REQUEST_TIMEOUT_S, use_ssh_client=True).api
+        return docker.DockerClient(base_url=address, timeout=REQUEST_TIMEOUT_S).api
 
     @property
     def address(self) -> str:
@@ -167,12 +173,10 @@ class DockerHost:
     def logs(self, container: str, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
         with self._telling(f"read the log of {container}"):
             chunks = self._api.logs(container, stream=True, follow=follow, tail="all" if tail is None else tail)
-            rest = b""
-            for chunk in chunks:
-                *lines, rest = (rest + chunk).split(b"\n")
-                yield from (line.decode(errors="replace").rstrip("\r") for line in lines)
-            if rest:
-                yield rest.decode(errors="replace")
+            try:
+                yield from _lines(chunks)
+            finally:
+                chunks.close()
 
     def stop_and_remove(self, container: str, *, timeout: float) -> None:
         with self._telling(f"stop {container}"), suppress(NotFound):
@@ -190,6 +194,8 @@ class DockerHost:
 
     def close(self) -> None:
         self._api.close()
+        if self._tunnel:
+            self._tunnel.close()
 
 
 def default_address() -> str:
@@ -200,6 +206,15 @@ def default_address() -> str:
     with suppress(DockerException, OSError, ValueError):
         return str(ContextAPI.get_current_context().Host)
     return "the default Docker host"
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line.decode(errors="replace").rstrip("\r") for line in lines)
+    if rest:
+        yield rest.decode(errors="replace")
 
 
 def label_filter(labels: Mapping[str, str]) -> list[str]:
