@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
-from vllmray.config.values import ALL_GPUS, GpuChoice, IPv4, Limit, Size, Variable, Volume, split_list
+from vllmray.config.values import ALL_GPUS, GpuChoice, IPv4, Limit, Size, Variable, Volume, split_list, split_variables
 from vllmray.engine.argv import flag_conflicts
 from vllmray.ray.ports import RayPorts
 
@@ -112,7 +112,7 @@ class ClusterConfig(BaseModel):
     volumes: Annotated[tuple[Volume, ...], BeforeValidator(split_list)] = Field(
         (), description="Further folders of the host: /source:/target[:ro]", json_schema_extra=_of("node")
     )
-    env: Annotated[tuple[Variable, ...], BeforeValidator(split_list)] = Field(
+    env: Annotated[tuple[Variable, ...], BeforeValidator(split_variables)] = Field(
         (), description="Further environment variables: NAME=VALUE", json_schema_extra=_of("node")
     )
     ray_ports: RayPorts = Field(default_factory=RayPorts, json_schema_extra=_of("node"))

@@ -50,6 +50,14 @@ def split_list(value: object) -> object:
     return value
 
 
+def split_variables(value: object) -> object:
+    """As split_list, but a comma divides only before the next NAME=: NCCL_IB_HCA=mlx5_0,mlx5_1 is one variable."""
+    if isinstance(value, str):
+        parts = re.split(r"\n|,(?=\s*[A-Za-z_][A-Za-z0-9_]*=)", value)
+        return tuple(part.strip() for part in parts if part.strip())
+    return value
+
+
 def check_ipv4(value: str) -> str:
     """An IPv4 address of one host.
 

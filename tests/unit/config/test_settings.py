@@ -185,3 +185,11 @@ def test_gpus_are_all_a_count_or_ids(text: str, gpus: Gpus) -> None:
 def test_a_value_as_typed_is_read_back_as_the_same(name: str, text: str) -> None:
     value = getattr(load({"object_store_memory": "100m"} | {name: text}, environ={}).config, name)
     assert as_typed(name, value) == text
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_comma_divides_variables_only_before_the_next_name() -> None:
+    text = "NCCL_IB_HCA=mlx5_0,mlx5_1, NCCL_DEBUG=INFO,EMPTY="
+    config = load({}, environ={"VLLMRAY_ENV": text, "VLLMRAY_VOLUMES": "/a:/b,/c:/d:ro"}).config
+    assert config.env == ("NCCL_IB_HCA=mlx5_0,mlx5_1", "NCCL_DEBUG=INFO", "EMPTY=")
+    assert config.volumes == ("/a:/b", "/c:/d:ro")
