@@ -70,14 +70,7 @@ def user(rig: hosts.Rig, number: int, settings: dict[str, str], *argv: str) -> i
     folder.mkdir(exist_ok=True)
     (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     print(f"host {number}$ vllmray {' '.join(argv)}", flush=True)
-    process = subprocess.Popen(
-        host.command(*argv),
-        cwd=folder,
-        env=host.environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    process = host.start_vllmray(*argv, cwd=folder, stderr=subprocess.STDOUT)
     assert process.stdout is not None
     for line in process.stdout:
         print(f"host {number} | {line}", end="", flush=True)

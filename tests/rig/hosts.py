@@ -129,15 +129,15 @@ class TestHost:
         """The command as a user on this host types it."""
         return run(*self.command(*argv), check=False, cwd=cwd, env=self.environment, timeout=timeout)
 
-    def start_vllmray(self, *argv: str, cwd: Path) -> subprocess.Popen[str]:
-        """The same, in the background."""
+    def start_vllmray(self, *argv: str, cwd: Path, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
+        """The same, in the background; subprocess.STDOUT mixes both outputs into one."""
         return subprocess.Popen(
             self.command(*argv),
             cwd=cwd,
             env=self.environment,
             text=True,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
         )
 
     def command(self, *argv: str) -> tuple[str, ...]:
