@@ -29,7 +29,7 @@ from vllmray.hosts.ssh import Tunnel
 
 T = TypeVar("T")
 
-PING_TIMEOUT_S = 10
+CONNECT_TIMEOUT_S = 10
 REQUEST_TIMEOUT_S = 60
 NEVER_STARTED = "0001-01-01T00:00:00Z"
 
@@ -43,7 +43,7 @@ class DockerHost:
         try:
             with self._telling("reach the daemon"):
                 self._api = self._connect(self._tunnel.url if self._tunnel else address)
-        except HostError:
+        except BaseException:
             if self._tunnel:
                 self._tunnel.close()
             raise
@@ -51,8 +51,12 @@ class DockerHost:
     @staticmethod
     def _connect(address: str | None) -> docker.APIClient:
         if address is None:
-            return docker.from_env(timeout=REQUEST_TIMEOUT_S).api
-        return docker.DockerClient(base_url=address, timeout=REQUEST_TIMEOUT_S).api
+            client = docker.from_env(timeout=CONNECT_TIMEOUT_S)
+        else:
+            client = docker.DockerClient(base_url=address, timeout=CONNECT_TIMEOUT_S)
+        # Making the client asks the daemon for its version, so it is there; from here on a request may take longer.
+        client.api.timeout = REQUEST_TIMEOUT_S
+        return client.api
 
     @property
     def address(self) -> str:
