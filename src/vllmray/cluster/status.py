@@ -98,8 +98,7 @@ def look(host: Host, cluster: str) -> ClusterView:
         ClusterStateError: nothing of that name is on the host.
     """
     found = _found(host, cluster)
-    role = labels.HEAD if labels.HEAD in found or labels.ENGINE in found else labels.WORKER
-    return _view(host, cluster, found, _ray(host, found, role))
+    return _view(host, cluster, found, _ray(host, found))
 
 
 def _found(host: Host, cluster: str) -> dict[str, Container]:
@@ -114,8 +113,11 @@ def _found(host: Host, cluster: str) -> dict[str, Container]:
 
 
 def _view(host: Host, cluster: str, found: dict[str, Container], ray: RayStatus | None) -> ClusterView:
-    role = labels.HEAD if labels.HEAD in found or labels.ENGINE in found else labels.WORKER
-    return ClusterView(cluster, host.address, role, tuple(found.values()), _settings(found), ray)
+    return ClusterView(cluster, host.address, _role(found), tuple(found.values()), _settings(found), ray)
+
+
+def _role(found: dict[str, Container]) -> str:
+    return labels.HEAD if labels.HEAD in found or labels.ENGINE in found else labels.WORKER
 
 
 def _settings(found: dict[str, Container]) -> dict[str, Any]:
@@ -128,8 +130,9 @@ def _settings(found: dict[str, Container]) -> dict[str, Any]:
     return settings
 
 
-def _ray(host: Host, found: dict[str, Container], role: str) -> RayStatus | None:
+def _ray(host: Host, found: dict[str, Container]) -> RayStatus | None:
     """Ray's view: the engine's, when it is fresh, since that costs no interpreter; else asked for here."""
+    role = _role(found)
     node = found.get(role)
     if node is None or not usable(node):
         return None
@@ -190,7 +193,7 @@ def follow(host: Host, cluster: str, clock: Clock | None = None) -> Iterator[Clu
     """The cluster at once and at each change, for ever."""
     clock = clock or SystemClock()
     found = _found(host, cluster)
-    role = labels.HEAD if labels.HEAD in found else labels.WORKER
+    role = _role(found)
     argv = _watch_argv(_settings(found), engine=role == labels.HEAD, once=False)
     last: ClusterView | None = None
     ray: RayStatus | None = None
