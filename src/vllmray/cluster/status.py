@@ -14,9 +14,10 @@ from vllmray.cluster.existing import by_role, usable
 from vllmray.cluster.plan import ENGINE_STATE
 from vllmray.cluster.watching import Watch, watch_argv
 from vllmray.errors import ClusterStateError, HostError
-from vllmray.hosts.base import Container, Host
+from vllmray.hosts.base import Container, Exec, Host
 from vllmray.ray.status import EngineState, RayStatus
-from vllmray.wait import Clock, SystemClock
+from vllmray.reporter import SilentStep
+from vllmray.wait import Clock, NotReady, Ready, SystemClock, wait_until
 
 FRESH_S = 10.0
 """Older than this, launch.py's word is not taken; it writes every 2 s."""
@@ -208,7 +209,7 @@ def follow(host: Host, cluster: str, clock: Clock | None = None) -> Iterator[Clu
             clock.sleep(POLL_S)
 
 
-def raw(host: Host, cluster: str) -> Iterator[str]:
+def raw(host: Host, cluster: str, clock: Clock | None = None) -> Iterator[str]:
     """What `ray status -v` prints in this host's node, line by line.
 
     Raises:
@@ -225,6 +226,18 @@ def raw(host: Host, cluster: str) -> Iterator[str]:
             if line is not None:
                 yield line
     except EOFError:
-        pass
+        code = _exit_code(running, clock)
     finally:
         running.close()
+    if code:
+        raise HostError(f"{host.address}: `ray status` in {node.name} failed (exit code {code})")
+
+
+def _exit_code(running: Exec, clock: Clock | None) -> int:
+    """Of a process whose output has ended; the host may think for a moment that it still runs."""
+
+    def probe(_left: float) -> Ready[int] | NotReady:
+        code = running.exit_code()
+        return NotReady("it is ending") if code is None else Ready(code)
+
+    return wait_until(probe, what="exit code", timeout=SHORT_S, step=SilentStep(), poll_interval=0.05, clock=clock)

@@ -15,7 +15,7 @@ from vllmray.cluster import status as views
 from vllmray.cluster.down import down
 from vllmray.cluster.logs import logs
 from vllmray.cluster.up import Options, up_head, up_worker
-from vllmray.errors import ClusterStateError
+from vllmray.errors import ClusterStateError, HostError
 from vllmray.hosts.base import ContainerSpec
 
 HEAD = ray_node("10.0.0.1", head=True)
@@ -132,6 +132,15 @@ def test_raw_is_rays_own_text() -> None:
     host.streams["ray"] = status
     assert list(views.raw(host, "vllmray")) == ["======== Autoscaler status", "Active:"]
     assert asked == [("ray", "status", "-v", "--address=10.0.0.1:6379")]
+
+
+def test_raw_that_fails_is_an_error_after_rays_own_words() -> None:
+    host = with_head()
+    host.programs["ray"] = lambda record, argv: Ran(("AuthenticationError",), 1)
+    lines = views.raw(host, "vllmray", FakeClock())
+    assert next(lines) == "AuthenticationError"
+    with pytest.raises(HostError, match=r"`ray status` in vllmray-head failed \(exit code 1\)"):
+        next(lines)
 
 
 def test_logs_are_the_engines_unless_another_is_named() -> None:
