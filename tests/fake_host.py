@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 from vllmray.errors import HostError
 from vllmray.hosts.base import Container, ContainerSpec, ContainerStatus, Exec, HostInfo, Image, PullEvent
 
-NEVER = "0001-01-01T00:00:00Z"
-
 
 @dataclass(frozen=True, slots=True)
 class Ran:

@@ -55,12 +55,18 @@ def volume_labels(config: ClusterConfig) -> dict[str, str]:
     return {CLUSTER: config.cluster, VERSION: __version__}
 
 
+def carried_config(labels: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that a container says it was made from; empty for a label that can't be read."""
+    try:
+        config = json.loads(labels.get(CONFIG, "{}"))
+    except ValueError:
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
 def changed_fields(labels: Mapping[str, str], config: ClusterConfig, role: str) -> list[str]:
     """A line for each setting in which a running container differs from what is wanted now."""
-    try:
-        before = json.loads(labels.get(CONFIG, "{}"))
-    except ValueError:
-        before = {}
+    before = carried_config(labels)
     now = identity(config, role)
     names = [*now, *(name for name in before if name not in now)]
     return [

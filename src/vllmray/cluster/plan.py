@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vllmray.cluster import labels
-from vllmray.cluster.gpus import DeviceAccess, device_access
-from vllmray.config.models import ClusterConfig
+from vllmray.cluster.gpus import device_access
+from vllmray.config.models import DEFAULT_CLUSTER, ClusterConfig
 from vllmray.engine.argv import server_argv
 from vllmray.engine.cpu_platform import ENVIRONMENT_SWITCH
 from vllmray.hosts.base import ContainerSpec, File, Mount
@@ -47,16 +47,16 @@ class Scripts:
 
 def container_name(config: ClusterConfig, role: str) -> str:
     """One container of each role for a cluster on a host."""
-    return f"{config.cluster}-{role}" if config.cluster == "vllmray" else f"vllmray-{config.cluster}-{role}"
+    return f"{config.cluster}-{role}" if config.cluster == DEFAULT_CLUSTER else f"vllmray-{config.cluster}-{role}"
+
+
+# The settings that are keyword arguments of ray.watch.shortfall.
+GATE_SETTINGS = ("tensor_parallel_size", "pipeline_parallel_size", "allow_tp_across_hosts")
 
 
 def gate(config: ClusterConfig) -> dict[str, object]:
     """What the GPUs must suffice for: the keyword arguments of ray.watch.shortfall."""
-    return {
-        "tensor_parallel_size": config.tensor_parallel_size,
-        "pipeline_parallel_size": config.pipeline_parallel_size,
-        "allow_tp_across_hosts": config.allow_tp_across_hosts,
-    }
+    return {name: getattr(config, name) for name in GATE_SETTINGS}
 
 
 def gcs_address(config: ClusterConfig, head_ip: str) -> str:
@@ -172,7 +172,7 @@ def _spec(  # noqa: PLR0913  # one place where all parts of a container meet
 
 def probe_spec(config: ClusterConfig, cdi_devices: tuple[str, ...], script: str, request: str) -> ContainerSpec:
     """A short-lived container of the node's image, with the node's GPUs and network, that runs hosts/node_probe.py."""
-    access: DeviceAccess = device_access(config, cdi_devices)
+    access = device_access(config, cdi_devices)
     return ContainerSpec(
         name=container_name(config, labels.PROBE),
         image=config.image,

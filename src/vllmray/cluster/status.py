@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from vllmray.cluster import labels
 from vllmray.cluster.existing import by_role, usable
-from vllmray.cluster.plan import ENGINE_STATE
+from vllmray.cluster.plan import ENGINE_STATE, GATE_SETTINGS
 from vllmray.cluster.watching import Watch, watch_argv
 from vllmray.errors import ClusterStateError, HostError
 from vllmray.hosts.base import Container, Exec, Host
@@ -124,10 +123,7 @@ def _role(found: dict[str, Container]) -> str:
 def _settings(found: dict[str, Container]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for container in found.values():
-        try:
-            settings |= json.loads(container.labels.get(labels.CONFIG, "{}"))
-        except ValueError:
-            continue
+        settings |= labels.carried_config(container.labels)
     return settings
 
 
@@ -178,11 +174,7 @@ def ask_ray(host: Host, container: str, settings: dict[str, Any], *, engine: boo
 
 
 def _watch_argv(settings: dict[str, Any], *, engine: bool, once: bool) -> tuple[str, ...]:
-    gate: dict[str, object] = {
-        key: settings[key]
-        for key in ("tensor_parallel_size", "pipeline_parallel_size", "allow_tp_across_hosts")
-        if key in settings
-    }
+    gate: dict[str, object] = {name: settings[name] for name in GATE_SETTINGS if name in settings}
     return watch_argv(_address(settings), gate=gate, engine=engine, once=once)
 
 

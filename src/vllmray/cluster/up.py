@@ -20,7 +20,6 @@ from vllmray.ray.status import RayStatus
 from vllmray.reporter import Reporter
 
 FIRST_CONNECT_S = 2.5
-LATER_CONNECT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +213,7 @@ def _take_back(run: _Run, config: ClusterConfig) -> None:
 
 def _interrupted(run: _Run, config: ClusterConfig) -> UserInterruptError:
     names = ", ".join(container.name for container in run.containers.values()) or "nothing"
-    name = "" if config.cluster == "vllmray" else f" --cluster {config.cluster}"
+    name = config.cluster_option
     return UserInterruptError(
         f"stopped waiting; still running on {run.host.address}: {names}",
         hint=f"The same command goes on waiting; `vllmray status{name}` shows the cluster; "

@@ -85,7 +85,7 @@ class Guard:
             after = now.get(before.id)
             if after is None:
                 raise WorkloadError(f"{self._host.address}: {before.name} was removed by someone else meanwhile")
-            if after.restarts > before.restarts or after.status in ("exited", "dead", "restarting"):
+            if after.ended or after.restarts > before.restarts:
                 raise self._ended(after)
 
     def _ended(self, container: Container) -> WorkloadError:

@@ -14,6 +14,7 @@ Accelerator = Literal["nvidia", "amd", "cpu"]
 Role = Literal["head", "worker"]
 T = TypeVar("T")
 
+DEFAULT_CLUSTER = "vllmray"
 DEFAULT_IMAGE = "vllm/vllm-openai:v0.33.0"
 DEFAULT_MODEL = "meta-llama/Llama-3.1-70B-Instruct"
 
@@ -39,7 +40,7 @@ class ClusterConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     cluster: str = Field(
-        "vllmray",
+        DEFAULT_CLUSTER,
         pattern=r"^[a-z0-9][a-z0-9-]{0,40}$",
         description="Name of the cluster",
         json_schema_extra=_of("node"),
@@ -125,6 +126,11 @@ class ClusterConfig(BaseModel):
     vllm_startup_delay: str | None = Field(
         None, description="No longer needed, and ignored", json_schema_extra=_of("command")
     )
+
+    @property
+    def cluster_option(self) -> str:
+        """What a later command line needs to mean this cluster; starts with a space unless empty."""
+        return "" if self.cluster == DEFAULT_CLUSTER else f" --cluster {self.cluster}"
 
     @property
     def world_size(self) -> int:

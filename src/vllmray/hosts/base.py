@@ -100,9 +100,14 @@ class Container:
     """RFC 3339, or 0001-01-01T00:00:00Z when it never started."""
 
     @property
+    def ended(self) -> bool:
+        """Its program is not running now, though it was started."""
+        return self.status in ("exited", "dead", "restarting")
+
+    @property
     def crashed(self) -> bool:
         """Ended by itself at least once since it was created, or never got to start."""
-        return self.status in ("exited", "dead", "restarting") or self.restarts > 0 or bool(self.error)
+        return self.ended or self.restarts > 0 or bool(self.error)
 
 
 @dataclass(frozen=True, slots=True)

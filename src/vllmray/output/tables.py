@@ -66,7 +66,7 @@ def show_each(views: Iterable[ClusterView]) -> None:
 
 def outcome_text(outcome: Outcome) -> str:
     """What `up` prints at its end: where the endpoint is, how to try it, what to do next."""
-    name = "" if outcome.config.cluster == "vllmray" else f" --cluster {outcome.config.cluster}"
+    name = outcome.config.cluster_option
     commands = f"vllmray status{name}\nvllmray logs{name} -f\nvllmray down{name}"
     if outcome.role == "worker":
         said = "joined" if outcome.ready else "is starting, and will join,"
