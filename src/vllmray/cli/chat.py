@@ -1,0 +1,88 @@
+"""vllmray chat"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vllmray.cli.options import Place, with_place
+from vllmray.cli.secrets import client_of
+from vllmray.cli.wiring import open_cluster
+from vllmray.errors import ClusterStateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vllmray.endpoint.chat import Endpoint, Message
+
+
+@with_place
+def chat(
+    *,
+    place: Place,
+    prompt: Annotated[str | None, typer.Argument(help="What to say; without it, a conversation")] = None,
+    system: Annotated[str | None, typer.Option("--system", help="What the model is told before all else")] = None,
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Longest answer")] = None,
+) -> None:
+    """Talk to the served model from the head's host. Without a prompt until Ctrl-D; Ctrl-C ends an answer."""
+    endpoint = client_of(*_where(place))
+    try:
+        model = endpoint.model()
+        messages: list[Message] = [{"role": "system", "content": system}] if system else []
+        if prompt is not None:
+            messages.append({"role": "user", "content": prompt})
+            _say(endpoint.answer(model, messages, max_tokens=max_tokens), [])
+        else:
+            print(f"{model}; Ctrl-D leaves", file=sys.stderr)
+            _converse(endpoint, model, messages, max_tokens)
+    finally:
+        endpoint.close()
+
+
+def _where(place: Place) -> tuple[str, str]:
+    """The cluster's name and its endpoint's URL.
+
+    Raises:
+        ClusterStateError: no cluster, not its head's host, or it does not serve.
+    """
+    from vllmray.cluster.status import look
+
+    with open_cluster(place) as about:
+        view = look(about.host, about.cluster)
+    if view.endpoint is None:
+        head = view.settings.get("head_ip")
+        raise ClusterStateError(f"the endpoint is on the head's host, {head}", hint="Run `vllmray chat` there.")
+    if not view.ready:
+        raise ClusterStateError(f"cluster {view.cluster} does not serve: {view.problem}", hint="See `vllmray status`.")
+    return view.cluster, view.endpoint
+
+
+def _converse(endpoint: Endpoint, model: str, messages: list[Message], max_tokens: int | None) -> None:
+    """Turns until the end of standard input; a Ctrl-C ends an answer, and what was said of it stands."""
+    with suppress(ImportError):
+        import readline  # noqa: F401  # input() then edits lines and knows the ones before
+    while True:
+        try:
+            said = input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+        if not said.strip():
+            continue
+        messages.append({"role": "user", "content": said})
+        pieces: list[str] = []
+        try:
+            _say(endpoint.answer(model, messages, max_tokens=max_tokens), pieces)
+        except KeyboardInterrupt:
+            print()
+        messages.append({"role": "assistant", "content": "".join(pieces)})
+
+
+def _say(answer: Iterator[str], pieces: list[str]) -> None:
+    """Print an answer as it comes, and keep it."""
+    for piece in answer:
+        pieces.append(piece)
+        print(piece, end="", flush=True)
+    print()

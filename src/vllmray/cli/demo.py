@@ -1,0 +1,118 @@
+"""vllmray demo"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vllmray.cli.secrets import access_to, caller_on, client_of, settled
+from vllmray.cli.wiring import on_runtime, open_target, reporter, say_runtime
+from vllmray.errors import HostError
+
+if TYPE_CHECKING:
+    from vllmray.config.models import ClusterConfig
+
+
+class RuntimeChoice(StrEnum):
+    """--runtime"""
+
+    docker = "docker"
+    native = "native"
+
+
+def demo(  # noqa: PLR0913  # the command line's own breadth
+    *,
+    runtime: Annotated[
+        RuntimeChoice | None, typer.Option(help="By default docker where a daemon answers, else native")
+    ] = None,
+    python: Annotated[
+        str | None, typer.Option(help="With native, the Python whose environment has Ray and vLLM")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="With docker, an image that has Ray and vLLM")] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="With docker and no --image, what the image is built from")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the endpoint", min=1, max=65535)] = None,
+    cluster: Annotated[str, typer.Option(help="Name of the cluster")] = "demo",
+    remove: Annotated[bool, typer.Option("--remove", help="Take it down at the end")] = False,
+    retain: Annotated[bool, typer.Option("--retain", help="Keep the nodes after a failure")] = False,
+) -> None:
+    """Everything on this machine alone: two nodes, real Ray, real vLLM, a small real model, a question, an answer.
+
+    It goes on running; a second demo finds the first.
+    """
+    from vllmray.cluster.down import down
+    from vllmray.config.settings import cache_folder, load
+    from vllmray.demo.run import Wanted, bring_up
+
+    flags = {"cluster": cluster, "runtime": runtime and runtime.value, "python": python, "image": image, "port": port}
+    # A .env file here is about another cluster.
+    asked = load(flags, env_file=Path(os.devnull), fields=tuple(flags)).config
+    report = reporter()
+    with open_target(None, asked.runtime, having=asked.cluster) as target:
+        say_runtime(target, report)
+        if target.runtime == "docker" and not target.host.address.startswith("unix://"):
+            raise HostError(
+                f"the demo is for this machine, and Docker's address is {target.host.address}",
+                hint="Unset DOCKER_HOST (or `docker context use default`), or give --runtime native.",
+            )
+        config = on_runtime(asked, target.runtime)
+        wanted = Wanted(
+            cluster=config.cluster,
+            runtime=target.runtime,
+            image=image if target.runtime == "docker" else config.image,
+            base=base,
+            port=port,
+            cache=cache_folder() / "demo",
+            settle=lambda config: settled(config, "head"),
+            caller=caller_on(target),
+            retain=retain,
+        )
+        config = bring_up(target.host, wanted, report)
+        try:
+            _ask(config)
+        finally:
+            if remove:
+                down(target.host, config.cluster, report)
+    if not remove:
+        print(_next(config))
+
+
+def _ask(config: ClusterConfig) -> None:
+    """One question, its answer as it comes."""
+    from vllmray.demo.run import QUESTION
+
+    endpoint = client_of(config.cluster, access_to(config).url)
+    try:
+        print(f"\n> {QUESTION}")
+        for piece in endpoint.answer(
+            endpoint.model(), [{"role": "user", "content": QUESTION}], max_tokens=50, greedy=True
+        ):
+            print(piece, end="", flush=True)
+        print("\n", flush=True)
+    finally:
+        endpoint.close()
+
+
+def _next(config: ClusterConfig) -> str:
+    name, command = config.cluster_option, _own_name(sys.argv[0])
+    return f"""\
+endpoint {access_to(config).url}, for as long as you like; what to try next:
+
+    {command} chat{name}
+    {command} status{name}
+    {command} logs{name} -f
+    {command} key{name}
+    {command} down{name}"""
+
+
+def _own_name(called: str) -> str:
+    """What to type for this command: its name where the PATH has it, else where it is."""
+    here = Path(called).absolute()
+    return here.name if Path(shutil.which(here.name) or "") == here else str(here)

@@ -1,0 +1,220 @@
+"""The demo as a use case: which GPUs, which addresses, two nodes, one endpoint."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vllmray.cluster import existing, labels
+from vllmray.cluster.build import have_built
+from vllmray.cluster.derive import usable_image
+from vllmray.cluster.up import Options, up_head, up_worker
+from vllmray.config.models import DEFAULT_IMAGE, Accelerator, ClusterConfig, ImageBuild, Runtime
+from vllmray.demo.model import NAME, have_model
+from vllmray.errors import HostError, VllmrayError
+from vllmray.hosts.base import Container, Host
+from vllmray.hosts.node_probe import gpus as visible_gpus
+from vllmray.hosts.node_probe import taken
+from vllmray.ray.ports import HEAD_ONLY, RayPorts
+from vllmray.reporter import Reporter
+
+QUESTION = "What is the capital of France?"
+# Loopback addresses other than 127.0.0.1: Ray puts the machine's own address in place of that one, and with it the
+# cluster would depend on the network that the machine is on (ray 2.60, ray/_private/services.py).
+LOOPBACK = ("127.0.0.2", "127.0.0.3")
+FIRST_PORT, PORTS_TRIED = 8000, 50
+PLACES = 20
+OWN_PORTS = tuple(name for name in RayPorts.model_fields if name not in HEAD_ONLY)
+# Short sequences and batches: the warm-up runs a batch of max_num_batched_tokens once, on a few CPU cores.
+# Temperature and top_p as the model's card asks for: at vLLM's own defaults a model this small talks nonsense.
+ENGINE_ARGS = (
+    *("--served-model-name", NAME, "--max-num-seqs", "8", "--max-num-batched-tokens", "512"),
+    *("--override-generation-config", '{"temperature":0.2,"top_p":0.9}'),
+)
+GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the user said."""
+
+    cluster: str
+    runtime: Runtime
+    image: str | None
+    """What nodes run in, natively a Python; None to have an image made."""
+    base: str | None
+    """From what image it is made; None for the usual one."""
+    port: int | None
+    cache: Path
+    """A folder of this machine for what can be fetched again."""
+    settle: Callable[[ClusterConfig], ClusterConfig]
+    """Gives settings the secrets that a head has."""
+    caller: str | None = None
+    """UID:GID of who types the command."""
+    retain: bool = False
+    """Keep the nodes after a failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """What the two nodes compute with: GPUs of this machine, or slots on its CPUs."""
+
+    accelerator: Accelerator
+    ids: tuple[str, ...]
+    """One for each node; empty strings where there is nothing to name."""
+    said: str
+
+
+def bring_up(host: Host, wanted: Wanted, reporter: Reporter) -> ClusterConfig:
+    """The demo's cluster, serving: found, or made now. Returns the head's settings.
+
+    Raises:
+        VllmrayError: as `up` does; nothing is left then of what was made, unless wanted.retain.
+    """
+    found = existing.by_role(host, wanted.cluster)
+    running = _running(found, wanted)
+    if running:
+        reporter.note(f"cluster {wanted.cluster} is there already")
+        return _up(host, running, _slots_of(running), wanted, reporter)
+    if found:
+        with reporter.step(f"removing what is left of cluster {wanted.cluster}") as step:
+            _remove(host, wanted)
+            step.result("removed")
+    try:
+        gpus = visible_gpus("nvidia")
+        image = wanted.image or (DEFAULT_IMAGE if gpus else _built(host, wanted, reporter))
+        wish = ClusterConfig(cluster=wanted.cluster, runtime=wanted.runtime, image=image, accelerator="cpu")
+        usable = usable_image(host, wish, reporter, cache=wanted.cache / "images", derive=True)
+        slots = choose_slots(gpus, is_for_cpus=usable.facts.versions.get("vllm") is None)
+        reporter.note(slots.said)
+        return _up(host, _new(host, wanted, usable.config.image, slots, reporter), slots, wanted, reporter)
+    except VllmrayError:
+        if not wanted.retain:
+            _remove(host, wanted)
+        raise
+
+
+def _remove(host: Host, wanted: Wanted) -> None:
+    existing.remove(host, existing.by_role(host, wanted.cluster), *labels.STOP_ORDER)
+    host.prune(labels.selector(wanted.cluster))
+
+
+def _up(host: Host, head: ClusterConfig, slots: Slots, wanted: Wanted, reporter: Reporter) -> ClusterConfig:
+    head = wanted.settle(head)
+    cache = wanted.cache / "images"
+    options = Options(retain=wanted.retain, whole=True, cache=cache, caller=wanted.caller)
+
+    def start_workers() -> None:
+        for number in range(1, head.world_size):
+            up_worker(host, worker_config(head, slots, number), options, reporter)
+
+    return up_head(host, head, options, reporter, meanwhile=start_workers).config
+
+
+def _running(found: Mapping[str, Container], wanted: Wanted) -> ClusterConfig | None:
+    """The settings of a demo that is there whole, from its labels."""
+    if not all(existing.usable(found.get(role)) for role in (labels.HEAD, labels.ENGINE)):
+        return None
+    carried = labels.carried_config(found[labels.ENGINE].labels)
+    config = ClusterConfig.model_validate(carried | {"runtime": wanted.runtime})
+    whole = config.world_size == 1 or existing.usable(found.get(labels.WORKER))
+    return config if whole else None
+
+
+def _slots_of(config: ClusterConfig) -> Slots:
+    """Those that a running demo was given."""
+    ids = ("0", "1") if config.accelerator == "nvidia" else ("", "")
+    return Slots(config.accelerator, ids[: config.world_size], "")
+
+
+def choose_slots(found: int, *, is_for_cpus: bool) -> Slots:
+    """One slot a node: NVIDIA GPUs where there are any, each node its own, else simulated ones on the CPU.
+
+    Args:
+        found: NVIDIA GPUs of this machine.
+        is_for_cpus: whether the vLLM that would use them is built for CPUs.
+    """
+    if found and is_for_cpus:
+        said = f"{found} NVIDIA GPU{'s are' if found > 1 else ' is'} here, but vLLM is built for CPUs"
+        return Slots("cpu", ("", ""), f"{said}: two nodes with one simulated GPU each")
+    if found >= 2:
+        return Slots("nvidia", ("0", "1"), f"{found} NVIDIA GPUs are here: two nodes with one of them each")
+    if found == 1:
+        return Slots("nvidia", ("0",), "one NVIDIA GPU is here: one node that has it")
+    return Slots("cpu", ("", ""), "no NVIDIA GPU is here: two nodes with one simulated GPU each, on the CPU")
+
+
+def _built(host: Host, wanted: Wanted, reporter: Reporter) -> str:
+    """An image with vLLM for CPUs, made on the host."""
+    try:
+        return have_built(host, ImageBuild(base=wanted.base), "cpu", reporter)
+    except HostError as error:
+        error.hint = f"{error.hint or ''}\nOr do without containers: vllmray demo --runtime native".strip()
+        raise
+
+
+def _new(host: Host, wanted: Wanted, image: str, slots: Slots, reporter: Reporter) -> ClusterConfig:
+    """Settings for a cluster that does not exist yet, with its model and, for containers, its network."""
+    network, addresses, ports, port = "host", LOOPBACK, free_ray_ports(), wanted.port or free_port()
+    if wanted.runtime == "docker":
+        network = f"vllmray-{wanted.cluster}"
+        subnet = ipaddress.ip_network(host.make_network(network, labels.selector(wanted.cluster)))
+        addresses = (str(subnet[2]), str(subnet[3]))  # the first is the host's own
+        ports, port = RayPorts(), wanted.port or FIRST_PORT
+    config = ClusterConfig(
+        cluster=wanted.cluster,
+        runtime=wanted.runtime,
+        image=image,
+        model_cache_dir=str(wanted.cache / "hub"),
+        port=port,
+        max_model_len=1024,
+        tensor_parallel_size=1,
+        pipeline_parallel_size=len(slots.ids),
+        vllm_args=ENGINE_ARGS,
+        accelerator=slots.accelerator,
+        gpus=_gpus(slots, 0),
+        head_ip=addresses[0],
+        node_ip=addresses[0],
+        network=network,
+        shm_size=GIB,
+        object_store_memory=100 * 1024**2,
+        memlock=None,
+        nofile=None,
+        env=("VLLM_CPU_KVCACHE_SPACE=1", "HF_HUB_OFFLINE=1") if slots.accelerator == "cpu" else ("HF_HUB_OFFLINE=1",),
+        ray_ports=ports,
+    )
+    return config.model_copy(update={"model": str(have_model(host, config, wanted.cache, reporter))})
+
+
+def _gpus(slots: Slots, number: int) -> str:
+    return f"device={slots.ids[number]}" if slots.ids[number] else "1"
+
+
+def worker_config(head: ClusterConfig, slots: Slots, number: int) -> ClusterConfig:
+    """The settings of a further node beside the head: the next address, and ports of its own on the same machine."""
+    address = str(ipaddress.ip_address(str(head.node_ip)) + number)
+    ports = head.ray_ports.moved(number, OWN_PORTS) if head.network == "host" else head.ray_ports
+    changes = {"node_ip": address, "gpus": ClusterConfig(gpus=_gpus(slots, number)).gpus, "ray_ports": ports}
+    return head.model_copy(update=changes)
+
+
+def free_ray_ports() -> RayPorts:
+    """Ports for two nodes on this machine, none of which anything listens on."""
+    for place in range(0, PLACES, 2):
+        head = RayPorts().moved(place, tuple(RayPorts.model_fields))
+        worker = head.moved(1, OWN_PORTS)
+        if not taken(
+            head.listening("head") | {f"{name}, worker": port for name, port in worker.listening("worker").items()}
+        ):
+            return head
+    raise HostError("no free ports for Ray here", hint="See what listens (ss -ltnp); are there other demos?")
+
+
+def free_port() -> int:
+    """The first free one for the endpoint, from 8000 on."""
+    for port in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):
+        if not taken({"port": port}):
+            return port
+    raise HostError(f"no free port for the endpoint from {FIRST_PORT} on", hint="Name one with --port.")

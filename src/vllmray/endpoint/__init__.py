@@ -1,0 +1,1 @@
+"""Talking to the served model, as any client would; the only import of openai."""

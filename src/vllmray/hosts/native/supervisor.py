@@ -1,0 +1,211 @@
+"""Keeps one node running, as a container engine would: `python -m vllmray.hosts.native.supervisor FOLDER`.
+
+It detaches itself, starts the node's process at the head of a session, writes down what becomes of it, and starts it
+again with Docker's backoff when the node's restart policy says so (moby 20.10, restartmanager/restartmanager.go: 100
+ms, doubled at each restart up to a minute, from the beginning again after ten seconds of running). It is the parent of
+whatever the node's processes orphan, and reaps it (prctl(2), PR_SET_CHILD_SUBREAPER). When the node's own process
+ends, everything else of the node is killed, as the end of a container's first process does.
+
+SIGTERM ends the node and then the supervisor. `down` needs no cooperation: it kills the supervisor first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from vllmray.hosts.native.processes import SHM, end, free_memory, identify, living, members, note_memory
+from vllmray.hosts.native.records import NodeFolder, NodeSpec, NodeState
+
+PR_SET_CHILD_SUBREAPER = 36
+LOOK_S = 1.0
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S, RAN_WELL_S = 0.1, 60.0, 10.0
+NOT_FOUND = 127
+SIGNALS = {signal.SIGCHLD, signal.SIGTERM}
+
+
+class Supervisor:
+    """See the module."""
+
+    def __init__(self, folder: NodeFolder, spec: NodeSpec) -> None:
+        self._folder = folder
+        self._spec = spec
+        self._state = NodeState(supervisor=identify(os.getpid()))
+        self._ending = False
+        self._become()
+        self._known_memory = [folder.shared_memory().before] * 2
+
+    def start(self) -> None:
+        """Start the node's process; raises OSError when it can't be."""
+        argv = self._spec.argv
+        program = shutil.which(argv[0], path=self._spec.env["PATH"])
+        if program is None:
+            raise FileNotFoundError(f"{argv[0]}: no such program in {self._spec.env['PATH']}")
+        log = str(self._folder.log)
+        pid = os.posix_spawn(
+            program,
+            argv,
+            self._spec.env,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+            setsigmask=[],
+        )
+        self._become(status="running", main=identify(pid), started_at=datetime.now(UTC).isoformat())
+
+    def _become(self, **changes: object) -> None:
+        self._state = self._state.becoming(**changes)
+        self._folder.write_state(self._state)
+
+    def run(self) -> None:
+        """Until the node has ended for good."""
+        backoff = FIRST_BACKOFF_S
+        while True:
+            began = time.monotonic()
+            exit_code = self._until_it_ends() if self._state.status == "running" else NOT_FOUND
+            self._sweep()
+            if self._ending or not self._spec.restart:
+                self._become(status="exited", exit_code=exit_code)
+                return
+            self._become(status="restarting", exit_code=exit_code, restarts=self._state.restarts + 1)
+            backoff = FIRST_BACKOFF_S if time.monotonic() - began >= RAN_WELL_S else backoff
+            if self._wait(backoff) or not self._wait_for_neighbour():
+                self._become(status="exited")
+                return
+            backoff = min(backoff * 2, LONGEST_BACKOFF_S)
+            self.start_or_say_why()
+
+    def start_or_say_why(self) -> None:
+        """As a container's init does with a program that is not there: a line in the log, and exit code 127."""
+        try:
+            self.start()
+        except OSError as error:
+            with self._folder.log.open("a") as log:
+                log.write(f"{error}\n")
+
+    def _until_it_ends(self) -> int:
+        main = self._state.main
+        neighbour = self._neighbour()
+        while main:
+            got = signal.sigtimedwait(SIGNALS, LOOK_S)
+            if got and got.si_signo == signal.SIGTERM:
+                self._ending = True
+                os.kill(main.pid, signal.SIGTERM)
+            ended = self._reap(main.pid)
+            if ended is not None:
+                return ended
+            if neighbour and living(neighbour.main) is None:
+                os.kill(main.pid, signal.SIGKILL)
+            self._look_at_memory()
+        return NOT_FOUND
+
+    @staticmethod
+    def _reap(main: int) -> int | None:
+        """Collect every child that ended; the exit code of the node's own process when it is among them."""
+        code = None
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return code
+            if pid == 0:
+                return code
+            if pid == main:
+                ended = os.waitstatus_to_exitcode(status)
+                code = ended if ended >= 0 else 128 - ended
+
+    def _look_at_memory(self) -> None:
+        """Whose a name in /dev/shm is, at the two looks after it appeared: a look costs some milliseconds."""
+        names = {path.name for path in SHM.iterdir()} if SHM.is_dir() else set()
+        if names - self._known_memory[0]:
+            note_memory(self._folder, self._spec, self._state)
+        self._known_memory = [self._known_memory[1], names]
+
+    def _sweep(self) -> None:
+        note_memory(self._folder, self._spec, self._state)
+        end(lambda: members(self._spec.id, self._state.main), lambda _left: self._pause())
+        free_memory(self._folder)
+
+    def _pause(self) -> None:
+        signal.sigtimedwait({signal.SIGCHLD}, 0.05)
+        self._reap(0)
+
+    def _neighbour(self) -> NodeState | None:
+        """The node that this one can't outlive."""
+        return NodeFolder(self._folder.path.with_name(self._spec.beside)).state() if self._spec.beside else None
+
+    def _wait_for_neighbour(self) -> bool:
+        """False when told to end before it runs again."""
+        while self._spec.beside:
+            neighbour = self._neighbour()
+            if neighbour and neighbour.status == "running" and living(neighbour.main):
+                break
+            if self._wait(0.2):
+                return False
+        return True
+
+    def _wait(self, seconds: float) -> bool:
+        """Whether SIGTERM came within that time."""
+        return signal.sigtimedwait({signal.SIGTERM}, seconds) is not None
+
+
+def _raise_limits(spec: NodeSpec) -> None:
+    """As far as this user may: the hard limit stays as it is."""
+    names = {"nofile": resource.RLIMIT_NOFILE, "memlock": resource.RLIMIT_MEMLOCK}
+    for name, wanted in spec.limits.items():
+        _, hard = resource.getrlimit(names[name])
+        bounds = [limit for limit in (wanted, hard) if limit != resource.RLIM_INFINITY]
+        resource.setrlimit(names[name], (min(bounds, default=resource.RLIM_INFINITY), hard))
+
+
+def _detach(ready: int) -> None:
+    """Go on in a child that has no terminal and no parent of ours; the parent ends when the child has said its word."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    silent = os.open("/dev/null", os.O_RDWR)
+    for stream in (0, 1, 2):
+        if stream != ready:
+            os.dup2(silent, stream)
+
+
+def main(folder: Path) -> None:
+    """Start the node, say on standard output how that went (JSON: {"error": str | null}), and stay with it."""
+    ready = os.dup(1)
+    _detach(ready)
+    node = NodeFolder(folder)
+    spec = node.spec()
+    if spec is None:
+        os._exit(1)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    os.chdir(folder)
+    supervisor = Supervisor(node, spec)
+    error = None
+    try:
+        _raise_limits(spec)
+        if spec.init:
+            supervisor.start_or_say_why()
+        else:
+            supervisor.start()
+    except (OSError, ValueError) as problem:
+        error = str(problem)
+    os.write(ready, json.dumps({"error": error}).encode() + b"\n")
+    os.close(ready)
+    if error is None:
+        supervisor.run()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

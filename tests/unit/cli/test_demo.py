@@ -1,0 +1,30 @@
+"""What the demo's command line says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.test_cli import exit_code
+from vllmray.cli.demo import _own_name
+
+
+def test_what_to_type_next_is_the_command_as_it_can_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "vllmray"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    assert _own_name(str(program)) == str(program)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert _own_name(str(program)) == "vllmray"
+    monkeypatch.chdir(tmp_path)
+    assert _own_name("./vllmray") == "vllmray"
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_demo_is_for_this_machine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("demo", "--runtime", "podman") == 2
+    assert exit_code("demo", "--port", "0") == 2
+    assert exit_code("demo", "--runtime", "native", "--python", "relative/python") == 2
+    assert "--python" in capsys.readouterr().err
