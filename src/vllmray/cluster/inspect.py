@@ -1,0 +1,71 @@
+"""Asking an image what it holds: once, in a throw-away container; the answer is kept by the image's id."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from importlib import resources
+from pathlib import Path
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from vllmray.cluster import labels
+from vllmray.cluster.brief import said_by
+from vllmray.cluster.plan import NO_NEW_PRIVILEGES
+from vllmray.errors import HostError
+from vllmray.hosts.base import ContainerSpec, Host, Image
+from vllmray.images.facts import ImageFacts
+
+OWNER = "image-inspect"
+"""Stands where a cluster's name would, on the container's label."""
+
+
+def inspect(host: Host, name: str, cache: Path | None) -> ImageFacts:
+    """What the image of that name holds.
+
+    Args:
+        cache: a folder of this machine for answers; none, or one that can't be used, costs time only.
+
+    Raises:
+        HostError: the host does not have the image, or it could not be asked.
+    """
+    image = host.image(name)
+    if image is None:
+        raise HostError(f"{host.address}: there is no image {name}", hint=f"Get it first: docker pull {name}")
+    if cache is None or not image.fixed:
+        return _ask(host, name, image)
+    kept = cache / f"{image.id.removeprefix('sha256:')}.json"
+    with suppress(OSError, ValidationError):
+        return ImageFacts.model_validate_json(kept.read_text())
+    facts = _ask(host, name, image)
+    with suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+        new = kept.with_suffix(f".{uuid4().hex}")
+        new.write_text(facts.model_dump_json())
+        new.replace(kept)
+    return facts
+
+
+def _ask(host: Host, name: str, image: Image) -> ImageFacts:
+    spec = ContainerSpec(
+        name=f"vllmray-image-probe-{image.id.removeprefix('sha256:')[:12]}",
+        image=name,
+        argv=("python3", "-c", resources.files("vllmray.images").joinpath("image_probe.py").read_text()),
+        labels=labels.selector(OWNER, labels.PROBE),
+        network="none",
+        cap_drop=("ALL",),
+        security_opt=(NO_NEW_PRIVILEGES,),
+        read_only=True,
+    )
+    lines = said_by(host, spec)
+    try:
+        answer = json.loads(lines[-1])
+        reference = next(iter(image.digests), image.id)
+        return ImageFacts(id=image.id, reference=reference, entrypoint=image.entrypoint, user=image.user, **answer)
+    except (IndexError, ValueError, TypeError) as error:
+        raise HostError(
+            f"{host.address}: {name} could not be asked what it holds",
+            details="\n".join(lines[-20:]) or "it printed nothing",
+            hint="It must have a python3 on its PATH, 3.11 or newer.",
+        ) from error

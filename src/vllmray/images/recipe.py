@@ -1,0 +1,44 @@
+"""How Ray gets into an image that lacks it; pure.
+
+VLLM's own images stopped shipping Ray in 2026 (vllm-project/vllm pull request 36170), and Ray refuses a node whose Ray
+or Python version differs (ray/_private/utils.py, check_version_info). So one version, the same on every host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+
+RAY_REQUIREMENT = "ray[default]==2.60.0"
+
+# uv where the image has it, as vLLM's own images do and document; a Python that belongs to Debian is installed into all
+# the same (PEP 668): the image is ours alone.
+INSTALL = (
+    "if command -v uv >/dev/null; then uv pip install --system --break-system-packages {requirement}; "
+    "else PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --no-cache-dir {requirement}; fi"
+)
+
+
+def derived_name(base_id: str, requirement: str = RAY_REQUIREMENT) -> str:
+    """The name of the image that is made of a base: the same on every host that has the same base."""
+    digest = hashlib.sha256(f"{base_id}\n{requirement}".encode()).hexdigest()
+    return f"vllmray-derived:{digest[:12]}"
+
+
+def derived_dockerfile(base: str, user: str, requirement: str = RAY_REQUIREMENT) -> str:
+    """Adds Ray to a base as its superuser, and leaves its user, entrypoint and all else as they were.
+
+    Args:
+        base: a digest or an id, so that it can't be another image by then.
+        user: as the base says; empty for root.
+    """
+    lines = [f"FROM {base}", f"RUN {INSTALL.format(requirement=shlex.quote(requirement))}"]
+    if user not in ("", "root", "0"):
+        lines = [lines[0], "USER root", lines[1], f"USER {user}"]
+    return "\n".join(lines) + "\n"
+
+
+def by_hand(name: str, requirement: str = RAY_REQUIREMENT) -> str:
+    """The two lines that do the same at a shell."""
+    text = f"FROM {name}\\nRUN uv pip install --system '{requirement}'\\n"
+    return f'printf "{text}" | docker build -t vllm-ray -\n--image vllm-ray'
