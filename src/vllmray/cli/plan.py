@@ -1,0 +1,99 @@
+"""vllmray plan"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vllmray.cli.options import EnvFileOption, InsecureOption, address_of
+from vllmray.cli.wiring import Invocation, model_files, on_runtime, open_target, reporter, settings
+from vllmray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vllmray.config.models import ClusterConfig
+    from vllmray.model.layouts import HostGpus
+    from vllmray.reporter import Reporter
+
+
+def plan(  # noqa: PLR0913  # the command line's own breadth
+    context: typer.Context,
+    *,
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="Id or folder of a model  [default: the settings' own]")
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(metavar="2x80GiB,…", help="GPUs of each host and their memory, the head's first"),
+    ] = None,
+    hosts: Annotated[
+        str | None, typer.Option(metavar="HOST,…", help="Docker hosts whose GPUs are looked at, the head's first")
+    ] = None,
+    max_model_len: Annotated[str | None, typer.Option(metavar="LEN", help="Longest context, in tokens")] = None,
+    image: Annotated[str | None, typer.Option(metavar="IMAGE", help="Image to look at a host's GPUs from")] = None,
+    accelerator: Annotated[str | None, typer.Option(metavar="ACCELERATOR", help="nvidia or amd")] = None,
+    allow_tp_across_hosts: Annotated[
+        bool, typer.Option("--allow-tp-across-hosts", help="Let the GPUs that share a layer be on several hosts")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every layout, also the many that are much alike")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON")] = False,
+    env_file: EnvFileOption = None,
+    insecure_docker_tcp: InsecureOption = None,
+) -> None:
+    """Rank the ways to spread a model over GPUs: the sizes to use, what fits, and why the others do not.
+
+    Nothing is started or downloaded; the model's config and the sizes of its weights are read. Memory is an estimate.
+    Arguments for the vLLM server after -- count. Exit code 1 when no layout fits.
+    """
+    from vllmray.cluster.fit import known_model, ranked, stated_hosts
+
+    invocation: Invocation = context.obj
+    report = reporter()
+    flags = {
+        "model": str(Path(model).absolute()) if model and Path(model).is_dir() else model,
+        "cluster_gpus": gpus,
+        "max_model_len": max_model_len,
+        "image": image,
+        "accelerator": accelerator,
+        "allow_tp_across_hosts": allow_tp_across_hosts or None,
+        "vllm_args": invocation.vllm_args,
+        "insecure_docker_tcp": insecure_docker_tcp,
+    }
+    config = settings(flags, env_file, report).config
+    config = config.model_copy(update={"tensor_parallel_size": 0, "pipeline_parallel_size": 0})
+    files = model_files(config)
+    if files is None:
+        raise ConfigError(f"there is no folder {config.model} here", hint="Give its path, or an id: ORG/NAME.")
+    known = known_model(files, config)
+    found = _looked_at(hosts, config, report) if hosts or not config.cluster_gpus else stated_hosts(config)
+    layouts = ranked(known, config, found)
+    if as_json:
+        from vllmray.output.envelope import envelope, plan_data
+
+        print(envelope("plan", plan_data(known, found, layouts, config)))
+    else:
+        from vllmray.output.plan import plan_table
+        from vllmray.output.tables import show
+
+        show(plan_table(known, found, layouts, config, every=every))
+    if not layouts or layouts[0].rejected:
+        raise typer.Exit(1)
+
+
+def _looked_at(hosts: str | None, config: ClusterConfig, report: Reporter) -> Sequence[HostGpus]:
+    """The GPUs of these hosts, or without any of this machine, which needs no image."""
+    from vllmray.cluster.gpus_at_hand import gpus_of
+
+    with ExitStack() as stack:
+        if not hosts:
+            here = stack.enter_context(open_target(None, "native"))
+            return [gpus_of(here.host, on_runtime(config, "native"), report)]
+        names = [name.strip() for name in hosts.split(",") if name.strip()]
+        opened = [
+            stack.enter_context(open_target(address_of(name), "docker", insecure_tcp=config.insecure_docker_tcp)).host
+            for name in names
+        ]
+        return [gpus_of(host, config, report) for host in opened]

@@ -1,0 +1,254 @@
+"""Settings against the model: what vLLM would refuse, said before anything starts; sizes that are `auto`, chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from pydantic import ValidationError
+
+from vllmray.config.explain import NamedLayer, Problem, config_error, origin, problems_of
+from vllmray.config.models import ClusterConfig
+from vllmray.config.values import AUTO_SIZE
+from vllmray.engine.options import EngineOptions, engine_options
+from vllmray.errors import ConfigError
+from vllmray.hub.files import ModelFiles
+from vllmray.model.layouts import HostGpus, Layout, Place, layout_on, layouts
+from vllmray.model.memory import GIB, Engine
+from vllmray.model.model import Model, model_of
+from vllmray.model.partition import parse_partition
+from vllmray.model.rules import Broken, Parallelism, broken_rules
+from vllmray.reporter import Reporter
+
+HINT = "`vllmray plan` shows what fits; `--no-model-check` leaves it all to vLLM."
+PARTITION = "VLLM_PP_LAYER_PARTITION"
+LONG = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
+WITHOUT_WEIGHTS = ("dummy",)
+"""--load-format of engines that read no weights."""
+
+
+def known_model(files: ModelFiles, config: ClusterConfig) -> Model:
+    """What the files say of a model.
+
+    Raises:
+        ConfigError: a config.json that can't be right, or no weights beside it.
+    """
+    options = options_of(config)
+    if files.weights == "none" and options.load_format not in WITHOUT_WEIGHTS:
+        raise ConfigError(
+            f"{files.where} has no weights of {files.model}",
+            hint="Copy the whole model there (*.safetensors), or name another with --model.",
+        )
+    raw = files.config
+    if options.quantization and "quantization_config" not in raw:
+        raw = {**raw, "quantization_config": {"quant_method": options.quantization}}
+        plain = model_of(files.config, files.model, files.weight_bytes)
+        return replace(model_of(raw, files.model), given_correction=plain.correction)
+    return model_of(raw, files.model, files.weight_bytes)
+
+
+def options_of(config: ClusterConfig, named: Sequence[NamedLayer] = ()) -> EngineOptions:
+    """Options of vLLM itself, as far as they decide what fits; ConfigError for values that vLLM would refuse."""
+    try:
+        return engine_options(config.vllm_args)
+    except ValidationError as error:
+        problems = problems_of(error, named)
+        shown = [replace(problem, where=f"--{problem.where.replace('_', '-')} after --") for problem in problems]
+        raise config_error(shown) from None
+
+
+def asked(config: ClusterConfig) -> Parallelism:
+    """What the rules look at. Sizes that are auto are 1 here.
+
+    Raises:
+        ConfigError: VLLM_PP_LAYER_PARTITION is no list of numbers.
+    """
+    variables, options = config.environment, options_of(config)
+    return Parallelism(
+        tensor_parallel_size=config.tensor_parallel_size or 1,
+        pipeline_parallel_size=config.pipeline_parallel_size or 1,
+        max_model_len=config.max_model_len,
+        enable_expert_parallel=options.enable_expert_parallel,
+        whole_towers=options.mm_encoder_tp_mode == "data",
+        layer_partition=_stated_partition(variables) if config.pipeline_parallel_size else None,
+        allow_long_max_model_len=variables.get(LONG, "").lower() in ("1", "true"),
+    )
+
+
+def _stated_partition(variables: Mapping[str, str]) -> tuple[int, ...] | None:
+    text = variables.get(PARTITION)
+    if not text:
+        return None
+    try:
+        return parse_partition(text)
+    except ValueError:
+        problem = Problem(f"{PARTITION} in --env", f"{text!r} is no list of layers", "write it like 20,20,24")
+        raise config_error([problem]) from None
+
+
+def engine_of(config: ClusterConfig) -> Engine:
+    """What memory depends on."""
+    options = options_of(config)
+    return Engine(
+        max_model_len=config.max_model_len,
+        gpu_memory_utilization=options.gpu_memory_utilization,
+        max_num_seqs=options.max_num_seqs,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        kv_cache_dtype=options.kv_cache_dtype,
+        dtype=options.dtype,
+        enforce_eager=options.enforce_eager,
+    )
+
+
+def check_fit(model: Model, config: ClusterConfig, named: Sequence[NamedLayer]) -> None:
+    """Refuse what vLLM would refuse of this model.
+
+    Args:
+        named: the layers that the settings came from, for their names.
+
+    Raises:
+        ConfigError: every broken rule, each with the nearest values that are right.
+    """
+    broken = [
+        each for each in broken_rules(model.shape, model.longest_context, asked(config)) if _settled(each, config)
+    ]
+    if not broken and config.cluster_gpus and not config.is_auto:
+        broken = _gpu_problems(config)
+    if broken:
+        problems = [Problem(origin(each.setting, named), each.what, each.fix) for each in broken]
+        raise config_error(problems, hint=HINT)
+
+
+def _settled(broken: Broken, config: ClusterConfig) -> bool:
+    return bool(getattr(config, broken.setting) != AUTO_SIZE)
+
+
+def _gpu_problems(config: ClusterConfig) -> list[Broken]:
+    """The world size against the GPUs that are stated, in sum and a host."""
+    counts = [len(host) for host in config.cluster_gpus]
+    size, stages, total = config.tensor_parallel_size, config.pipeline_parallel_size, sum(counts)
+    if size * stages > total:
+        what = f"{size} x {stages} GPUs are more than the {total} of cluster_gpus"
+        return [Broken("pipeline_parallel_size", what, f"use at most {max(total // size, 1)}")]
+    fitting = sum(count // size for count in counts)
+    if fitting >= stages or config.allow_tp_across_hosts:
+        return []
+    listed = ", ".join(map(str, counts))
+    what = f"tensor_parallel_size {size}: hosts of {listed} GPUs hold only {fitting} of {stages} stages"
+    return [Broken("tensor_parallel_size", what, f"use at most {max(counts)}, or --allow-tp-across-hosts")]
+
+
+def check_span(config: ClusterConfig, gpus: int, where: str, named: Sequence[NamedLayer]) -> None:
+    """Refuse a stage that the head's GPUs can't hold: the head carries the first ones.
+
+    Args:
+        gpus: of the head.
+        where: the head's host.
+
+    Raises:
+        ConfigError: unless stages may be on several hosts, or the hosts' GPUs are stated and one holds a stage.
+    """
+    size = config.tensor_parallel_size
+    if size <= gpus or config.allow_tp_across_hosts or config.cluster_gpus:
+        return
+    problem = Problem(
+        origin("tensor_parallel_size", named),
+        f"tensor_parallel_size {size}, and {where} has {gpus} GPU{'' if gpus == 1 else 's'}: every layer of a stage on "
+        "several hosts would wait for the network",
+        f"use at most {gpus} and a larger pipeline_parallel_size, or --allow-tp-across-hosts, or state the hosts' GPUs "
+        "with --cluster-gpus",
+    )
+    raise config_error([problem], hint=HINT)
+
+
+def choose(model: Model, config: ClusterConfig, hosts: Sequence[HostGpus]) -> tuple[ClusterConfig, Layout]:
+    """The settings with sizes that are auto chosen for these GPUs: of the layouts that can serve, the first.
+
+    Raises:
+        ConfigError: none can; it says why of each.
+    """
+    found = ranked(model, config, hosts)
+    fitting = [layout for layout in found if not layout.rejected and _as_said(layout, config)]
+    if not fitting:
+        reasons = [
+            f"TP {each.tensor_parallel_size} x PP {each.pipeline_parallel_size}: {each.rejected}"
+            for each in found
+            if _as_said(each, config) and each.rejected
+        ]
+        raise ConfigError(
+            f"{model.name} does not fit the GPUs of {', '.join(host.name for host in hosts)}",
+            details="\n".join(reasons) or "no layout has these sizes",
+            hint="Add hosts (--cluster-gpus), take a smaller or quantised model, or lower --max-model-len.",
+        )
+    layout = fitting[0]
+    sizes: dict[str, object] = {
+        "tensor_parallel_size": layout.tensor_parallel_size,
+        "pipeline_parallel_size": layout.pipeline_parallel_size,
+    }
+    if not layout.is_even and PARTITION not in config.environment:
+        sizes["env"] = (*config.env, f"{PARTITION}={','.join(map(str, layout.partition))}")
+    return config.model_copy(update=sizes), layout
+
+
+def settle(model: Model | None, config: ClusterConfig, memory: Sequence[int], reporter: Reporter) -> ClusterConfig:
+    """The settings with their sizes, for a host whose GPUs have that memory; a warning when it seems too little.
+
+    Args:
+        memory: bytes of each of the host's GPUs; empty when that could not be told.
+
+    Raises:
+        ConfigError: sizes are auto and can't be chosen.
+    """
+    if not config.is_auto:
+        problem = _expected_problem(model, config, memory)
+        if problem:
+            reporter.warning(f"an estimate says that it will not fit: {problem}")
+        return config
+    hosts = stated_hosts(config) or ([HostGpus("this host", tuple(memory))] if memory else [])
+    if model is None or not hosts:
+        what = "the model is not looked at" if model is None else "the memory of its GPUs could not be told"
+        raise ConfigError(
+            f"parallel sizes can't be chosen: {what}",
+            hint="State the GPUs (--cluster-gpus 2x80GiB,2x80GiB), or the sizes."
+            if model
+            else "Leave out --no-model-check, or state the sizes.",
+        )
+    with reporter.step("layout") as step:
+        config, layout = choose(model, config, hosts)
+        step.result(why(model, layout, config))
+    return config
+
+
+def _expected_problem(model: Model | None, config: ClusterConfig, memory: Sequence[int]) -> str:
+    """Why the model would not fit if every host had GPUs like this one's; empty when it would, or nobody can tell."""
+    if model is None or not memory:
+        return ""
+    places = [Place(f"host {number}", min(memory)) for number in range(1, config.pipeline_parallel_size + 1)]
+    return layout_on(model, places, engine_of(config), asked(config)).rejected
+
+
+def _as_said(layout: Layout, config: ClusterConfig) -> bool:
+    return config.tensor_parallel_size in (AUTO_SIZE, layout.tensor_parallel_size) and (
+        config.pipeline_parallel_size in (AUTO_SIZE, layout.pipeline_parallel_size)
+    )
+
+
+def ranked(model: Model, config: ClusterConfig, hosts: Sequence[HostGpus]) -> list[Layout]:
+    """Every layout over these hosts, the best first."""
+    return layouts(model, hosts, engine_of(config), asked(config), across=config.allow_tp_across_hosts)
+
+
+def why(model: Model, layout: Layout, config: ClusterConfig) -> str:
+    """The chosen layout in one line."""
+    heaviest = max(stage.weights for stage in layout.stages) / GIB
+    copies = f"; the GPUs would carry {layout.replicas} of these" if layout.replicas > 1 else ""
+    return (
+        f"tensor_parallel_size {layout.tensor_parallel_size}, pipeline_parallel_size {layout.pipeline_parallel_size}: "
+        f"{model.shape.parameters / 1e9:.1f} B parameters, {heaviest:.1f} GiB of weights a GPU, room for about "
+        f"{layout.sequences} sequences of {config.max_model_len} tokens{copies}"
+    )
+
+
+def stated_hosts(config: ClusterConfig) -> list[HostGpus]:
+    """The hosts of cluster_gpus, by number."""
+    return [HostGpus(f"host {number}", memory) for number, memory in enumerate(config.cluster_gpus, 1)]

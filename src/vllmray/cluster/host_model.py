@@ -1,0 +1,61 @@
+"""What a host knows of a model: the folder may be there alone, and then a short-lived container reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+
+from vllmray.cluster.brief import said_by
+from vllmray.cluster.fit import check_fit, known_model
+from vllmray.cluster.plan import brief_spec
+from vllmray.config.explain import NamedLayer
+from vllmray.config.models import ClusterConfig
+from vllmray.errors import HostError
+from vllmray.hosts.base import Host, Mount
+from vllmray.hub.files import ModelFiles, from_folder
+from vllmray.model.model import Model
+from vllmray.reporter import Reporter
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How much is known of the model so far."""
+
+    model: Model | None = None
+    elsewhere: bool = False
+    """It is a folder that this machine does not have: its host must be asked, and the settings checked then."""
+    named: Sequence[NamedLayer] = ()
+    """The layers that the settings came from, for their names in errors."""
+
+
+def look_there(host: Host, config: ClusterConfig, look: Look, reporter: Reporter) -> Model | None:
+    """The model, asked of the host if need be; None when nobody is to look.
+
+    Raises:
+        ConfigError: the folder is not whole, or vLLM would refuse the settings for this model.
+        HostError: the host does not have the folder.
+    """
+    if not look.elsewhere:
+        return look.model
+    with reporter.step(f"model {config.model}") as step:
+        model = known_model(_read_on(host, config), config)
+        check_fit(model, config, look.named)
+        step.result(f"{model.shape.parameters / 1e9:.1f} B parameters")
+    return model
+
+
+def _read_on(host: Host, config: ClusterConfig) -> ModelFiles:
+    script = resources.files("vllmray.hub").joinpath("folder.py").read_text()
+    spec = brief_spec(config, ("python3", "-c", script, config.model))
+    lines = said_by(host, replace(spec, mounts=(Mount("bind", config.model, config.model, read_only=True),)))
+    try:
+        answer = json.loads(lines[-1])
+    except (IndexError, ValueError) as error:
+        raise HostError(
+            f"{host.address}: the look at {config.model} failed",
+            details="\n".join(lines[-20:]) or "it printed nothing",
+            hint="Check the folder, or start without the look: --no-model-check.",
+        ) from error
+    return from_folder(answer, model=config.model, where=f"folder {config.model} on {host.address}")

@@ -1,0 +1,126 @@
+"""What is known of a model before it is started, as values; and how they are made of what was found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from vllmray.errors import ConfigError
+from vllmray.hub import folder
+
+Weights = Literal["safetensors", "other", "none", "unknown"]
+WITHOUT = "`--no-model-check` starts without looking at the model."
+
+
+class HubUnreachableError(ConfigError):
+    """The hub gave no answer, or none of a hub: nothing was learned of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model's config and the size of its weights."""
+
+    model: str
+    """As the user named it."""
+    where: str
+    """For a person: "folder /models/x", "cache /…/snapshots/…", "hub huggingface.co"."""
+    config: Mapping[str, Any]
+    """config.json."""
+    weight_bytes: int | None
+    """Of all its tensors; None when it is not known. From a hub it is the files' size: with their headers, which are
+    less than a thousandth."""
+    weights: Weights
+    """Their format: "other" is .bin, .gguf, …, and "unknown" says that the config alone is at hand."""
+
+
+def describe(model: str, where: str) -> str:
+    """How an error names the model and the place."""
+    return where if model in where else f"{model} ({where})"
+
+
+def parse_config(content: bytes | str, *, model: str, where: str) -> Mapping[str, Any]:
+    """The content of config.json, read.
+
+    Raises:
+        ConfigError: it is too large, no UTF-8, cut off, no JSON, or no object.
+    """
+    try:
+        if len(content) > folder.MAX_JSON:
+            problem = f"is larger than {folder.MAX_JSON // 1024**2} MiB"
+        else:
+            config = json.loads(content if isinstance(content, str) else content.decode())
+            if isinstance(config, dict):
+                return config
+            problem = "holds no JSON object"
+    except UnicodeDecodeError as error:
+        problem = f"is no text in UTF-8 ({error.reason} at byte {error.start})"
+    except (ValueError, RecursionError) as error:
+        problem = f"is no JSON, or is cut off ({error})"
+    raise damaged(f"{folder.CONFIG} {problem}", model=model, where=where)
+
+
+def damaged(problem: str, *, model: str, where: str) -> ConfigError:
+    """The error for what is missing or wrong in the model's files."""
+    kind, _, place = where.partition(" ")
+    hint = {
+        "folder": f"Complete the folder, for example: hf download ORG/NAME --local-dir {model}",
+        "cache": f"Let it be fetched again: rm -r {Path(place).parent.parent}",
+    }.get(kind, "Look at the model's files there, or name another model.")
+    return ConfigError(f"{describe(model, where)}: {problem}", hint=f"{hint}\n{WITHOUT}")
+
+
+def from_folder(answer: Mapping[str, Any], *, model: str, where: str) -> ModelFiles:
+    """The model that hub/folder.py has looked at.
+
+    Args:
+        answer: what look() gives, or the program prints.
+
+    Raises:
+        ConfigError: something is missing or damaged there.
+    """
+    if answer["problem"] is not None:
+        raise damaged(answer["problem"], model=model, where=where)
+    config = parse_config(answer["config"], model=model, where=where)
+    return ModelFiles(model, where, config, answer["weight_bytes"], cast(Weights, answer["weights"]))
+
+
+def from_listing(
+    sizes: Mapping[str, int | None], read: Callable[[str], bytes], *, model: str, where: str
+) -> ModelFiles:
+    """The model that a hub has.
+
+    A hub's own counts of parameters are not used: packed formats are unpacked in them and their scales left out
+    (huggingface.js, pull requests 1770, 2003 and 2323), so they say nothing of bytes.
+
+    Args:
+        sizes: in bytes, of each file by its path there.
+        read: fetches a small file.
+
+    Raises:
+        ConfigError: something is missing or damaged there.
+    """
+    names = [name for name in sizes if "/" not in name]
+    lack = folder.lack_of_config(names)
+    if lack:
+        raise damaged(lack, model=model, where=where)
+    if (sizes[folder.CONFIG] or 0) > folder.MAX_JSON:
+        raise damaged(f"{folder.CONFIG} is larger than {folder.MAX_JSON // 1024**2} MiB", model=model, where=where)
+    config = parse_config(read(folder.CONFIG), model=model, where=where)
+    weights = cast(Weights, folder.weights_among(names))
+    size = _listed_bytes(sizes, names, read, model=model, where=where) if weights == "safetensors" else None
+    return ModelFiles(model, where, config, size, weights)
+
+
+def _listed_bytes(
+    sizes: Mapping[str, int | None], names: list[str], read: Callable[[str], bytes], *, model: str, where: str
+) -> int | None:
+    """The index is fetched only where the names alone leave a doubt: for the largest models it has ten megabytes."""
+    index = None if folder.is_one_set(folder.plain_shards(names)) else folder.index_among(names)
+    try:
+        found = [sizes[name] for name in folder.shards(names, read(index) if index else None)]
+    except folder.DamagedError as error:
+        raise damaged(str(error), model=model, where=where) from error
+    return None if None in found else sum(size or 0 for size in found)

@@ -1,0 +1,320 @@
+"""A model's config.json as one set of names, checked: families call the same thing n_embd, d_model or hidden_size.
+
+The names are those that vLLM itself tries (vllm 0.32 and 0.33, vllm/transformers_utils/model_arch_config_convertor.py)
+and those of transformers' configuration classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sized
+from typing import Annotated, Any
+
+from pydantic import (
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from vllmray.errors import ConfigError
+
+# Where the language model of a multimodal one is described (transformers, PreTrainedConfig.get_text_config; vllm,
+# vllm/transformers_utils/config.py).
+TEXT_SECTIONS = ("text_config", "llm_config", "language_config", "thinker_config")
+
+STATE_SPACE_ONLY = {"mamba", "mamba2", "falcon_mamba"}
+"""Families without attention."""
+
+# What transformers' classes fill in where published files leave it out (transformers 5.19, Gemma3TextConfig).
+LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
+    "gemma3_text": {
+        "vocab_size": 262208,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 131072,
+        "sliding_window": 4096,
+    }
+}
+
+
+def _one(value: object) -> object:
+    """Where a family gives a number for each layer, or for each kind of expert, the largest: memory must do for it."""
+    if isinstance(value, list | tuple) and value and all(type(each) is int for each in value):
+        return max(value)
+    return value
+
+
+def _names(*names: str | AliasPath) -> Any:
+    return AliasChoices(*names)
+
+
+# Bounds far beyond any model that exists: what lies outside is a damaged file, and would cost hours of arithmetic.
+Small = Annotated[int, BeforeValidator(_one), Field(ge=1, le=100_000, strict=True)]
+Large = Annotated[int, BeforeValidator(_one), Field(ge=1, le=100_000_000, strict=True)]
+Count = Annotated[int, BeforeValidator(_one), Field(ge=0, le=100_000, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Layers = Annotated[int, Field(ge=1, le=10_000, strict=True)]
+Factor = Annotated[float, Field(gt=0, le=1e6)]
+
+
+class Quantization(BaseModel):
+    """quantization_config, as far as it decides sizes and what can be divided."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    method: str = Field("", validation_alias=_names("quant_method", "quant_algo"))
+    bits: Annotated[int, Field(ge=1, le=32)] | None = Field(
+        None, validation_alias=_names("bits", "w_bit", AliasPath("config_groups", "group_0", "weights", "num_bits"))
+    )
+    group_size: Annotated[int, Field(ge=-1, le=1_000_000)] | None = Field(
+        None,
+        validation_alias=_names(
+            "group_size", "q_group_size", AliasPath("config_groups", "group_0", "weights", "group_size")
+        ),
+    )
+    weight_block_size: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | None = None
+    load_in_4bit: bool | None = None
+    not_converted: tuple[str, ...] | None = Field(
+        None, validation_alias=_names("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules")
+    )
+
+
+class TextConfig(BaseModel):
+    """The language model's shape. Counts are of things, sizes of elements; None where the file says nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    architecture: str = ""
+    model_type: str = ""
+    dtype: str | None = Field(None, validation_alias=_names("dtype", "torch_dtype"))
+    has_other_parts: bool = False
+    """A vision or audio tower beside the language model."""
+    tower_heads: Small | None = None
+    """Attention heads of the vision tower."""
+
+    num_hidden_layers: Layers = Field(validation_alias=_names("num_hidden_layers", "n_layer", "n_layers", "num_layers"))
+    hidden_size: Small = Field(validation_alias=_names("hidden_size", "n_embd", "d_model", "dim"))
+    vocab_size: Large = Field(validation_alias=_names("vocab_size", "padded_vocab_size"))
+    num_attention_heads: Count | None = Field(
+        None, validation_alias=_names("num_attention_heads", "n_head", "n_heads"), validate_default=True
+    )
+    num_key_value_heads: Count | None = Field(
+        None,
+        validation_alias=_names(
+            "n_head_kv",
+            "num_kv_heads",
+            "num_key_value_heads",
+            "multi_query_group_num",
+            "num_attention_groups",
+            AliasPath("attn_config", "kv_n_heads"),
+        ),
+    )
+    head_dim: Count | None = Field(
+        None, validation_alias=_names("head_dim", "hidden_size_per_head", "attention_head_dim")
+    )
+    global_head_dim: Small | None = None
+    num_global_key_value_heads: Small | None = None
+    intermediate_size: Large | None = Field(
+        None,
+        validation_alias=_names(
+            "intermediate_size",
+            "ffn_dim",
+            "n_inner",
+            "ffn_hidden_size",
+            "block_ff_dim",
+            AliasPath("ffn_config", "ffn_hidden_size"),
+        ),
+    )
+    block_auto_adjust_ff_dim: bool = False
+    block_multiple_of: Small = 256
+    expansion_ratio: Annotated[float, Field(gt=0, le=1000)] | None = None
+    tie_word_embeddings: bool | None = None
+    max_position_embeddings: Annotated[int, Field(ge=1)] | None = Field(
+        None, validation_alias=_names("max_position_embeddings", "n_positions", "n_ctx")
+    )
+    word_embed_proj_dim: Small | None = None
+    multi_query: bool = False
+    new_decoder_architecture: bool = False
+    activation: str = Field("", validation_alias=_names("mlp_hidden_act", "hidden_act", "activation_function"))
+    attn_output_gate: bool = False
+
+    # Mixture of experts
+    num_experts: Count = Field(
+        0,
+        validation_alias=_names(
+            "num_experts",
+            "moe_num_experts",
+            "n_routed_experts",
+            "num_local_experts",
+            AliasPath("ffn_config", "moe_num_experts"),
+        ),
+    )
+    num_experts_per_token: Count = Field(
+        0,
+        validation_alias=_names(
+            "num_experts_per_tok",
+            "num_experts_per_token",
+            "top_k_experts",
+            "moe_topk",
+            "moe_top_k",
+            "moe_k",
+            AliasPath("ffn_config", "moe_top_k"),
+        ),
+    )
+    moe_intermediate_size: Large | None = Field(
+        None, validation_alias=_names("moe_intermediate_size", "expert_intermediate_size")
+    )
+    shared_expert_intermediate_size: Count | None = Field(
+        None,
+        validation_alias=_names(
+            "shared_expert_intermediate_size", "shared_intermediate_size", "moe_shared_expert_intermediate_size"
+        ),
+    )
+    num_shared_experts: Count | None = Field(
+        None, validation_alias=_names("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+    )
+    intermediate_size_mlp: Large | None = None
+    first_k_dense_replace: Count | None = Field(
+        None, validation_alias=_names("first_k_dense_replace", "moe_layer_start_index")
+    )
+    moe_layer_freq: tuple[int, ...] | int | None = Field(
+        None,
+        validation_alias=_names(
+            "moe_layer_freq", "decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_interval"
+        ),
+    )
+    mlp_only_layers: tuple[int, ...] | None = None
+    moe_layers: tuple[int, ...] | None = None
+    expert_layer_period: Small | None = None
+    expert_layer_offset: Count = 0
+
+    # Multi-head latent attention
+    kv_lora_rank: Small | None = None
+    q_lora_rank: Count | None = None
+    qk_rope_head_dim: Small | None = None
+    qk_nope_head_dim: Small | None = None
+    v_head_dim: Small | None = None
+    index_head_dim: Small | None = None
+    index_n_heads: Small | None = None
+
+    # Layers that are not all alike
+    layer_types: tuple[str, ...] | None = Field(None, validation_alias=_names("layer_types", "layers_block_type"))
+    hybrid_override_pattern: str | None = None
+    sliding_window: Annotated[int, Field(ge=0)] | None = None
+    use_sliding_window: bool | None = None
+    max_window_layers: Count | None = None
+    sliding_window_pattern: int | str | None = Field(
+        None, validation_alias=_names("sliding_window_pattern", "_sliding_window_pattern")
+    )
+    full_attention_interval: Small | None = None
+    attn_layer_period: Small | None = None
+    attn_layer_offset: Count = 0
+    attn_layer_indices: tuple[int, ...] | None = Field(
+        None, validation_alias=_names("attn_layer_indices", "full_attn_idxs")
+    )
+
+    # Linear attention (gated delta net) and state space layers
+    linear_num_key_heads: Small | None = None
+    linear_num_value_heads: Small | None = None
+    linear_key_head_dim: Small | None = None
+    linear_value_head_dim: Small | None = None
+    conv_kernel: Small = Field(
+        4, validation_alias=_names("linear_conv_kernel_dim", "conv_kernel", "mamba_d_conv", "d_conv")
+    )
+    conv_window: Small | None = Field(None, validation_alias=_names("conv_L_cache"))
+    mamba_heads: Small | None = Field(None, validation_alias=_names("mamba_num_heads", "mamba_n_heads", "num_heads"))
+    mamba_head_dim: Small | None = Field(None, validation_alias=_names("mamba_head_dim", "mamba_d_head"))
+    mamba_groups: Small | None = Field(None, validation_alias=_names("mamba_n_groups", "n_groups"))
+    mamba_state_size: Small | None = Field(
+        None, validation_alias=_names("mamba_d_state", "ssm_state_size", "state_size")
+    )
+    mamba_inner_size: Small | None = Field(None, validation_alias=_names("mamba_d_ssm", "d_inner"))
+    mamba_expand: Annotated[float, Field(gt=0, le=1000)] = Field(2, validation_alias=_names("mamba_expand", "expand"))
+    time_step_rank: Small | None = Field(None, validation_alias=_names("mamba_dt_rank", "time_step_rank"))
+    ssm_dtype: str | None = Field(None, validation_alias=_names("mamba_ssm_dtype", "mamba_ssm_cache_dtype"))
+
+    quantization: Quantization | None = None
+
+    @field_validator("layer_types", "hybrid_override_pattern")
+    @classmethod
+    def _lists_every_layer(cls, value: Sized | None, info: ValidationInfo) -> Sized | None:
+        layers = info.data.get("num_hidden_layers", 0)
+        if value is not None and len(value) < layers:
+            raise PydanticCustomError(
+                "short", "lists {count} of {layers} layers", {"count": len(value), "layers": layers}
+            )
+        return value
+
+    @field_validator("num_attention_heads")
+    @classmethod
+    def _attends(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if not value and info.data.get("model_type") not in STATE_SPACE_ONLY:
+            raise PydanticCustomError("no_heads", "is missing, or 0")
+        return value
+
+
+def text_section(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of config.json that describes the language model, which is all of it unless there are others."""
+    for name in TEXT_SECTIONS:
+        section = raw.get(name)
+        if isinstance(section, Mapping):
+            return text_section(section)
+    return {**LEFT_OUT.get(str(raw.get("model_type")), {}), **raw}
+
+
+def read_config(raw: Mapping[str, Any], model: str) -> TextConfig:
+    """The checked shape.
+
+    Raises:
+        ConfigError: lists each field that is missing or can't be right.
+    """
+    section = text_section(raw)
+    quantization = next((q for q in _quantization(raw, section) if isinstance(q, Mapping)), None)
+    architectures = raw.get("architectures") or section.get("architectures")
+    values = dict(section) | {
+        "architecture": architectures[0] if isinstance(architectures, list) and architectures else "",
+        "has_other_parts": any(name in raw for name in ("vision_config", "audio_config", "vit_config")),
+        "tower_heads": _tower_heads(raw),
+        "quantization": quantization,
+        "model_type": section.get("model_type") or raw.get("model_type") or "",
+    }
+    for name in ("dtype", "torch_dtype"):
+        values.setdefault(name, raw.get(name))
+    try:
+        return TextConfig.model_validate({name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigError(
+            f"config.json of {model} can't be right",
+            details="\n".join(_lines(error)),
+            hint="Is it a language model that vLLM serves, and is the file whole? `--no-model-check` starts without "
+            "looking at it.",
+        ) from None
+
+
+def _tower_heads(raw: Mapping[str, Any]) -> object:
+    tower = raw.get("vision_config")
+    if not isinstance(tower, Mapping):
+        return None
+    return next((tower[name] for name in ("num_attention_heads", "num_heads") if tower.get(name)), None)
+
+
+def _quantization(raw: Mapping[str, Any], section: Mapping[str, Any]) -> Iterator[object]:
+    for place in (raw, section):
+        for name in ("quantization_config", "compression_config"):
+            yield place.get(name)
+
+
+def _lines(error: ValidationError) -> list[str]:
+    lines = []
+    for detail in error.errors(include_url=False, include_input=False):
+        where = ".".join(str(part) for part in detail["loc"])
+        what = "is missing" if detail["type"] == "missing" else detail["msg"][:1].lower() + detail["msg"][1:]
+        lines.append(f"{where}: {what}")
+    return lines

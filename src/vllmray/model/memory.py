@@ -1,0 +1,216 @@
+"""What each GPU holds of a model: weights, keys and values, and what vLLM needs beside them. Bytes throughout.
+
+Weights follow from the shapes (and, where they are known, the bytes of the checkpoint); keys and values are exact, as
+vLLM's own KV-cache specifications have them. Activations, CUDA graphs and NCCL's buffers are ESTIMATES, from what
+vLLM's memory profiling run does; they are not measured against real GPUs yet.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vllmray.model.config import Quantization, TextConfig
+from vllmray.model.layers import Layer, Shape
+from vllmray.model.parts import WHOLE, Part, dense_size, expert_size, shared_size
+
+GIB = 1024**3
+DTYPE_BYTES = {
+    "float32": 4,
+    "float64": 8,
+    "bfloat16": 2,
+    "float16": 2,
+    "half": 2,
+    "fp8": 1,
+    "fp8_e4m3": 1,
+    "fp8_e5m2": 1,
+}
+GRAPHS = 1.0 * GIB
+"""Estimate: captured CUDA graphs."""
+BUFFERS = 0.5 * GIB
+"""Estimate: NCCL's buffers and what libraries take after the first look at free memory."""
+ROUTED_IN_32_BITS = ("glm4_moe", "minimax_m2", "ernie4_5_moe")
+"""Families whose routers are float32 (vllm/model_executor/models/glm4_moe.py, minimax_m2.py, ernie45_moe.py)."""
+QUANTISED = ("attention", "mlp", "experts", "shared")
+# Words of modules_to_not_convert that keep a kind of layer as it is.
+LEFT_ALONE = {"attention": ("attn", "attention"), "shared": ("shared",), "mlp": ("mlp",), "experts": ("experts",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What the engine is told, as far as memory depends on it; None leaves it to vLLM."""
+
+    max_model_len: int
+    gpu_memory_utilization: float = 0.92
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    kv_cache_dtype: str = "auto"
+    dtype: str = "auto"
+    enforce_eager: bool = False
+
+    def batch(self, memory: int) -> Batch:
+        """What vLLM takes by itself on a GPU of that memory (vllm 0.33, vllm/engine/arg_utils.py,
+        get_batch_defaults: 70 and 160 GiB divide; an A100 of 80 GB counts as smaller there, which is not known here).
+        """
+        tokens, sequences = (
+            (16384, 1024) if memory >= 160 * GIB else (8192, 1024) if memory >= 70 * GIB else (2048, 256)
+        )
+        return Batch(self.max_num_batched_tokens or tokens, self.max_num_seqs or sequences)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The most that is computed at once."""
+
+    tokens: int
+    sequences: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a stage's GPU keeps of a sequence."""
+
+    token: tuple[tuple[int, int | None], ...]
+    """Bytes a token, of at most so many tokens; together of all layers that have the same window."""
+    fixed: int
+    """Bytes whatever the length."""
+
+    def bytes_of(self, tokens: int, batch: Batch) -> int:
+        """Of a sequence of that length. A window keeps its tokens, and those of the batch that is being computed
+        (vllm/v1/kv_cache_interface.py, SlidingWindowSpec.max_memory_usage_bytes).
+        """
+        return self.fixed + sum(
+            each * (min(tokens, window - 1 + batch.tokens) if window else tokens) for each, window in self.token
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StageMemory:
+    """What one GPU of a pipeline stage holds, beside the sequences."""
+
+    layers: int
+    memory: int
+    """Of the GPU, in all."""
+    weights: int
+    beside: int
+    """An estimate: activations, graphs, buffers."""
+    room: int
+    """For sequences; negative when not even the rest fits."""
+    kept: Kept
+    batch: Batch
+
+    def sequences(self, tokens: int) -> int:
+        """How many of that length fit at once; negative when none ever does."""
+        each = self.kept.bytes_of(tokens, self.batch)
+        if self.room < 0:
+            return -1
+        return self.room // each if each else self.batch.sequences
+
+
+def element_bytes(config: TextConfig, engine: Engine) -> int:
+    """Of a weight that is not quantised: float32 checkpoints are served as 16 bits (vllm/config/model.py)."""
+    name = config.dtype or "bfloat16" if engine.dtype == "auto" else engine.dtype
+    size = DTYPE_BYTES.get(name.removeprefix("torch."), 2)
+    return 2 if engine.dtype == "auto" else size
+
+
+def cache_element_bytes(config: TextConfig, engine: Engine) -> int:
+    """Of a key or a value."""
+    if engine.kv_cache_dtype == "auto":
+        return element_bytes(config, engine)
+    return DTYPE_BYTES.get(engine.kv_cache_dtype, 1)
+
+
+def weight_bits(part: Part, config: TextConfig, engine: Engine) -> float:
+    """Of one element of a weight, its share of scales and zero points included."""
+    usual = 8.0 * element_bytes(config, engine)
+    if part.kind == "router" and config.model_type in ROUTED_IN_32_BITS:
+        return 32
+    quantization = config.quantization
+    if quantization is None or part.kind not in QUANTISED or _left_alone(part, quantization):
+        return usual
+    group = quantization.group_size or 0
+    match quantization.method:
+        case "awq" | "gptq" | "auto-round" | "compressed-tensors" | "inc" | "quark":
+            bits = quantization.bits or (4 if quantization.method in ("awq", "gptq") else 8)
+            return bits + ((16 + bits) / group if group > 0 else 0)
+        case "mxfp4" | "gpt_oss_mxfp4":
+            return 4 + 8 / 32 if part.kind == "experts" else usual
+        case "modelopt_fp4" | "nvfp4" | "NVFP4":
+            return 4 + 8 / 16
+        case "bitsandbytes":
+            return 4.5 if quantization.load_in_4bit else 8
+        case "fp8" | "fbgemm_fp8" | "modelopt" | "FP8":
+            block = quantization.weight_block_size
+            return 8 + (32 / (block[0] * block[-1]) if block else 0)
+    return float(quantization.bits or usual)
+
+
+def _left_alone(part: Part, quantization: Quantization) -> bool:
+    words = LEFT_ALONE[part.kind]
+    return any(
+        word in name for name in quantization.not_converted or () for word in words if "*" in name or "." not in name
+    )
+
+
+def stage_weights(
+    shape: Shape,
+    layers: Sequence[Layer],
+    engine: Engine,
+    *,
+    tensor_parallel_size: int = 1,
+    first: bool,
+    last: bool,
+) -> int:
+    """On each GPU of a stage. The first has the embedding, the last the norm and the head, which is the embedding once
+    more where the two are tied (vllm/model_executor/models/llama.py); some families have both on every stage.
+    """
+    held = [part for layer in layers for part in layer.parts]
+    embedding = Part("embedding", shape.embedding)
+    held.append(Part("embedding", shape.positions, ways=WHOLE))
+    begins, ends = first or shape.ends_everywhere, last or shape.ends_everywhere
+    if begins:
+        held.append(embedding)
+    if ends:
+        held.append(Part("norm", shape.config.hidden_size, ways=WHOLE))
+        if not (begins and shape.tied):
+            held.append(embedding)
+    bits = sum(part.on_each(tensor_parallel_size) * weight_bits(part, shape.config, engine) for part in held)
+    return int(bits / 8)
+
+
+def token_bytes(layer: Layer, config: TextConfig, engine: Engine, *, tensor_parallel_size: int = 1) -> int:
+    """Keys and values of one token in one layer, on each GPU (vllm/v1/kv_cache_interface.py, AttentionSpec)."""
+    if layer.state.token is None:
+        return 0
+    return layer.state.token.on_each(tensor_parallel_size) * cache_element_bytes(config, engine)
+
+
+def kept_of(layers: Sequence[Layer], config: TextConfig, engine: Engine, *, tensor_parallel_size: int) -> Kept:
+    """What layers keep of a sequence, on each GPU of their stage."""
+    usual = element_bytes(config, engine)
+    recurrent = DTYPE_BYTES.get(config.ssm_dtype or "", 4 if config.model_type == "nemotron_h" else usual)
+    by_window: Counter[int | None] = Counter()
+    fixed = 0
+    for layer in layers:
+        by_window[layer.state.window] += token_bytes(layer, config, engine, tensor_parallel_size=tensor_parallel_size)
+        for part in layer.state.fixed:
+            size = recurrent if part.kind == "recurrent" else usual
+            fixed += part.on_each(tensor_parallel_size) * size
+    return Kept(tuple((each, window) for window, each in by_window.items() if each), fixed)
+
+
+def beside_weights(config: TextConfig, engine: Engine, batch: Batch, *, tensor_parallel_size: int, last: bool) -> int:
+    """An estimate of activations, graphs and buffers.
+
+    A batch has its hidden states, residuals and queries, and what the widest feed-forward layer makes of it; the last
+    stage has the logits of each sequence, in 32 bits and sorted (vllm/v1/worker/gpu_model_runner.py, profile_run).
+    """
+    widths = [dense_size(config), shared_size(config)]
+    if config.num_experts:
+        widths.append(expert_size(config) * max(config.num_experts_per_token, 1))
+    per_token = 6 * config.hidden_size + 3 * max(widths) / tensor_parallel_size
+    activations = batch.tokens * per_token * element_bytes(config, engine)
+    logits = batch.sequences * config.vocab_size * 4 * 2 if last else 0
+    return int(activations + logits + BUFFERS + (0 if engine.enforce_eager else GRAPHS))

@@ -1,0 +1,78 @@
+"""A model as everything else here takes it: its shape, its limits, and how many bytes its checkpoint has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from vllmray.model.config import read_config
+from vllmray.model.layers import Shape, shape_of
+from vllmray.model.limits import longest_context
+from vllmray.model.memory import (
+    Engine,
+    StageMemory,
+    beside_weights,
+    kept_of,
+    stage_weights,
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is known of a model."""
+
+    name: str
+    shape: Shape
+    longest_context: int | None
+    """Tokens."""
+    checkpoint_bytes: int | None = None
+    """Of all its weights as they are stored; None when not known, and then they follow from the shape alone."""
+    given_correction: float | None = None
+    """For a model that is quantised while it is loaded: the correction of the checkpoint as it is."""
+
+    @cached_property
+    def correction(self) -> float:
+        """The checkpoint's bytes over those that follow from the shape: other parts of a multimodal model, layers that
+        are stored and not used, quantisation that config.json tells only half of.
+        """
+        if self.given_correction or self.checkpoint_bytes is None:
+            return self.given_correction or 1.0
+        stored = Engine(max_model_len=1, dtype=self.shape.config.dtype or "bfloat16")
+        return self.checkpoint_bytes / stage_weights(self.shape, self.shape.layers, stored, first=True, last=True)
+
+    def stage(
+        self, partition: Sequence[int], stage: int, engine: Engine, *, tensor_parallel_size: int, memory: int
+    ) -> StageMemory:
+        """A GPU of a stage, with the layers divided so.
+
+        Args:
+            memory: bytes of the GPU.
+        """
+        begin = sum(partition[:stage])
+        layers = self.shape.layers[begin : begin + partition[stage]]
+        first, last, config = stage == 0, stage == len(partition) - 1, self.shape.config
+        batch = engine.batch(memory)
+        size = tensor_parallel_size
+        weights = stage_weights(self.shape, layers, engine, tensor_parallel_size=size, first=first, last=last)
+        weights = int(weights * self.correction)
+        beside = beside_weights(config, engine, batch, tensor_parallel_size=size, last=last)
+        return StageMemory(
+            layers=len(layers),
+            memory=memory,
+            weights=weights,
+            beside=beside,
+            room=int(memory * engine.gpu_memory_utilization) - weights - beside,
+            kept=kept_of(layers, config, engine, tensor_parallel_size=size),
+            batch=batch,
+        )
+
+
+def model_of(raw: Mapping[str, Any], name: str, checkpoint_bytes: int | None = None) -> Model:
+    """The model that a config.json describes.
+
+    Raises:
+        ConfigError: lists each field that is missing or can't be right.
+    """
+    return Model(name, shape_of(read_config(raw, name)), longest_context(raw), checkpoint_bytes)

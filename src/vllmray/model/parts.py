@@ -1,0 +1,197 @@
+"""What layers are made of: how many elements, and over how many GPUs of a stage they can be divided.
+
+Shapes as vLLM's layers make them (vllm 0.32 and 0.33, vllm/model_executor/layers/linear.py and
+vllm/model_executor/models/). Biases are left out: they are below a tenth of a percent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vllmray.model.config import STATE_SPACE_ONLY, TextConfig
+
+Kind = Literal["attention", "mlp", "experts", "shared", "router", "norm", "embedding", "cache", "conv", "recurrent"]
+"""The last three are no weights: what a layer keeps of a sequence."""
+MXFP4_BLOCK = 32
+"""Elements that share a scale: an expert's width on a GPU is a multiple (vllm/model_executor/layers/quantization/
+mxfp4.py; kernels of some GPUs round further up)."""
+WHOLE = 1
+"""ways: every GPU of a stage holds all of it."""
+
+# Families whose feed-forward layers have two matrices; the others have a gate as well.
+WITHOUT_GATE = {
+    *("gpt2", "opt", "falcon", "bloom", "gpt_neox", "gptj", "gpt_neo", "mpt", "phi", "starcoder2", "gpt_bigcode"),
+    *("codegen", "persimmon", "nemotron", "nemotron_h", "RefinedWeb", "RefinedWebModel", "xglm", "biogpt"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Elements of one kind that are divided in one way."""
+
+    kind: Kind
+    count: int
+    ways: int | None = None
+    """Over how many GPUs they can be divided; beyond that they are copied. None: over any number."""
+    grain: int = 1
+    """Each GPU's share is rounded up to a multiple of so many."""
+
+    def on_each(self, tensor_parallel_size: int) -> int:
+        """Elements on each GPU of a stage."""
+        ways = tensor_parallel_size if self.ways is None else min(tensor_parallel_size, self.ways)
+        share = -(-self.count // ways)
+        return -(-share // self.grain) * self.grain
+
+
+def heads_of(config: TextConfig) -> int:
+    """Attention heads, 0 in a model without attention."""
+    return config.num_attention_heads or 0
+
+
+def kv_heads_of(config: TextConfig) -> int:
+    """Key-value heads; Falcon's multi_query is one (vllm, FalconModelArchConfigConvertor)."""
+    is_falcon = config.model_type in ("falcon", "RefinedWeb", "RefinedWebModel")
+    if is_falcon and config.multi_query and not config.new_decoder_architecture:
+        return 1
+    return config.num_key_value_heads or heads_of(config)
+
+
+def head_dim_of(config: TextConfig) -> int:
+    """Width of a head."""
+    return config.head_dim or config.hidden_size // max(heads_of(config), 1)
+
+
+def feed_forward_size(config: TextConfig) -> int:
+    """Width of a dense feed-forward layer; families that do not say it have four times the hidden size."""
+    size = config.intermediate_size
+    if size is not None and config.block_auto_adjust_ff_dim:  # LFM2 (vllm/model_executor/models/lfm2.py, Lfm2MLP)
+        return -(-(2 * size // 3) // config.block_multiple_of) * config.block_multiple_of
+    if size is not None:
+        return size
+    return int(config.hidden_size * (config.expansion_ratio or 4))
+
+
+def dense_size(config: TextConfig) -> int:
+    """The same in a model that may have experts in other layers."""
+    if config.model_type == "granitemoehybrid" and config.shared_expert_intermediate_size:
+        return config.shared_expert_intermediate_size
+    return config.intermediate_size_mlp or feed_forward_size(config)
+
+
+def attention(config: TextConfig, *, kv_heads: int | None = None, head_dim: int | None = None) -> tuple[Part, ...]:
+    """Queries, keys, values and output of grouped-query attention; keys and values are copied beyond their heads."""
+    kv_heads = kv_heads or kv_heads_of(config)
+    head_dim = head_dim or head_dim_of(config)
+    value_dim = config.v_head_dim or head_dim
+    hidden, heads = config.hidden_size, heads_of(config)
+    gate = 2 if config.attn_output_gate or config.model_type == "qwen3_next" else 1
+    return (
+        Part("attention", hidden * heads * (head_dim * gate + value_dim)),
+        Part("attention", hidden * kv_heads * (head_dim + value_dim), ways=kv_heads),
+    )
+
+
+def latent_attention(config: TextConfig) -> tuple[Part, ...]:
+    """Multi-head latent attention: the projections into the latent space are on every GPU.
+
+    Source: vllm, vllm/model_executor/models/deepseek_v2.py, DeepseekV2MLAAttention (ReplicatedLinear, and
+    ColumnParallelLinear for what leaves the latent space).
+    """
+    hidden, heads = config.hidden_size, heads_of(config)
+    latent, rope = config.kv_lora_rank or 0, config.qk_rope_head_dim or 0
+    nope, value = config.qk_nope_head_dim or 0, config.v_head_dim or 0
+    query = config.q_lora_rank
+    into = hidden * (latent + rope) + (hidden * query if query else 0)
+    out_of = (query or hidden) * heads * (nope + rope) + latent * heads * (nope + value) + heads * value * hidden
+    return (Part("attention", into + _indexer(config), ways=WHOLE), Part("attention", out_of))
+
+
+def _indexer(config: TextConfig) -> int:
+    """The indexer of sparse attention (DeepSeek V3.2), which no GPU shares with another."""
+    if not config.index_head_dim or not config.index_n_heads:
+        return 0
+    return (
+        (config.q_lora_rank or config.hidden_size) * config.index_n_heads * config.index_head_dim
+        + config.hidden_size * config.index_head_dim
+        + config.hidden_size * config.index_n_heads
+    )
+
+
+def gated_delta_net(config: TextConfig) -> tuple[Part, ...]:
+    """Qwen3-Next's linear attention (vllm, vllm/model_executor/models/qwen3_next.py, Qwen3NextGatedDeltaNet)."""
+    keys = (config.linear_num_key_heads or 0) * (config.linear_key_head_dim or 0)
+    values = (config.linear_num_value_heads or 0) * (config.linear_value_head_dim or 0)
+    project = config.hidden_size * (2 * keys + 2 * values + 2 * (config.linear_num_value_heads or 0))
+    return (Part("attention", project + config.conv_kernel * (2 * keys + values) + values * config.hidden_size),)
+
+
+def mamba_inner(config: TextConfig) -> int:
+    """Width of a state space layer."""
+    if config.mamba_inner_size:
+        return config.mamba_inner_size
+    if config.model_type in STATE_SPACE_ONLY and config.intermediate_size:
+        return config.intermediate_size
+    if config.mamba_heads and config.mamba_head_dim:
+        return config.mamba_heads * config.mamba_head_dim
+    return int(config.mamba_expand * config.hidden_size)
+
+
+def mamba_heads(config: TextConfig) -> int | None:
+    """Heads of a Mamba-2 layer; None for a Mamba-1 layer, which has none."""
+    if config.mamba_heads:
+        return config.mamba_heads
+    return mamba_inner(config) // config.mamba_head_dim if config.mamba_head_dim else None
+
+
+def mamba(config: TextConfig) -> tuple[Part, ...]:
+    """A state space layer, Mamba-2 where heads are said and else Mamba-1 (vllm, layers/mamba/mamba_mixer*.py)."""
+    hidden, inner, state = config.hidden_size, mamba_inner(config), config.mamba_state_size or 16
+    heads = mamba_heads(config)
+    if heads:
+        groups = config.mamba_groups or 1
+        grouped = 2 * groups * state * (hidden + config.conv_kernel)
+        own = hidden * (2 * inner + heads) + inner * (config.conv_kernel + hidden)
+        return (Part("attention", own), Part("attention", grouped, ways=groups))
+    rank = config.time_step_rank or -(-hidden // 16)
+    own = inner * (rank + 2 * state) + rank * inner + inner * (state + config.conv_kernel)
+    return (Part("attention", hidden * 2 * inner + own + inner * hidden),)
+
+
+def short_convolution(config: TextConfig) -> tuple[Part, ...]:
+    """LFM2's mixing of a few tokens (vllm/model_executor/layers/mamba/short_conv.py)."""
+    return (Part("attention", config.hidden_size * (4 * config.hidden_size + (config.conv_window or 0))),)
+
+
+def dense(config: TextConfig, size: int) -> tuple[Part, ...]:
+    """A feed-forward layer of that width."""
+    matrices = 2 if config.model_type in WITHOUT_GATE else 3
+    return (Part("mlp", matrices * config.hidden_size * size),)
+
+
+def expert_size(config: TextConfig) -> int:
+    """Width of one expert."""
+    return config.moe_intermediate_size or feed_forward_size(config)
+
+
+def shared_size(config: TextConfig) -> int:
+    """Width of what every token passes beside the experts; 0 where there is none."""
+    if config.shared_expert_intermediate_size is not None:
+        return config.shared_expert_intermediate_size
+    if config.model_type == "llama4_text":
+        return feed_forward_size(config)
+    return (config.num_shared_experts or 0) * expert_size(config)
+
+
+def experts(config: TextConfig) -> tuple[Part, ...]:
+    """A mixture of experts: its router is on every GPU."""
+    hidden = config.hidden_size
+    for_each_width = config.num_experts * 3 * hidden
+    is_mxfp4 = config.quantization is not None and config.quantization.method == "mxfp4"
+    parts = [
+        Part("experts", for_each_width * expert_size(config), grain=for_each_width * MXFP4_BLOCK if is_mxfp4 else 1),
+        Part("router", config.num_experts * hidden, ways=WHOLE),
+    ]
+    if shared_size(config):
+        parts.append(Part("shared", 3 * hidden * shared_size(config)))
+    return tuple(parts)

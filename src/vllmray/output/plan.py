@@ -1,0 +1,88 @@
+"""What `vllmray plan` prints: the layouts that can serve, the best first, and why the others can't."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from vllmray.config.models import ClusterConfig
+from vllmray.model.layouts import HostGpus, Layout
+from vllmray.model.memory import GIB
+from vllmray.model.model import Model
+
+SHOWN = 8
+"""Layouts of each kind, unless all are asked for."""
+
+
+def plan_table(
+    model: Model, hosts: Sequence[HostGpus], layouts: Sequence[Layout], config: ClusterConfig, *, every: bool
+) -> RenderableType:
+    """The model and the GPUs, a table of what fits, a list of what does not."""
+    fitting = [layout for layout in layouts if not layout.rejected]
+    others = [layout for layout in layouts if layout.rejected]
+    most = max(len(fitting), len(others)) if every else SHOWN
+    parts: list[RenderableType] = [Text(_headline(model, hosts))]
+    if fitting:
+        units = f"GiB a GPU, sequences of {config.max_model_len} tokens at once, longest context, KiB a token:"
+        parts += [Text(units, style="dim"), _table(fitting[:most]), Text(_how(fitting[0]), style="bold")]
+    else:
+        parts.append(Text("no layout fits", style="bold yellow"))
+    if others:
+        parts += [Text(), Text("rejected:"), _rejections(others[:most])]
+    left_out = len(fitting[most:]) + len(others[most:])
+    if left_out:
+        parts.append(Text(f"{left_out} more: --all"))
+    if model.shape.config.has_other_parts and model.checkpoint_bytes is None:
+        parts.append(Text("Its vision or audio tower is not counted: the size of its files is not known.", style="dim"))
+    parts.append(
+        Text("Memory beside weights and sequences is an estimate, not measured on real GPUs yet.", style="dim")
+    )
+    return Group(*parts)
+
+
+def _headline(model: Model, hosts: Sequence[HostGpus]) -> str:
+    limit = f", at most {model.longest_context} tokens" if model.longest_context else ""
+    listed = ", ".join(f"{host.name} with {host.summary}" for host in hosts)
+    return f"{model.name}: {model.shape.parameters / 1e9:.1f} B parameters{limit}\n{listed}\n"
+
+
+def _table(layouts: Sequence[Layout]) -> Table:
+    names = ("TP", "PP", "GPUs", "copies", "weights", "beside", "sequences", "longest", "network")
+    table = Table(*names, box=None, pad_edge=False, header_style="bold")
+    for layout in layouts:
+        table.add_row(
+            str(layout.tensor_parallel_size),
+            str(layout.pipeline_parallel_size),
+            str(layout.world_size),
+            str(layout.replicas),
+            _range([stage.weights / GIB for stage in layout.stages]),
+            _range([stage.beside / GIB for stage in layout.stages]),
+            str(layout.sequences),
+            str(layout.longest_context),
+            f"{layout.network_bytes / 1024:.0f}",
+        )
+    return table
+
+
+def _range(sizes: Sequence[float]) -> str:
+    """Of the lightest and the heaviest stage."""
+    low, high = f"{min(sizes):.1f}", f"{max(sizes):.1f}"
+    return low if low == high else f"{low}-{high}"
+
+
+def _how(best: Layout) -> str:
+    partition = "" if best.is_even else f" --env VLLM_PP_LAYER_PARTITION={','.join(map(str, best.partition))}"
+    return (
+        f"\nvllmray up --role head --tensor-parallel-size {best.tensor_parallel_size} "
+        f"--pipeline-parallel-size {best.pipeline_parallel_size}{partition}"
+    )
+
+
+def _rejections(layouts: Sequence[Layout]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for layout in layouts:
+        table.add_row(f"TP {layout.tensor_parallel_size}", f"PP {layout.pipeline_parallel_size}", layout.rejected)
+    return table

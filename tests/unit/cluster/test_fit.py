@@ -1,0 +1,236 @@
+"""Settings against the model: refused before anything starts, or chosen for the GPUs there are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fake_host import FakeHost, Ran
+from tests.unit.cluster.test_up import READY, names
+from tests.unit.model.test_config import raw
+from tests.unit.support import RecordingReporter, config, good_host, probe_answer
+from vllmray.cluster.fit import asked, check_fit, choose, known_model, settle
+from vllmray.cluster.host_model import Look, look_there
+from vllmray.cluster.up import Options, up_head
+from vllmray.config.settings import load
+from vllmray.errors import ConfigError, HostError
+from vllmray.hub.files import ModelFiles
+from vllmray.model.layouts import HostGpus
+from vllmray.model.memory import GIB
+from vllmray.model.model import Model
+
+TWO_BY_TWO = ((80 * GIB,) * 2,) * 2
+
+
+def files(name: str, **changes: Any) -> ModelFiles:
+    values: dict[str, Any] = {"weight_bytes": None, "weights": "safetensors"} | changes
+    return ModelFiles(name, f"folder {name}", raw(name), **values)
+
+
+def model(name: str, **settings: Any) -> Model:
+    return known_model(files(name), config(**settings))
+
+
+def refusal(
+    name: str, flags: dict[str, Any] | None = None, dotenv: str = "", folder: Path | None = None
+) -> ConfigError:
+    file = (folder or Path()) / ".env"
+    if dotenv:
+        file.write_text(dotenv)
+    loaded = load(flags or {}, environ={}, env_file=file if dotenv else None)
+    with pytest.raises(ConfigError) as caught:
+        check_fit(known_model(files(name), loaded.config), loaded.config, loaded.layers)
+    return caught.value
+
+
+def test_each_problem_names_the_setting_as_the_user_wrote_it(folder: Path) -> None:
+    error = refusal("smollm2-135m", {"pipeline_parallel_size": 40}, "TENSOR_PARALLEL_SIZE=2\n", folder)
+    assert str(error.details).splitlines() == [
+        f"TENSOR_PARALLEL_SIZE in {folder}/.env: tensor_parallel_size 2 does not divide 9 attention heads; use 1 or 3",
+        f"TENSOR_PARALLEL_SIZE in {folder}/.env: tensor_parallel_size 2 does not divide 3 key-value heads; use 1 or 3",
+        "--pipeline-parallel-size: pipeline_parallel_size 40 for 30 layers; use 1 to 30",
+    ]
+    assert "vllmray plan" in str(error.hint)
+
+
+def test_vllms_own_arguments_and_variables_count() -> None:
+    flags: dict[str, Any] = {"tensor_parallel_size": 1, "vllm_args": ("--enable_expert_parallel",)}
+    assert "the model has no experts; leave it out" in str(refusal("smollm2-135m", flags).details)
+    flags = {"tensor_parallel_size": 1, "pipeline_parallel_size": 2, "env": ["VLLM_PP_LAYER_PARTITION=10,10"]}
+    assert "makes 20 of 30 layers; give 2 numbers that make 30" in str(refusal("smollm2-135m", flags).details)
+    assert "is no list of layers" in str(
+        refusal("smollm2-135m", flags | {"env": ["VLLM_PP_LAYER_PARTITION=a"]}).details
+    )
+    long = config(max_model_len=10**6, env=("VLLM_ALLOW_LONG_MAX_MODEL_LEN=1",))
+    assert asked(long).allow_long_max_model_len
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--gpu-memory-utilization=1.5", "--gpu-memory-utilization after --: too large; the most is 1"),
+        ("--max-num-seqs=many", "--max-num-seqs after --: not a whole number"),
+    ],
+)
+def test_a_value_that_vllm_would_refuse_is_refused(argument: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        model("llama-3.1-8b", vllm_args=(argument,))
+    assert said.partition("; the")[0] in str(caught.value.details)
+
+
+def test_the_world_size_is_held_against_the_stated_gpus() -> None:
+    gpus = "2x80GiB,2x80GiB"
+    flags: dict[str, Any] = {"cluster_gpus": gpus, "tensor_parallel_size": 2, "pipeline_parallel_size": 4}
+    assert "2 x 4 GPUs are more than the 4 of cluster_gpus; use at most 2" in str(
+        refusal("llama-3.1-70b", flags).details
+    )
+    flags |= {"tensor_parallel_size": 4, "pipeline_parallel_size": 1}
+    assert "hosts of 2, 2 GPUs hold only 0 of 1 stages; use at most 2, or --allow-tp-across-hosts" in str(
+        refusal("llama-3.1-70b", flags).details
+    )
+    loaded = load(flags | {"allow_tp_across_hosts": True}, environ={})
+    check_fit(known_model(files("llama-3.1-70b"), loaded.config), loaded.config, loaded.layers)
+
+
+def test_a_folder_without_weights_is_refused_unless_none_are_read() -> None:
+    with pytest.raises(ConfigError, match="has no weights of gpt2"):
+        known_model(files("gpt2", weights="none"), config())
+    assert known_model(files("gpt2", weights="none"), config(vllm_args=("--load-format", "dummy"))).shape
+
+
+def test_quantising_while_loading_halves_the_weights() -> None:
+    plain, quantised = (model("llama-3.1-8b", vllm_args=args) for args in ((), ("--quantization", "fp8")))
+    sizes = [
+        known.stage((32,), 0, settings_engine(), tensor_parallel_size=1, memory=GIB).weights
+        for known in (plain, quantised)
+    ]
+    assert 0.5 < sizes[1] / sizes[0] < 0.6
+
+
+def settings_engine() -> Any:
+    from vllmray.cluster.fit import engine_of
+
+    return engine_of(config())
+
+
+def test_auto_takes_the_first_layout_for_the_stated_gpus() -> None:
+    wanted = config(tensor_parallel_size="auto", pipeline_parallel_size="auto", cluster_gpus=TWO_BY_TWO)
+    reporter = RecordingReporter()
+    settled = settle(model("llama-3.1-70b"), wanted, (), reporter)
+    assert (settled.tensor_parallel_size, settled.pipeline_parallel_size) == (2, 2)
+    assert (
+        "layout: = tensor_parallel_size 2, pipeline_parallel_size 2: 70.6 B parameters, 32.9 GiB of weights a GPU, "
+        "room for about" in reporter.text()
+    )
+
+
+def test_auto_for_one_size_leaves_the_other_as_it_is_said() -> None:
+    wanted = config(tensor_parallel_size=1, pipeline_parallel_size="auto", cluster_gpus=TWO_BY_TWO)
+    settled = settle(model("llama-3.1-70b"), wanted, (), RecordingReporter())
+    assert settled.tensor_parallel_size == 1
+    assert settled.pipeline_parallel_size in (3, 4)
+
+
+def test_auto_tells_vllm_of_layers_that_are_divided_by_memory() -> None:
+    wanted = config(tensor_parallel_size="auto", pipeline_parallel_size="auto")
+    hosts = [HostGpus("a", (80 * GIB,)), HostGpus("b", (80 * GIB,)), HostGpus("c", (24 * GIB,))]
+    settled, layout = choose(model("llama-3.1-70b"), wanted, hosts)
+    assert settled.environment["VLLM_PP_LAYER_PARTITION"] == ",".join(map(str, layout.partition))
+
+
+def test_auto_that_finds_nothing_says_why_of_each_layout() -> None:
+    wanted = config(tensor_parallel_size="auto", pipeline_parallel_size="auto", cluster_gpus=((24 * GIB,),))
+    with pytest.raises(ConfigError, match=r"llama-3.1-70b does not fit the GPUs of host 1") as caught:
+        settle(model("llama-3.1-70b"), wanted, (), RecordingReporter())
+    assert "TP 1 x PP 1: weights of 131.4 GiB" in str(caught.value.details)
+
+
+def test_auto_without_a_model_or_without_the_gpus_memory_says_what_to_state() -> None:
+    wanted = config(tensor_parallel_size="auto")
+    with pytest.raises(ConfigError, match="the model is not looked at"):
+        settle(None, wanted, (GIB,), RecordingReporter())
+    with pytest.raises(ConfigError, match="memory of its GPUs could not be told") as caught:
+        settle(model("gpt2"), wanted, (), RecordingReporter())
+    assert "--cluster-gpus" in str(caught.value.hint)
+
+
+def test_sizes_that_seem_too_small_for_the_gpus_are_a_warning_and_no_more() -> None:
+    reporter = RecordingReporter()
+    wanted = config(tensor_parallel_size=1, pipeline_parallel_size=1)
+    assert settle(model("llama-3.1-70b"), wanted, (80 * GIB,), reporter) == wanted
+    assert "warning: an estimate says that it will not fit: weights of 131.4 GiB" in reporter.text()
+    settle(model("gpt2", max_model_len=1024), config(max_model_len=1024), (80 * GIB,), quiet := RecordingReporter())
+    assert quiet.lines == []
+
+
+def test_up_chooses_sizes_for_the_gpus_that_it_finds_on_the_host() -> None:
+    host = good_host(*READY, probes=[probe_answer(gpus=2, gpu_memory=[80 * GIB] * 2)])
+    wanted = config(accelerator="nvidia", model="/m", tensor_parallel_size="auto", pipeline_parallel_size="auto")
+    host.folders.add("/m")
+    known = model("llama-3.1-70b")
+    outcome = up_head(host, wanted, Options(wait=False, look=Look(known)), RecordingReporter())
+    assert (outcome.config.tensor_parallel_size, outcome.config.pipeline_parallel_size) == (2, 1)
+    engine = next(spec for spec in host.created if spec.name == "vllmray-engine")
+    assert "--tensor-parallel-size=2" in engine.argv
+
+
+def test_a_stage_larger_than_the_heads_gpus_is_refused_unless_it_may_be_on_several_hosts() -> None:
+    def head(**settings: Any) -> Any:
+        host = good_host(*READY, probes=[probe_answer(gpus=2)])
+        wanted = config(accelerator="nvidia", tensor_parallel_size=4, pipeline_parallel_size=1, **settings)
+        return up_head(host, wanted, Options(wait=False), RecordingReporter())
+
+    with pytest.raises(ConfigError) as caught:
+        head()
+    assert "tensor_parallel_size 4, and fake://host has 2 GPUs" in str(caught.value.details)
+    assert "use at most 2 and a larger pipeline_parallel_size, or --allow-tp-across-hosts" in str(caught.value.details)
+    assert head(allow_tp_across_hosts=True).config.tensor_parallel_size == 4
+    assert head(cluster_gpus=((GIB,) * 2, (GIB,) * 4)).config.tensor_parallel_size == 4
+
+
+def reading_host(answer: dict[str, Any]) -> FakeHost:
+    """A host that alone has the model's folder."""
+    host = good_host(*READY)
+    host.folders.add("/models/m")
+    usual = host.programs["python3"]
+
+    def python(record: Any, argv: tuple[str, ...]) -> Ran:
+        if argv[-1] == "/models/m":
+            return Ran((json.dumps(answer),))
+        return usual(record, argv)
+
+    host.programs["python3"] = python
+    return host
+
+
+ANSWER = {
+    "config": json.dumps(raw("smollm2-135m")),
+    "weight_bytes": 270_000_000,
+    "weights": "safetensors",
+    "problem": None,
+}
+
+
+def test_a_folder_that_only_the_host_has_is_read_there_before_anything_starts() -> None:
+    host, reporter = reading_host(ANSWER), RecordingReporter()
+    wanted = config(model="/models/m", tensor_parallel_size=2)
+    with pytest.raises(ConfigError) as caught:
+        up_head(host, wanted, Options(look=Look(elsewhere=True)), reporter)
+    assert "tensor_parallel_size 2 does not divide 9 attention heads; use 1 or 3" in str(caught.value.details)
+    assert names(host) == []
+    assert not any(call.startswith("start vllmray-head") for call in host.calls)
+    fine = config(model="/models/m", tensor_parallel_size=1)
+    known = look_there(host, fine, Look(elsewhere=True), reporter)
+    assert known is not None
+    assert "model /models/m: = 0.1 B parameters" in reporter.text()
+
+
+def test_a_host_that_says_nothing_of_the_folder_is_an_error_with_its_words() -> None:
+    host = reading_host(ANSWER)
+    host.programs["python3"] = lambda record, argv: Ran(("Segmentation fault",), 139)
+    with pytest.raises(HostError, match="the look at /models/m failed") as caught:
+        look_there(host, config(model="/models/m"), Look(elsewhere=True), RecordingReporter())
+    assert caught.value.details == "Segmentation fault"

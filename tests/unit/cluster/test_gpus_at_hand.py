@@ -1,0 +1,48 @@
+"""The GPUs of a host, as its own image sees them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.fake_host import FakeHost, Ran
+from tests.unit.support import RecordingReporter, config
+from vllmray.cluster.gpus_at_hand import gpus_of
+from vllmray.errors import HostError
+from vllmray.model.layouts import HostGpus
+from vllmray.model.memory import GIB
+
+WANTED = config(accelerator="nvidia")
+
+
+def host(*lines: str) -> FakeHost:
+    made = FakeHost(images=["image:1"])
+    made.programs["python3"] = lambda record, argv: Ran(lines)
+    return made
+
+
+def test_a_hosts_gpus_are_asked_in_a_container_that_has_them_all_and_leaves_nothing() -> None:
+    asked, reporter = host(json.dumps({"gpu_memory": [80 * GIB, 80 * GIB, 24 * GIB]})), RecordingReporter()
+    found = gpus_of(asked, WANTED, reporter)
+    assert found == HostGpus("fake://host", (80 * GIB, 80 * GIB, 24 * GIB))
+    assert "GPUs of fake://host: = 1 x 24 GiB and 2 x 80 GiB" in reporter.text()
+    (spec,) = asked.created
+    assert spec.gpus is not None
+    assert spec.gpus.count == -1
+    assert spec.mounts == ()
+    assert asked.records == {}
+
+
+@pytest.mark.parametrize("lines", [(), ("Traceback",), ("{}",), ('{"gpu_memory": []}',), ('{"gpu_memory": ["x"]}',)])
+def test_a_host_whose_gpus_can_not_be_told_is_an_error_with_the_way_to_state_them(lines: tuple[str, ...]) -> None:
+    with pytest.raises(HostError, match="no nvidia GPU whose memory could be told") as caught:
+        gpus_of(host(*lines), WANTED, RecordingReporter())
+    assert "--gpus 2x80GiB,2x80GiB" in str(caught.value.hint)
+
+
+def test_a_host_without_the_image_says_so_and_pulls_nothing() -> None:
+    asked = FakeHost(images=[])
+    with pytest.raises(HostError, match="there is no image image:1 to look at its GPUs from"):
+        gpus_of(asked, WANTED, RecordingReporter())
+    assert asked.created == []
