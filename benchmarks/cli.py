@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.rig import hosts
+from tests.rig.image import VLLMRAY
 from tests.rig.settings import ENGINE_FLAGS, base_settings
 
 ROUNDS = 5
@@ -60,7 +61,7 @@ def version(rig: hosts.Rig) -> Row:
     """`vllmray --version` beside `ray --version`, both on host 1 (Ray's in a container that runs already)."""
     host = rig.host(1)
     ours, theirs = paired(
-        lambda: subprocess.run([str(hosts.VLLMRAY), "--version"], check=True, capture_output=True),
+        lambda: subprocess.run([str(VLLMRAY), "--version"], check=True, capture_output=True),
         lambda: host.docker("exec", "vllmray-head", "ray", "--version"),
     )
     bound = "at most 0.10 s, ratio at most 0.05"

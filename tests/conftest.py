@@ -19,7 +19,9 @@ def rig_obstacle() -> str | None:
     if os.geteuid() != 0:
         return "it takes root"
     missing = [
-        name for name in ("dockerd", "debootstrap", "ip", "nsenter", "ssh", "ssh-keygen") if not shutil.which(name)
+        name
+        for name in ("dockerd", "docker-registry", "debootstrap", "ip", "nsenter", "ssh", "ssh-keygen")
+        if not shutil.which(name)
     ]
     return f"missing: {', '.join(missing)}" if missing else None
 

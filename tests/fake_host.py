@@ -1,17 +1,18 @@
 """A Host in memory: containers are records, and programs are Python functions.
 
-It knows the few programs that the contract suite runs (echo, cat, printenv, sleep, false, true), so that the same
-suite holds it and the real hosts; tests of use cases add programs of their own. What it does not know it refuses.
+It knows the few programs that the contract suite runs (echo, cat, printenv, stat, id, sleep, false, true), so that the
+same suite holds it and the real hosts; tests of use cases add programs of their own. What it does not know it refuses.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from vllmray.errors import HostError
-from vllmray.hosts.base import Container, ContainerSpec, ContainerStatus, Exec, HostInfo, Image, PullEvent
+from vllmray.hosts.base import BuildSpec, Container, ContainerSpec, ContainerStatus, Exec, HostInfo, Image, PullEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,27 @@ def _cat(record: Record, argv: tuple[str, ...]) -> Ran:
     return Ran((f"cat: {argv[1]}: No such file or directory",), 1)
 
 
+def _stat(record: Record, argv: tuple[str, ...]) -> Ran:
+    """`stat -c "%a %u" PATH`: a file's mode and owner."""
+    assert argv[1:3] == ("-c", "%a %u")
+    for file in record.spec.files:
+        if file.path == argv[3]:
+            return Ran((f"{file.mode:o} {_user(record)}",))
+    return Ran((f"stat: cannot statx '{argv[3]}': No such file or directory",), 1)
+
+
 def _printenv(record: Record, argv: tuple[str, ...]) -> Ran:
-    value = record.spec.env.get(argv[1])
+    home = {"HOME": record.spec.home} if record.spec.home else {}
+    value = {**record.spec.env, **home}.get(argv[1])
     return Ran((value,)) if value is not None else Ran((), 1)
+
+
+def _user(record: Record) -> str:
+    return (record.spec.user or "0").partition(":")[0]
+
+
+def _id(record: Record, argv: tuple[str, ...]) -> Ran:  # every program gets them
+    return Ran((_user(record),))
 
 
 def _not_found(record: Record, argv: tuple[str, ...]) -> Ran:
@@ -63,6 +82,8 @@ BUILT_IN: dict[str, Program] = {
     "echo": _echo,
     "cat": _cat,
     "printenv": _printenv,
+    "stat": _stat,
+    "id": _id,
     "true": lambda record, argv: Ran(),
     "false": lambda record, argv: Ran((), 1),
     "sleep": lambda record, argv: Ran((), None),
@@ -96,11 +117,16 @@ class FakeHost:
     def __init__(self, images: Iterable[str] = ("image:1",), folders: Iterable[str] = ()) -> None:
         self.address = "fake://host"
         self.images = {name: Image(id=f"sha256:{name}", size=1, user="") for name in images}
+        self.builds: dict[str, BuildSpec] = {}
         self.registry: dict[str, list[PullEvent]] = {}
         self.folders = set(folders)
         self.cdi_devices: tuple[str, ...] = ()
+        self.rootless = False
         self.records: dict[str, Record] = {}
+        self.created: list[ContainerSpec] = []
+        """Also what is gone again."""
         self.volumes: dict[str, Mapping[str, str]] = {}
+        self.networks: dict[str, Mapping[str, str]] = {}
         self.programs: dict[str, Program] = dict(BUILT_IN)
         self.streams: dict[str, Stream] = {}
         self.calls: list[str] = []
@@ -110,7 +136,9 @@ class FakeHost:
         pass
 
     def info(self) -> HostInfo:
-        return HostInfo("29.0", "Fake Linux", 8, 64 * 1024**3, self.cdi_devices)
+        return HostInfo(
+            *("Docker 29.0", "Fake Linux", 8, 64 * 1024**3), rootless=self.rootless, cdi_devices=self.cdi_devices
+        )
 
     def image(self, name: str) -> Image | None:
         return self.images.get(name)
@@ -121,8 +149,34 @@ class FakeHost:
         yield from self.registry[name]
         self.images[name] = Image(id=f"sha256:{name}", size=1, user="")
 
+    def build(self, spec: BuildSpec, tag: str) -> Iterator[str]:
+        said = [text.strip() for text in re.findall(r"echo ([^&>\n]+)", spec.dockerfile)]
+        yield from said
+        if spec.dockerfile.endswith("false"):
+            details = "\n".join([*said, "returned a non-zero code"])
+            raise HostError(f"{self.address}: could not build {tag}", details=details)
+        self.images[tag] = Image(id=f"sha256:{tag}", size=1, user="")
+        self.builds[tag] = spec
+        self.calls.append(f"build {tag}")
+
+    def save(self, names: Sequence[str]) -> Iterator[bytes]:
+        self.calls.append(f"save {' '.join(names)}")
+        for name in names:
+            if name not in self.images:
+                raise HostError(f"{self.address}: there is no image {name}")
+            yield f"{name} {self.images[name].id}\n".encode()
+
+    def load(self, stream: Iterator[bytes]) -> None:
+        taken = b"".join(stream).decode()
+        if not taken.endswith("\n"):
+            raise HostError(f"{self.address}: could not load the image", details="unexpected EOF")
+        for name, image_id in (line.split() for line in taken.splitlines()):
+            self.images[name] = Image(id=image_id, size=1, user="")
+        self.calls.append("load")
+
     def create_and_start(self, spec: ContainerSpec) -> Container:
         self._refuse(spec)
+        self.created.append(spec)
         container = Container(
             id=f"{next(self._ids):064x}",
             name=spec.name,
@@ -157,6 +211,11 @@ class FakeHost:
         for mount in spec.mounts:
             if mount.kind == "bind" and not mount.create and mount.source not in self.folders:
                 raise HostError(f"{self.address}: no folder {mount.source}")
+        for path in [file.path for file in spec.files] + ([spec.home] if spec.home else []):
+            if spec.read_only and not any(
+                path.startswith(f"{own.target}/") for own in spec.mounts if own.kind == "own"
+            ):
+                raise HostError(f"{self.address}: nothing can be put at {path}, which can't be written")
         if spec.argv[0] not in self.programs and not spec.init:
             raise HostError(f"{self.address}: no program {spec.argv[0]}")
 
@@ -195,11 +254,17 @@ class FakeHost:
         del self.records[record.container.id]
         self.calls.append(f"remove {record.container.name}")
 
-    def remove_volumes(self, labels: Mapping[str, str]) -> list[str]:
-        names = [name for name, carried in self.volumes.items() if _carries(carried, labels)]
-        for name in names:
-            del self.volumes[name]
-        return names
+    def make_network(self, name: str, labels: Mapping[str, str]) -> str:
+        self.networks.setdefault(name, labels)
+        return "172.18.0.0/16"
+
+    def prune(self, labels: Mapping[str, str]) -> list[str]:
+        removed = []
+        for kept in (self.volumes, self.networks):
+            for name in [name for name, carried in kept.items() if _carries(carried, labels)]:
+                del kept[name]
+                removed.append(name)
+        return removed
 
     def close(self) -> None:
         pass

@@ -35,6 +35,10 @@ class HostError(VllmrayError):
     exit_code = 3
 
 
+class BrokenConnectionError(HostError):
+    """A connection broke in the middle, or was refused for now; the same again may well work."""
+
+
 class ClusterStateError(VllmrayError):
     """The cluster is there with another configuration, or is not there."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from tests.fake_host import FakeHost
 from vllmray.hosts.base import Host
 from vllmray.hosts.docker_host import DockerHost
+from vllmray.hosts.native_host import NativeHost
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +25,14 @@ class Ground:
     image: str
     make_folder: Callable[[], str]
     missing_folder: str
+    remove_image: Callable[[str], object]
+    volumes: Callable[[], set[str]]
+    """The names of all volumes of the host."""
     is_real: bool
+    is_docker: bool = True
 
 
-@pytest.fixture(params=["fake", "docker over unix", "docker over tcp", "docker over ssh"])
+@pytest.fixture(params=["fake", "native", "docker over unix", "docker over tcp", "docker over ssh"])
 def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ground]:
     """Each host in turn. VLLMRAY_TEST_DOCKER names an image of a found daemon, where there is no rig."""
     if request.param == "fake":
@@ -35,20 +42,58 @@ def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ground]:
             fake.folders.add("/made")
             return "/made"
 
-        yield Ground(fake, "image:1", make_fake_folder, "/missing", is_real=False)
+        yield Ground(
+            fake, "image:1", make_fake_folder, "/missing", fake.images.pop, lambda: set(fake.volumes), is_real=False
+        )
         return
-    host, image = _docker(request)
+    is_docker = request.param != "native"
+    host, image = _docker(request) if is_docker else _native(tmp_path)
     folder = tmp_path / "made"
 
     def make_folder() -> str:
         folder.mkdir()
         return str(folder)
 
-    yield Ground(host, image, make_folder, str(tmp_path / "missing"), is_real=True)
+    missing = str(tmp_path / "missing")
+    docker = _docker_command(request) if is_docker else _no_docker_command
+    yield Ground(
+        *(host, image, make_folder, missing),
+        remove_image=lambda name: docker("rmi", "--force", name),
+        volumes=lambda: set(docker("volume", "ls", "--quiet").split()),
+        is_real=True,
+        is_docker=is_docker,
+    )
+    _clear(host)
     host.close()
 
 
-def _docker(request: pytest.FixtureRequest) -> tuple[DockerHost, str]:
+def _native(folder: Path) -> tuple[Host, str]:
+    return NativeHost(folder / "state", os.environ), sys.executable
+
+
+def _clear(host: Host) -> None:
+    ours = {"io.vllmray.cluster": "contract"}
+    for container in host.containers(ours):
+        host.stop_and_remove(container.id, timeout=0)
+    host.prune(ours)
+
+
+def _docker_command(request: pytest.FixtureRequest) -> Callable[..., str]:
+    """The docker command, for what the protocol has no verb for; returns what it prints."""
+    found = os.environ.get("VLLMRAY_TEST_DOCKER")
+    where = [] if found else ["-H", request.getfixturevalue("clean").host(1).docker_host]
+
+    def run(*argv: str) -> str:
+        return subprocess.run(["docker", *where, *argv], check=True, capture_output=True, text=True).stdout
+
+    return run
+
+
+def _no_docker_command(*argv: str) -> str:
+    raise AssertionError(f"docker {argv[0]} of a host without Docker")
+
+
+def _docker(request: pytest.FixtureRequest) -> tuple[Host, str]:
     found = os.environ.get("VLLMRAY_TEST_DOCKER")
     if found:
         if request.param != "docker over unix":
@@ -61,5 +106,5 @@ def _docker(request: pytest.FixtureRequest) -> tuple[DockerHost, str]:
         monkeypatch.setenv("PATH", f"{clean.ssh}:{os.environ['PATH']}")
         return DockerHost(first.ssh_host), clean.image
     if request.param == "docker over tcp":
-        return DockerHost(f"tcp://{first.address}:2375"), clean.image
+        return DockerHost(f"tcp://{first.address}:2375", insecure_tcp=True), clean.image
     return DockerHost(first.docker_host), clean.image

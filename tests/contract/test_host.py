@@ -1,17 +1,21 @@
-"""What every Host must do. Programs used here: echo, cat, printenv, sleep, true, false."""
+"""What every Host must do. Programs used here: echo, cat, printenv, stat, id, sleep, true, false."""
 
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from tests.contract.conftest import Ground
 from vllmray.errors import HostError
-from vllmray.hosts.base import Container, ContainerSpec, File, Mount
+from vllmray.hosts.base import BuildSpec, Container, ContainerSpec, File, Mount
 
 LABELS = {"io.vllmray.cluster": "contract", "io.vllmray.role": "head"}
 
@@ -41,7 +45,7 @@ def ended(ground: Ground) -> Container:
 def test_it_answers_and_says_what_it_is(ground: Ground) -> None:
     ground.host.ping()
     info = ground.host.info()
-    assert info.version
+    assert info.runtime
     assert info.cpus > 0
     assert info.memory > 0
 
@@ -202,10 +206,248 @@ def test_a_folder_that_is_there_is_mounted(ground: Ground) -> None:
     assert ended(ground).exit_code == 0
 
 
-def test_volumes_are_found_and_removed_by_label(ground: Ground) -> None:
+def test_a_container_runs_as_the_user_that_was_asked_for_or_is_refused(ground: Ground) -> None:
+    wanted = spec(ground, "id", "-u", user="1234:2345")
+    if not ground.is_docker:
+        with pytest.raises(HostError):
+            ground.host.create_and_start(wanted)
+        assert ground.host.containers(LABELS) == []
+        return
+    container = ground.host.create_and_start(wanted)
+    assert list(ground.host.logs(container.id, follow=True)) == ["1234"]
+
+
+# What a node's container is: it can write its own volume, where its home and its files are, and no folder of its image.
+CLOSED: dict[str, Any] = {
+    "mounts": (Mount("own", "", "/vllmray"),),
+    "home": "/vllmray/home",
+    "files": (
+        File("/vllmray/program.py", b"program\n"),
+        File("/vllmray/secrets/token", b"secret\n", mode=0o600, secret=True),
+    ),
+    "read_only": True,
+    "cap_drop": ("ALL",),
+    "security_opt": ("no-new-privileges",),
+}
+
+
+def only_docker(ground: Ground) -> None:
+    if not (ground.is_docker and ground.is_real):
+        pytest.skip("only a container has a file system and capabilities of its own")
+
+
+def said(ground: Ground, *argv: str, **fields: Any) -> list[str]:
+    """What a program prints in a closed container, until it ends."""
+    container = ground.host.create_and_start(spec(ground, *argv, **(CLOSED | fields)))
+    lines = list(ground.host.logs(container.id, follow=True))
+    ground.host.stop_and_remove(container.id, timeout=0)
+    return lines
+
+
+@pytest.mark.parametrize("user", [None, "1234:2345"])
+def test_a_secret_below_the_containers_own_mount_is_a_file_of_its_users_alone(ground: Ground, user: str | None) -> None:
+    if user and not ground.is_docker:
+        pytest.skip("processes have the user who starts them")
+    owner = user.partition(":")[0] if user else str(os.getuid()) if ground.is_real and not ground.is_docker else "0"
+    assert said(ground, "cat", "/vllmray/secrets/token", user=user) == ["secret"]
+    assert said(ground, "cat", "/vllmray/program.py", user=user) == ["program"]
+    assert said(ground, "stat", "-c", "%a %u", "/vllmray/secrets/token", user=user) == [f"600 {owner}"]
+    assert said(ground, "stat", "-c", "%a %u", "/vllmray/program.py", user=user) == [f"644 {owner}"]
+
+
+def test_the_home_of_a_container_is_its_own_and_that_of_a_process_its_users(ground: Ground) -> None:
+    assert said(ground, "printenv", "HOME") == ["/vllmray/home" if ground.is_docker else os.environ["HOME"]]
+
+
+def test_what_is_written_below_an_own_mount_is_there_and_goes_with_its_owner(ground: Ground) -> None:
+    if not ground.is_real:
+        pytest.skip("the fake has no files but those that it is given")
+    before = ground.volumes() if ground.is_docker else set(Path.cwd().iterdir())
+    write = "echo something > /vllmray/made && cat /vllmray/made"
+    mounts = (Mount("own", "", "/vllmray"),)
+    container = ground.host.create_and_start(spec(ground, "sh", "-c", f"{write} && sleep 600", mounts=mounts))
+    wait_for(lambda: list(ground.host.logs(container.id)) == ["something"])
+    running = ground.host.exec(container.id, ("cat", "/vllmray/made"))
+    assert running.read_line(10) == "something"
+    running.close()
+    elsewhere = ground.host.exec(container.id, ("sh", "-c", "cd / && ls -d /vllmray"))
+    assert Path(str(elsewhere.read_line(10))).is_absolute()
+    elsewhere.close()
+    ground.host.stop_and_remove(container.id, timeout=0)
+    assert (ground.volumes() if ground.is_docker else set(Path.cwd().iterdir())) == before
+    # And the next of that name finds nothing of it.
+    again = ground.host.create_and_start(spec(ground, "cat", "/vllmray/made", mounts=mounts))
+    assert "something" not in list(ground.host.logs(again.id, follow=True))
+
+
+def test_a_container_that_can_not_be_made_leaves_no_volume_with_its_secrets(ground: Ground) -> None:
+    only_docker(ground)
+    before = ground.volumes()
+    with pytest.raises(HostError):
+        ground.host.create_and_start(spec(ground, "no-such-program", init=False, **CLOSED))
+    assert ground.host.containers(LABELS) == []
+    assert ground.volumes() == before
+
+
+@pytest.mark.parametrize("user", [None, "1234:2345"])
+def test_a_closed_container_can_write_its_home_and_scratch_and_nothing_of_its_image(
+    ground: Ground, user: str | None
+) -> None:
+    only_docker(ground)
+    places = ("/vllmray/home", "/tmp", "/etc", "/usr/bin", "/var/tmp", "/vllmray/secrets")
+    script = "for place; do touch $place/made 2>/dev/null && echo $place; done; exit 0"
+    writable = ["/vllmray/home", "/tmp"] if user else ["/vllmray/home", "/tmp", "/vllmray/secrets"]
+    assert said(ground, "sh", "-c", script, "sh", *places, user=user) == writable
+    # Programs that compile load what they have written there.
+    script = "cp /bin/true /tmp/copied && /tmp/copied && cp /bin/true ~/copied && ~/copied && echo ran"
+    assert said(ground, "sh", "-c", script, user=user) == ["ran"]
+
+
+IPC_LOCK = 1 << 14  # linux/capability.h
+
+
+@pytest.mark.parametrize(("added", "bits"), [((), 0), (("IPC_LOCK",), IPC_LOCK)])
+def test_a_closed_container_has_no_capability_but_those_that_were_added_and_gets_none(
+    ground: Ground, added: tuple[str, ...], bits: int
+) -> None:
+    """As the kernel says it (man 5 proc, /proc/PID/status), of root in the container and of another user."""
+    only_docker(ground)
+
+    def status(user: str | None) -> dict[str, str]:
+        lines = said(ground, "cat", "/proc/self/status", user=user, cap_add=added)
+        return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+    root, other = status(None), status("1234:2345")
+    assert [int(root[name], 16) for name in ("CapBnd", "CapPrm", "CapEff")] == [bits, bits, bits]
+    assert [int(other[name], 16) for name in ("CapBnd", "CapPrm", "CapEff", "CapAmb")] == [bits, 0, 0, 0]
+    assert (root["NoNewPrivs"], other["NoNewPrivs"]) == ("1", "1")
+
+
+def test_volumes_are_found_and_pruned_by_label(ground: Ground) -> None:
     mount = Mount("memory", "contract-ray", "/tmp/ray", labels={"io.vllmray.cluster": "contract"})
     container = ground.host.create_and_start(spec(ground, "sleep", "600", mounts=(mount,)))
     ground.host.stop_and_remove(container.id, timeout=0)
-    assert ground.host.remove_volumes({"io.vllmray.cluster": "another"}) == []
-    assert ground.host.remove_volumes({"io.vllmray.cluster": "contract"}) == ["contract-ray"]
-    assert ground.host.remove_volumes({"io.vllmray.cluster": "contract"}) == []
+    assert ground.host.prune({"io.vllmray.cluster": "another"}) == []
+    assert ground.host.prune({"io.vllmray.cluster": "contract"}) == ["contract-ray"]
+    assert ground.host.prune({"io.vllmray.cluster": "contract"}) == []
+
+
+STEPS = """ARG BASE
+FROM ${BASE}
+RUN echo said by the step && """
+# A mount of this kind is BuildKit's alone: the classic builder refuses the file.
+STEPS_OF_BUILDKIT = STEPS.replace("RUN", "RUN --mount=type=cache,target=/cached")
+
+
+@pytest.mark.parametrize("steps", [STEPS, STEPS_OF_BUILDKIT], ids=["any builder", "only BuildKit"])
+def test_an_image_is_built_or_fails_with_the_steps_own_words_or_building_is_refused(ground: Ground, steps: str) -> None:
+    def build(text: str, tag: str) -> list[str]:
+        return list(ground.host.build(BuildSpec(text, {"BASE": ground.image}), tag))
+
+    if not ground.is_docker:
+        with pytest.raises(HostError):
+            build("FROM scratch", "vllmray-contract:1")
+        return
+    stamp = uuid4().hex  # so that no cache has the step
+    said = build(f"{steps} echo {stamp}", "vllmray-contract:1")
+    assert {"said by the step", stamp} <= set(said)
+    assert ground.host.image("vllmray-contract:1") is not None
+    with pytest.raises(HostError) as caught:
+        build(f"{steps} echo {stamp} >&2 && false", "vllmray-contract:2")
+    assert stamp in str(caught.value.details).splitlines()
+    assert "code" in str(caught.value.details).splitlines()[-1]
+    assert ground.host.image("vllmray-contract:2") is None
+
+
+def test_a_build_copies_files_of_its_context_but_those_that_are_ignored(ground: Ground, tmp_path: Path) -> None:
+    if not (ground.is_docker and ground.is_real):
+        pytest.skip("only Docker reads a Dockerfile")
+    (tmp_path / "wanted").write_text("wanted")
+    (tmp_path / "unwanted").write_text("unwanted")
+    (tmp_path / ".dockerignore").write_text("# not these\nunwanted\n")
+    spec = BuildSpec(f"FROM {ground.image}\nCOPY . /copied\nRUN ls -x /copied # {uuid4().hex}\n", context=tmp_path)
+    said = list(ground.host.build(spec, "vllmray-contract:3"))
+    assert [line for line in said if "wanted" in line] == ["wanted"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("FRUM x", "unknown instruction"), ("FROM no-such-image:1", "no-such-image"), ("", "empty")],
+)
+def test_a_wrong_dockerfile_is_an_error_with_the_daemons_words(ground: Ground, text: str, words: str) -> None:
+    if not (ground.is_docker and ground.is_real):
+        pytest.skip("only Docker reads a Dockerfile")
+    with pytest.raises(HostError) as caught:
+        list(ground.host.build(BuildSpec(text), "vllmray-contract:4"))
+    assert words in str(caught.value.details)
+    assert ground.host.image("vllmray-contract:4") is None
+
+
+def small_image(ground: Ground, name: str, folder: Path) -> bytes:
+    """Make an image of one random file, and return it as its host gives it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "file").write_bytes(os.urandom(3_000_000))
+    list(ground.host.build(BuildSpec("FROM scratch\nCOPY . /\n", context=folder), name))
+    return b"".join(ground.host.save([name]))
+
+
+def test_an_image_goes_from_host_to_host_as_one_stream_or_that_is_refused(ground: Ground, tmp_path: Path) -> None:
+    host, name = ground.host, "vllmray-contract:5"
+    if not ground.is_docker:
+        with pytest.raises(HostError):
+            next(host.save(["image:1"]))
+        with pytest.raises(HostError):
+            host.load(iter([b"x"]))
+        return
+    stream = small_image(ground, name, tmp_path / "files")
+    made = host.image(name)
+    ground.remove_image(name)
+    assert host.image(name) is None
+    host.load(iter([stream]))
+    assert host.image(name) == made
+
+
+def test_of_a_stream_that_breaks_off_nothing_stays(ground: Ground, tmp_path: Path) -> None:
+    if not ground.is_docker:
+        pytest.skip("only Docker takes images")
+    host, name = ground.host, "vllmray-contract:6"
+    stream = small_image(ground, name, tmp_path / "files")
+    made = host.image(name)
+    assert made
+    ground.remove_image(name)
+
+    class CutError(Exception):
+        pass
+
+    def cut() -> Iterator[bytes]:
+        yield stream[: len(stream) // 2]
+        raise CutError
+
+    with pytest.raises(HostError):
+        host.load(iter([stream[: len(stream) // 2]]))
+    with pytest.raises(CutError):
+        host.load(cut())
+    assert (host.image(name), host.image(made.id)) == (None, None)
+
+
+def test_an_image_that_is_not_there_can_not_be_given(ground: Ground) -> None:
+    with pytest.raises(HostError) as caught:
+        list(ground.host.save(["no-such-image:1"]))
+    assert "no-such-image:1" in caught.value.message
+
+
+def test_a_network_is_made_once_and_pruned_by_label_or_refused(ground: Ground) -> None:
+    labels = {"io.vllmray.cluster": "contract"}
+    if not ground.is_docker:
+        with pytest.raises(HostError):
+            ground.host.make_network("contract-net", labels)
+        return
+    subnet = ground.host.make_network("contract-net", labels)
+    assert ipaddress.ip_network(subnet).num_addresses >= 8
+    assert ground.host.make_network("contract-net", labels) == subnet
+    address = str(ipaddress.ip_network(subnet)[5])
+    container = ground.host.create_and_start(spec(ground, "true", network="contract-net", ip=address))
+    assert ended(ground).exit_code == 0
+    ground.host.stop_and_remove(container.id, timeout=0)
+    assert ground.host.prune(labels) == ["contract-net"]
+    assert ground.host.prune(labels) == []

@@ -65,6 +65,7 @@ def users(clean: Rig, tmp_path: Path) -> Any:
         if number not in made:
             folder = tmp_path / f"host{number}"
             folder.mkdir()
+            clean.host(number).environment["XDG_STATE_HOME"] = str(folder / "state")
             made[number] = User(clean.host(number), folder, base_settings(clean))
             made[number].write_settings()
         return made[number]

@@ -7,12 +7,12 @@ import json
 from openai import OpenAI
 
 from tests.e2e.conftest import Users, finish, nothing_left
-from tests.rig.settings import ENGINE_FLAGS
+from tests.rig.settings import API_KEY, ENGINE_FLAGS
 
 
 def ask(address: str, port: int = 8000) -> str:
     """The question, through the openai client, from a machine that is no part of the cluster."""
-    with OpenAI(base_url=f"http://{address}:{port}/v1", api_key="none", timeout=120) as client:
+    with OpenAI(base_url=f"http://{address}:{port}/v1", api_key=API_KEY, timeout=120) as client:
         model = client.models.list().data[0].id
         question = {"role": "user", "content": "What is the capital of France?"}
         answer = client.chat.completions.create(model=model, messages=[question], max_tokens=20, temperature=0)  # type: ignore[list-item]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from vllmray.engine.launch import Endpoint, Gate, State, announce_readiness, api_key
+from vllmray.engine import launch
+from vllmray.engine.launch import Endpoint, Gate, State, announce_readiness
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -66,22 +70,33 @@ def test_a_watch_that_dies_before_the_gpus_are_there_ends_the_engine(tmp_path: P
     end(watch)
 
 
-@pytest.mark.parametrize(
-    ("args", "key"),
-    [
-        ([], None),
-        (["--api-key", "one", "two"], "one"),
-        (["--api-key=one"], "one"),
-        (["--enforce-eager", "--api-key"], None),
-    ],
-)
-def test_the_key_is_found_where_the_server_finds_it(
-    args: list[str], key: str | None, monkeypatch: pytest.MonkeyPatch
+def in_a_container(folder: Path, *keys: str) -> Any:
+    """launch.py as it lies in the engine's container: beside the secrets, and below nothing of ours."""
+    program = Path(shutil.copy(launch.__file__, folder))
+    if keys:
+        (folder / "secrets").mkdir()
+        (folder / "secrets/api_key").write_text("".join(f"{key}\n" for key in keys))
+    spec = importlib.util.spec_from_file_location("launch_in_a_container", program)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("keys", "key"), [((), None), (("one",), "one"), (("one", "two"), "one")])
+def test_the_key_is_found_where_the_guard_finds_it_and_in_no_variable(
+    tmp_path: Path, keys: tuple[str, ...], key: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("VLLM_API_KEY", raising=False)
-    assert api_key(args) == key
     monkeypatch.setenv("VLLM_API_KEY", "from environment")
-    assert api_key(args) == (key if "--api-key" in " ".join(args) else "from environment")
+    assert in_a_container(tmp_path, *keys).api_key() == key
+
+
+def test_a_beat_is_told_by_a_clock_that_nobody_sets(tmp_path: Path) -> None:
+    """The same that /proc/uptime shows (man 5 proc), so `status` on any host can tell how old it is."""
+    State(tmp_path / "engine.json").phase("importing")
+    now = float(Path("/proc/uptime").read_text().split()[0])
+    assert now - 60 < read(tmp_path / "engine.json")["heartbeat"] <= now + 0.01 < time.time()
 
 
 class FakeServer(BaseHTTPRequestHandler):
@@ -120,7 +135,7 @@ def server() -> Iterator[ThreadingHTTPServer]:
 def test_ready_is_a_completion_that_was_answered(server: ThreadingHTTPServer, tmp_path: Path) -> None:
     FakeServer.completions = [500, 200]
     state = State(tmp_path / "engine.json")
-    announce_readiness(state, Endpoint(server.server_port, ["--api-key", "secret"]))
+    announce_readiness(state, in_a_container(tmp_path, "secret").Endpoint(server.server_port, []))
     assert read(tmp_path / "engine.json")["phase"] == "ready"
     assert [path for path, _ in FakeServer.seen] == ["/v1/models", "/v1/completions"] * 2
     assert {key for _, key in FakeServer.seen} == {"Bearer secret"}
@@ -131,3 +146,4 @@ def test_a_model_without_completions_is_ready_when_it_is_listed(server: Threadin
     state = State(tmp_path / "engine.json")
     announce_readiness(state, Endpoint(server.server_port, []))
     assert state.current == "ready"
+    assert {key for _, key in FakeServer.seen} == {None}

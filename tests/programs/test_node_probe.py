@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import tempfile
+from pathlib import Path
 
-from vllmray.hosts.node_probe import addresses, choose_address, connect, gpus, probe, source_address, taken
+import pytest
+
+from vllmray.hosts.node_probe import addresses, cache, choose_address, connect, gpus, probe, source_address, taken
 
 
 def test_loopback_is_among_the_addresses() -> None:
@@ -41,5 +46,26 @@ def test_a_port_that_listens_is_taken_and_open_and_a_closed_one_is_refused() -> 
 def test_the_answer_holds_all_that_was_asked() -> None:
     answer = probe({"towards": "127.0.0.1", "ports": {}, "accelerator": "cpu", "connect": ["127.0.0.1", 1, 0.1]})
     assert (answer["node_ip"], answer["taken"], answer["gpus"], answer["connect"]) == ("127.0.0.1", {}, 0, "refused")
-    assert answer["software"]["vllmray"]
     assert gpus("unknown") == 0
+
+
+def test_the_cache_is_looked_at_as_the_user_who_will_write_there(tmp_path: Path) -> None:
+    me = f"{os.getuid()}:{os.getgid()}"
+    empty = probe({"cache": str(tmp_path)})["cache"]
+    assert empty == {"writable": True, "user": me, "fresh": os.getuid() == 0}
+    (tmp_path / "hub").touch()
+    assert probe({"cache": str(tmp_path)})["cache"] == {"writable": True, "user": me, "fresh": False}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+@pytest.mark.parametrize(("mode", "fresh"), [(0o755, True), (0o700, False)])
+def test_a_folder_of_another_is_said_not_to_be_writable(mode: int, fresh: bool) -> None:  # a parameter
+    folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    folder.chmod(mode)
+    os.seteuid(65534)
+    try:
+        answer = cache(str(folder))
+    finally:
+        os.seteuid(0)
+        folder.rmdir()
+    assert (answer["writable"], answer["fresh"]) == (False, fresh)

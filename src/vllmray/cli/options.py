@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +16,12 @@ from vllmray.config.values import as_typed
 from vllmray.errors import ConfigError
 
 # Settings without an option: a secret has no place in argv; the rest of the command line is vLLM's.
-WITHOUT_OPTION = ("hf_token", "vllm_args", "vllm_startup_delay")
-LISTS = ("volumes", "env", "ray_ports")
-SWITCHES = ("allow_tp_across_hosts",)
+WITHOUT_OPTION = (
+    *("hf_token", "ray_token", "api_key", "scrape_token"),
+    *("vllm_args", "vllm_startup_delay", "network", "build"),
+)
+LISTS = ("volumes", "env", "ray_ports", "allow_routes")
+SWITCHES = tuple(name for name, field in ClusterConfig.model_fields.items() if field.annotation is bool)
 
 HostOption = Annotated[
     str | None,
@@ -28,8 +32,16 @@ HostOption = Annotated[
         "socket]",
     ),
 ]
+RuntimeOption = Annotated[
+    str | None,
+    typer.Option("--runtime", metavar="RUNTIME", help="docker or native; by default the one that has the cluster"),
+]
 EnvFileOption = Annotated[
     Path | None, typer.Option("--env-file", help="Settings file; ./.env is read when there is one")
+]
+InsecureOption = Annotated[
+    bool | None,
+    typer.Option("--insecure-docker-tcp", help="Use a Docker daemon over TCP without TLS", show_default=False),
 ]
 ClusterOption = Annotated[str | None, typer.Option("--cluster", help="Name of the cluster")]
 
@@ -49,9 +61,45 @@ def with_settings(function: Callable[..., None]) -> Callable[..., None]:
             flags["ray_ports"] = _named_ports(flags["ray_ports"])
         function(flags=flags, **arguments)
 
+    return _shown_as(function, command, "flags", [_parameter(name) for name in fields])
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which cluster a command is about, and where it is: the options that all such commands share."""
+
+    host: str | None
+    cluster: str | None
+    runtime: str | None
+    env_file: Path | None
+    insecure_docker_tcp: bool | None
+
+
+def with_place(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a Place; the function gets it as its argument `place`."""
+    options = {
+        "host": HostOption,
+        "cluster": ClusterOption,
+        "runtime": RuntimeOption,
+        "env_file": EnvFileOption,
+        "insecure_docker_tcp": InsecureOption,
+    }
+
+    def command(**arguments: Any) -> None:
+        place = Place(**{name: arguments.pop(name) for name in options})
+        function(place=place, **arguments)
+
+    kind = inspect.Parameter.KEYWORD_ONLY
+    extra = [inspect.Parameter(name, kind, default=None, annotation=option) for name, option in options.items()]
+    return _shown_as(function, command, "place", extra)
+
+
+def _shown_as(
+    function: Callable[..., None], command: Callable[..., None], replaced: str, extra: list[inspect.Parameter]
+) -> Callable[..., None]:
+    """The command with the function's name, words and parameters, but with others in place of one of them."""
     own = inspect.signature(function, eval_str=True).parameters.values()
-    parameters = [parameter for parameter in own if parameter.name != "flags"]
-    parameters += [_parameter(name) for name in fields]
+    parameters = [parameter for parameter in own if parameter.name != replaced] + extra
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect.signature
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -70,7 +118,7 @@ def _parameter(name: str) -> inspect.Parameter:
 
 
 def _metavar(name: str) -> str | None:
-    special = {"volumes": "SOURCE:TARGET[:ro]", "env": "NAME=VALUE", "ray_ports": "NAME=PORT"}
+    special = {"volumes": "SOURCE:TARGET[:rw]", "env": "NAME=VALUE", "ray_ports": "NAME=PORT", "allow_routes": "PATH"}
     if name in SWITCHES:
         return None
     return special.get(name, name.rpartition("_")[2].upper())
@@ -101,3 +149,8 @@ def _named_ports(given: list[str]) -> dict[str, str]:
             raise ConfigError(f"--ray-port {text} is not NAME=PORT", hint="For example: --ray-port gcs=6380")
         ports[name.replace("-", "_")] = port
     return ports
+
+
+def address_of(host: str) -> str:
+    """A host's name or address alone is one to reach by SSH."""
+    return host if "://" in host else f"ssh://{host}"

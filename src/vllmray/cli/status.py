@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vllmray.cli.options import ClusterOption, EnvFileOption, HostOption
-from vllmray.cli.wiring import cluster_name, open_host
+from vllmray.cli.options import Place, with_place
+from vllmray.cli.wiring import open_cluster
 
 if TYPE_CHECKING:
     from vllmray.cluster.status import ClusterView
 
 
-def status(  # the command line's own breadth
-    host: HostOption = None,
-    cluster: ClusterOption = None,
-    env_file: EnvFileOption = None,
+@with_place
+def status(
+    *,
+    place: Place,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON (with --watch one a change)")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Again at each change, until Ctrl-C")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="What `ray status -v` prints")] = False,
@@ -28,16 +28,15 @@ def status(  # the command line's own breadth
     """
     from vllmray.cluster import status as views
 
-    name = cluster_name(cluster, env_file)
-    with open_host(host) as target:
+    with open_cluster(place) as about:
         if raw:
-            for line in views.raw(target, name):
+            for line in views.raw(about.host, about.cluster):
                 print(line, flush=True)
             return
         if watch:
-            _show_each(views.follow(target, name), as_json=as_json)
+            _show_each(views.follow(about.host, about.cluster), as_json=as_json)
             return
-        view = views.look(target, name)
+        view = views.look(about.host, about.cluster)
     _show_each([view], as_json=as_json)
     if not view.ready:
         raise typer.Exit(1)

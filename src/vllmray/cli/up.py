@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vllmray.cli.options import EnvFileOption, HostOption, with_settings
-from vllmray.cli.wiring import Invocation, open_host, reporter, settings
+from vllmray.cli.secrets import access_to, caller_on, places_for, secrets_for, settled, store_of
+from vllmray.cli.wiring import Invocation, model_files, on_runtime, open_target, reporter, say_runtime, settings
 from vllmray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vllmray.cluster.contents import Secrets
+    from vllmray.cluster.host_model import Look
+    from vllmray.config.models import ClusterConfig
+    from vllmray.config.settings import Loaded
+    from vllmray.reporter import Reporter
 
 
 class RoleChoice(StrEnum):
@@ -28,8 +39,14 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     host: HostOption = None,
     env_file: EnvFileOption = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once the containers run")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the docker run lines and start nothing")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the command lines that do the same and start nothing")
+    ] = False,
     retain: Annotated[bool, typer.Option("--retain", help="Keep the containers after a failure")] = False,
+    no_derive: Annotated[bool, typer.Option("--no-derive", help="Do not add Ray to an image that lacks it")] = False,
+    no_model_check: Annotated[
+        bool, typer.Option("--no-model-check", help="Do not check the settings against the model")
+    ] = False,
     recreate: Annotated[bool, typer.Option("--recreate", help="Replace a cluster of another configuration")] = False,
 ) -> None:
     """Start this host's part of a cluster, and wait until it works.
@@ -37,22 +54,80 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     Settings come from options, then environment variables, then the .env file, then defaults. Everything after -- goes
     to the vLLM server unchanged.
     """
+    from vllmray.cluster.contents import Secrets
+    from vllmray.cluster.fit import settle
+    from vllmray.cluster.host_model import Look
     from vllmray.cluster.up import Options, up_head, up_worker
+    from vllmray.config.settings import cache_folder
     from vllmray.output.tables import outcome_text
+    from vllmray.secrets.settle import keep_token
 
     invocation: Invocation = context.obj
     report = reporter()
-    config = settings(flags | {"vllm_args": invocation.vllm_args}, env_file, report)
+    loaded = settings(flags | {"vllm_args": invocation.vllm_args}, env_file, report)
+    config = loaded.config
     if role is RoleChoice.worker and config.head_ip is None:
         raise ConfigError("a worker needs the head's address", hint="Give it with --head-ip, or RAY_HEAD_IP in .env.")
     if role is RoleChoice.head and config.node_ip is None:
         config = config.model_copy(update={"node_ip": config.head_ip})
+    look = _look(loaded, report, lenient=dry_run) if role is RoleChoice.head and not no_model_check else Look()
+    config = settled(config, role.value)
+    if config.no_api_key and role is RoleChoice.head:
+        report.warning("the endpoint asks for no key (--no-api-key): whoever reaches its port uses it")
     if dry_run:
         from vllmray.cluster.preview import preview
 
-        print(preview(config, role.value, host))
+        config = settle(look.model, config, (), report)
+        print(
+            preview(on_runtime(config, config.runtime or "docker"), role.value, host, lambda found: _kept(found, role))
+        )
         return
-    options = Options(wait=not no_wait, recreate=recreate, retain=retain)
-    with open_host(host) as target:
+    options = Options(
+        wait=not no_wait,
+        recreate=recreate,
+        retain=retain,
+        derive=not no_derive,
+        cache=cache_folder() / "images",
+        look=look,
+        secrets=secrets_for if role is RoleChoice.head else Secrets.of,
+    )
+    with open_target(host, config.runtime, insecure_tcp=config.insecure_docker_tcp) as target:
+        say_runtime(target, report)
         act = up_head if role is RoleChoice.head else up_worker
-        print(outcome_text(act(target, config, options, report)))
+        options = replace(options, caller=caller_on(target))
+        outcome = act(target.host, on_runtime(config, target.runtime), options, report)
+    if role is RoleChoice.worker and outcome.ready:
+        keep_token(config, store_of(config.cluster))
+    print(outcome_text(outcome, access_to(outcome.config) if role is RoleChoice.head else None))
+
+
+def _kept(config: ClusterConfig, role: RoleChoice) -> tuple[Secrets, dict[str, Path]]:
+    """Secrets of a plan, and the files that have them here."""
+    from vllmray.cluster.contents import Secrets
+
+    secrets = secrets_for(config) if role is RoleChoice.head else Secrets.of(config)
+    return secrets, places_for(config)
+
+
+def _look(loaded: Loaded, report: Reporter, *, lenient: bool) -> Look:
+    """The model as far as this machine can see it, with the settings checked against it.
+
+    Args:
+        lenient: a hub that gives no answer is a warning.
+    """
+    from vllmray.cluster.fit import check_fit, known_model
+    from vllmray.cluster.host_model import Look
+    from vllmray.hub.files import HubUnreachableError
+
+    try:
+        files = model_files(loaded.config)
+    except HubUnreachableError as error:
+        if not lenient:
+            raise
+        report.warning(f"the settings are not checked against the model: {error.message}")
+        return Look()
+    if files is None:
+        return Look(elsewhere=True, named=loaded.layers)
+    model = known_model(files, loaded.config)
+    check_fit(model, loaded.config, loaded.layers)
+    return Look(model, named=loaded.layers)

@@ -15,11 +15,12 @@ class Removed:
     """Names of what was removed; empty when there was nothing."""
 
     containers: tuple[str, ...]
-    volumes: tuple[str, ...]
+    shared: tuple[str, ...]
+    """Volumes and networks."""
 
 
 def down(host: Host, cluster: str | None, reporter: Reporter) -> Removed:
-    """Remove a cluster's containers and volumes from a host (None: of every cluster). Model caches stay."""
+    """Remove a cluster's containers, volumes and networks from a host (None: of every cluster). Model caches stay."""
     with reporter.step(f"host {host.address}") as step:
         host.ping()
         found = sorted(host.containers(labels.selector(cluster)), key=_turn)
@@ -28,8 +29,8 @@ def down(host: Host, cluster: str | None, reporter: Reporter) -> Removed:
         with reporter.step(f"stopping {container.name}") as step:
             host.stop_and_remove(container.id, timeout=STOP_TIMEOUT_S)
             step.result("removed")
-    volumes = host.remove_volumes(labels.selector(cluster))
-    return Removed(tuple(container.name for container in found), tuple(volumes))
+    shared = host.prune(labels.selector(cluster))
+    return Removed(tuple(container.name for container in found), tuple(shared))
 
 
 def _turn(container: Container) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from vllmray.cluster import labels
+from vllmray.cluster.contents import Secrets
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import ClusterStateError
 from vllmray.hosts.base import Container, Host
@@ -19,12 +20,18 @@ def by_role(host: Host, cluster: str) -> dict[str, Container]:
     return {found.labels[labels.ROLE]: found for found in host.containers(labels.selector(cluster))}
 
 
-def refuse_changes(host: Host, found: Mapping[str, Container], config: ClusterConfig, roles: Iterable[str]) -> None:
+def changes(found: Mapping[str, Container], config: ClusterConfig, secrets: Secrets, role: str) -> list[str]:
+    """A line for each difference of the container of that role, if there is one, from what is wanted."""
+    return labels.changed_fields(found[role].labels, config, role, secrets.marks(role)) if role in found else []
+
+
+def refuse_changes(
+    host: Host, found: Mapping[str, Container], config: ClusterConfig, secrets: Secrets, roles: Iterable[str]
+) -> None:
     """Raises ClusterStateError that lists every setting in which what runs differs from what is wanted."""
     lines: dict[str, None] = {}
     for role in roles:
-        if role in found:
-            lines.update(dict.fromkeys(labels.changed_fields(found[role].labels, config, role)))
+        lines.update(dict.fromkeys(changes(found, config, secrets, role)))
     if lines:
         raise ClusterStateError(
             f"{host.address}: cluster {config.cluster} is there with another configuration",

@@ -14,6 +14,8 @@ CLUSTER = "io.vllmray.cluster"
 ROLE = "io.vllmray.role"
 CONFIG = "io.vllmray.config"
 CONFIG_HASH = "io.vllmray.config-hash"
+SECRETS = "io.vllmray.secrets"
+"""A mark of each secret that the container has (cluster/contents.py); no secret."""
 VERSION = "io.vllmray.version"
 
 HEAD, WORKER, ENGINE, PROBE = "head", "worker", "engine", "probe"
@@ -38,14 +40,19 @@ def identity(config: ClusterConfig, role: str) -> dict[str, Any]:
     return {name: values[name] for name in names if name in values}
 
 
-def container_labels(config: ClusterConfig, role: str) -> dict[str, str]:
-    """All labels of a container."""
+def container_labels(config: ClusterConfig, role: str, marks: Mapping[str, str]) -> dict[str, str]:
+    """All labels of a container.
+
+    Args:
+        marks: of its secrets.
+    """
     text = json.dumps(identity(config, role), sort_keys=True, separators=(",", ":"))
     return {
         CLUSTER: config.cluster,
         ROLE: role,
         CONFIG: text,
         CONFIG_HASH: hashlib.sha256(text.encode()).hexdigest()[:16],
+        SECRETS: json.dumps(marks, sort_keys=True, separators=(",", ":")),
         VERSION: __version__,
     }
 
@@ -57,15 +64,25 @@ def volume_labels(config: ClusterConfig) -> dict[str, str]:
 
 def carried_config(labels: Mapping[str, str]) -> dict[str, Any]:
     """The settings that a container says it was made from; empty for a label that can't be read."""
+    return _carried(labels, CONFIG)
+
+
+def _carried(labels: Mapping[str, str], name: str) -> dict[str, Any]:
     try:
-        config = json.loads(labels.get(CONFIG, "{}"))
+        values = json.loads(labels.get(name, "{}"))
     except ValueError:
         return {}
-    return config if isinstance(config, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
-def changed_fields(labels: Mapping[str, str], config: ClusterConfig, role: str) -> list[str]:
-    """A line for each setting in which a running container differs from what is wanted now."""
+def changed_fields(labels: Mapping[str, str], config: ClusterConfig, role: str, marks: Mapping[str, str]) -> list[str]:
+    """A line for each setting and each secret in which a running container differs from what is wanted now."""
+    had = _carried(labels, SECRETS)
+    secrets = [name for name in sorted({*had, *marks}) if had.get(name) != marks.get(name)]
+    return _changed_settings(labels, config, role) + [f"{name}: not the one it was started with" for name in secrets]
+
+
+def _changed_settings(labels: Mapping[str, str], config: ClusterConfig, role: str) -> list[str]:
     before = carried_config(labels)
     now = identity(config, role)
     names = [*now, *(name for name in before if name not in now)]

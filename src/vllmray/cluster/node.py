@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import resources
+from dataclasses import dataclass, replace
+from importlib import metadata, resources
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vllmray.cluster import labels
+from vllmray.cluster.brief import said_by
+from vllmray.cluster.contents import GUARD, LAUNCH, SITE, START_HEAD, WATCH, Contents
 from vllmray.cluster.gpus import stated_gpus
-from vllmray.cluster.plan import Node, Scripts, probe_spec
+from vllmray.cluster.plan import CACHE, Node, own_cache_spec, probe_spec
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError
 from vllmray.hosts.base import Host
+from vllmray.images.facts import ImageFacts
+from vllmray.images.recipe import RAY_REQUIREMENT
+
+
+class CacheProbe(BaseModel):
+    """The model cache as the image's user finds it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    writable: bool
+    user: str
+    """UID:GID of the image's user."""
+    fresh: bool
+    """Empty and root's: made by the daemon a moment ago."""
 
 
 class NodeProbe(BaseModel):
@@ -26,9 +42,23 @@ class NodeProbe(BaseModel):
     interface: str = ""
     problem: str | None = None
     taken: Mapping[str, int] = {}
-    software: Mapping[str, str | None] = {}
     gpus: int = 0
+    gpu_memory: tuple[int, ...] = ()
+    """Bytes of each GPU; empty when that could not be told."""
     connect: str | None = None
+    cache: CacheProbe | None = None
+
+
+PACKAGE = Path(str(resources.files("vllmray")))
+PROGRAMS = {
+    WATCH: PACKAGE / "ray/watch.py",
+    START_HEAD: PACKAGE / "ray/start_head.py",
+    LAUNCH: PACKAGE / "engine/launch.py",
+    GUARD: PACKAGE / "engine/guard.py",
+}
+PLUGIN_MODULES = ("cpu_platform", "cpu_slots", "cpu_communicator")
+# Their builds on PyPI are for CUDA: beside a CPU build of torch they fail on import, and transformers with them.
+CUDA_COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +70,37 @@ class Question:
     ports: Mapping[str, int] | None = None
     connect: tuple[str, int, float] | None = None
     """Address, port and seconds to try."""
+    node: str | None = None
+    """The node's own container when it runs already: in a network of its own, its address is taken then."""
 
 
-def scripts() -> Scripts:
-    """The programs that run inside containers, from this package."""
-    return Scripts(
-        watch=resources.files("vllmray.ray").joinpath("watch.py").read_bytes(),
-        launch=resources.files("vllmray.engine").joinpath("launch.py").read_bytes(),
+def contents() -> Contents:
+    """The programs that run inside containers, from this package, without secrets."""
+    return Contents(
+        watch=PROGRAMS[WATCH].read_bytes(),
+        launch=PROGRAMS[LAUNCH].read_bytes(),
+        guard=PROGRAMS[GUARD].read_bytes(),
+        start_head=PROGRAMS[START_HEAD].read_bytes(),
+        plugin={name: path.read_bytes() for name, path in plugin_sources().items()},
     )
+
+
+def sources() -> dict[str, Path]:
+    """Where on this machine the files of the containers lie, by their path there."""
+    return PROGRAMS | {f"{SITE}/{name}": path for name, path in plugin_sources().items()}
+
+
+def plugin_sources() -> dict[str, Path]:
+    """The files of the vLLM plugin of accelerator `cpu`, by their path below a Python path.
+
+    With what makes them an installed distribution, since vLLM finds plugins by entry point (Python packaging
+    specifications, "Entry points"); so no image needs vllmray inside.
+    """
+    names = ("__init__.py", "engine/__init__.py", *(f"engine/{name}.py" for name in PLUGIN_MODULES))
+    about = [file for file in metadata.files("vllmray") or () if file.name in ("METADATA", "entry_points.txt")]
+    return {f"vllmray/{name}": PACKAGE / name for name in names} | {
+        str(file): Path(str(file.locate())) for file in about
+    }
 
 
 def ask(host: Host, config: ClusterConfig, cdi_devices: tuple[str, ...], question: Question) -> NodeProbe:
@@ -62,18 +115,15 @@ def ask(host: Host, config: ClusterConfig, cdi_devices: tuple[str, ...], questio
         "interface": config.network_interface,
         "ports": dict(question.ports or {}),
         "accelerator": config.accelerator,
+        "cache": CACHE,
     }
     if question.connect:
         request["connect"] = list(question.connect)
     script = resources.files("vllmray.hosts").joinpath("node_probe.py").read_text()
     spec = probe_spec(config, cdi_devices, script, json.dumps(request))
-    for left in host.containers(labels.selector(config.cluster, labels.PROBE)):
-        host.stop_and_remove(left.id, timeout=0)
-    container = host.create_and_start(spec)
-    try:
-        lines = list(host.logs(container.id, follow=True))
-    finally:
-        host.stop_and_remove(container.id, timeout=0)
+    if question.node and config.network != "host":
+        spec = replace(spec, network=f"container:{question.node}", ip=None)
+    lines = said_by(host, spec)
     try:
         return NodeProbe.model_validate_json(lines[-1] if lines else "")
     except ValidationError as error:
@@ -88,31 +138,67 @@ def check(host: Host, config: ClusterConfig, found: NodeProbe) -> None:
     """Refuse what a node could not live with, before anything of it is started.
 
     Raises:
-        HostError: no usable address, ports taken, an image without Ray, no GPU.
+        HostError: no usable address, ports taken, no GPU.
     """
     where = host.address
     if found.problem:
         raise HostError(f"{where}: {found.problem}", hint="Name this host's address with --node-ip.")
-    if found.software.get("ray_command") is None:
-        raise HostError(
-            f"{where}: image {config.image} has no Ray",
-            hint="Build one that has: FROM that image, RUN pip install 'ray[default]==2.60.0'; name it with --image.",
-        )
     if found.taken:
         listed = ", ".join(f"{port} ({_setting(name)})" for name, port in found.taken.items())
         raise HostError(
             f"{where}: in use on {found.node_ip or 'this host'} already: port {listed}",
             hint="Stop what listens there (ss -ltnp shows it), or choose others with the options named.",
         )
-    if config.accelerator == "cpu" and found.software.get("vllmray") is None:
-        raise HostError(
-            f"{where}: image {config.image} has no vllmray, which --accelerator cpu needs inside",
-            hint="Add it to the image: RUN pip install --no-deps vllmray",
-        )
     if config.accelerator != "cpu" and found.gpus == 0:
         raise HostError(
-            f"{where}: no {config.accelerator} GPU is visible in a container of {config.image}",
-            hint="Check the driver and the container toolkit on that host, or use --accelerator cpu.",
+            f"{where}: no {config.accelerator} GPU is visible to {config.image}",
+            hint="Check the driver there, and where containers are used the container toolkit, or use "
+            "--accelerator cpu.",
+        )
+
+
+def have_cache(host: Host, config: ClusterConfig, found: NodeProbe) -> None:
+    """Let the image's user write into the model cache: a folder that Docker has just made is root's.
+
+    Raises:
+        HostError: it is another's, or has something in it already.
+    """
+    cache = found.cache
+    if cache is None or cache.writable:
+        return
+    if cache.fresh and config.runtime != "native":
+        said_by(host, own_cache_spec(config, cache.user))
+        return
+    raise HostError(
+        f"{host.address}: the image's user {cache.user} may not write into {config.model_cache_dir}",
+        hint=f"On that host: sudo chown -R {cache.user} {config.model_cache_dir}; or another --model-cache-dir.",
+    )
+
+
+def check_software(where: str, config: ClusterConfig, facts: ImageFacts) -> None:
+    """Raises HostError unless what nodes run in has Ray and vLLM, and nothing that keeps vLLM from being imported."""
+    extra = "cpu" if config.accelerator == "cpu" else "gpu"
+    native = config.runtime == "native"
+    what = config.image if native else f"image {config.image}"
+    install = f"Install it there: pip install 'vllmray[{extra}]'; or name another Python with --python."
+    if facts.ray_command is None:
+        raise HostError(
+            f"{where}: {what} has no Ray",
+            hint=install
+            if native
+            else f"Build one that has: FROM that image, RUN pip install '{RAY_REQUIREMENT}'; name it with --image.",
+        )
+    if not facts.vllm:
+        raise HostError(
+            f"{where}: {what} has no vLLM", hint=install if native else "Name an image that has it with --image."
+        )
+    versions = facts.versions
+    misfits = [name for name in CUDA_COMPANIONS if versions.get(name) and not str(versions[name]).endswith("+cpu")]
+    if misfits and str(versions.get("torch")).endswith("+cpu"):
+        raise HostError(
+            f"{where}: {what} has {', '.join(misfits)} for CUDA beside torch for CPUs: vLLM can't be imported",
+            hint=f"vLLM does without them: {config.image if native else 'python3'} "
+            f"-m pip uninstall --yes {' '.join(misfits)}",
         )
 
 

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from vllmray.cluster import labels
+from vllmray.cluster.contents import (
+    GUARD_MODULE,
+    HF_TOKEN,
+    HOME,
+    LAUNCH,
+    RAY_TOKEN,
+    SCRIPTS,
+    SITE,
+    START_HEAD,
+    TLS_CERTIFICATE,
+    TLS_KEY,
+    Contents,
+    Secrets,
+)
 from vllmray.cluster.gpus import device_access
 from vllmray.config.models import DEFAULT_CLUSTER, ClusterConfig
 from vllmray.engine.argv import server_argv
 from vllmray.engine.cpu_platform import ENVIRONMENT_SWITCH
+from vllmray.engine.guard import SETTINGS as GUARD_SETTINGS
 from vllmray.hosts.base import ContainerSpec, File, Mount
 from vllmray.ray import argv as ray_argv
+from vllmray.ray.argv import TEMP_DIR
 
-# Paths inside the containers.
-SCRIPTS = "/vllmray"
-WATCH = f"{SCRIPTS}/watch.py"
-LAUNCH = f"{SCRIPTS}/launch.py"
-TOKEN = f"{SCRIPTS}/secrets/hf_token"
 CACHE = "/var/lib/vllmray/cache"
-RAY_TEMP = "/tmp/ray"  # the default of `ray start --temp-dir`; vLLM looks for a cluster there
-ENGINE_STATE = f"{RAY_TEMP}/vllmray/engine.json"
+ENGINE_STATE = f"{TEMP_DIR}/vllmray/engine.json"
+NO_NEW_PRIVILEGES = "no-new-privileges"
+RDMA_DEVICES = ("/dev/infiniband",)
+UNPRIVILEGED_PORT = 1024  # the first that anyone may listen on (man 7 ip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +48,8 @@ class Node:
     interface: str
     gpus: int | str
     cdi_devices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Scripts:
-    """The texts of the two programs that run inside containers."""
-
-    watch: bytes
-    launch: bytes
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Of the head's Ray node."""
 
 
 def container_name(config: ClusterConfig, role: str) -> str:
@@ -64,19 +71,22 @@ def gcs_address(config: ClusterConfig, head_ip: str) -> str:
     return f"{head_ip}:{config.ray_ports.gcs}"
 
 
-def head_spec(config: ClusterConfig, node: Node, scripts: Scripts) -> ContainerSpec:
+def head_spec(config: ClusterConfig, node: Node, contents: Contents) -> ContainerSpec:
     """The Ray head; its IPC namespace and /tmp/ray are there for the engine to share."""
     argv = ray_argv.start_head(
+        ("python3", START_HEAD),
         node_ip=node.ip,
         gpus=node.gpus,
         object_store_memory=config.object_store_memory,
         ports=config.ray_ports,
+        labels=node.labels,
     )
-    files = (File(WATCH, scripts.watch),)
-    return _node_spec(config, node, role=labels.HEAD, argv=argv, files=files, ipc="shareable")
+    sharing = _Sharing(network=config.network, ipc="shareable", shm_size=config.shm_size)
+    own = _Own(labels.HEAD, argv, contents.of_head(config), contents.secrets, {})
+    return _spec(config, node, own, sharing)
 
 
-def worker_spec(config: ClusterConfig, node: Node, scripts: Scripts) -> ContainerSpec:
+def worker_spec(config: ClusterConfig, node: Node, contents: Contents) -> ContainerSpec:
     """A Ray worker that joins config.head_ip."""
     argv = ray_argv.start_worker(
         head_ip=str(config.head_ip),
@@ -85,11 +95,12 @@ def worker_spec(config: ClusterConfig, node: Node, scripts: Scripts) -> Containe
         object_store_memory=config.object_store_memory,
         ports=config.ray_ports,
     )
-    files = (File(WATCH, scripts.watch),)
-    return _node_spec(config, node, role=labels.WORKER, argv=argv, files=files, ipc="private")
+    sharing = _Sharing(network=config.network, ipc="private", shm_size=config.shm_size)
+    own = _Own(labels.WORKER, argv, contents.of_node(config), contents.secrets, {})
+    return _spec(config, node, own, sharing)
 
 
-def engine_spec(config: ClusterConfig, node: Node, scripts: Scripts) -> ContainerSpec:
+def engine_spec(config: ClusterConfig, node: Node, contents: Contents) -> ContainerSpec:
     """The vLLM server beside the head.
 
     It shares the head's PID namespace, since Ray's driver looks for its raylet among the processes it sees (ray
@@ -105,130 +116,198 @@ def engine_spec(config: ClusterConfig, node: Node, scripts: Scripts) -> Containe
         f"--state={ENGINE_STATE}",
         f"--port={config.port}",
         "--",
-        *server_argv(config),
+        *server_argv(config, _guard_argv(contents.secrets)),
     )
-    files = (File(WATCH, scripts.watch), File(LAUNCH, scripts.launch))
     head = container_name(config, labels.HEAD)
-    return _spec(
-        config,
-        node,
-        role=labels.ENGINE,
-        argv=argv,
-        files=files,
-        sharing=_Sharing(ipc=f"container:{head}", pid=f"container:{head}", shm_size=None, init=False),
-        env={"RAY_ADDRESS": address},
+    sharing = _Sharing(
+        network="host" if config.network == "host" else f"container:{head}",
+        ipc=f"container:{head}",
+        pid=f"container:{head}",
+        init=False,
     )
+    guard = {"keyed": not config.no_api_key, "allow_routes": config.allow_routes}
+    env = {"RAY_ADDRESS": address, GUARD_SETTINGS: json.dumps(guard)}
+    own = _Own(labels.ENGINE, argv, contents.of_engine(config), contents.secrets, env)
+    return replace(_spec(config, node, own, sharing), cap_add=_device_capabilities(config) + _to_listen(config))
+
+
+def _guard_argv(secrets: Secrets) -> tuple[str, ...]:
+    """What makes vLLM's server ours: a certificate when there is one, and the guard."""
+    tls = (f"--ssl-certfile={TLS_CERTIFICATE}", f"--ssl-keyfile={TLS_KEY}") if secrets.certificate else ()
+    return (*tls, f"--middleware={GUARD_MODULE}.Guard")
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What a container has that the others of its host do not."""
+
+    role: str
+    argv: tuple[str, ...]
+    files: tuple[File, ...]
+    secrets: Secrets
+    env: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Sharing:
     """Namespaces of a container, and what comes with having one's own."""
 
+    network: str
     ipc: str
-    pid: str | None
-    shm_size: int | None
-    init: bool
+    pid: str | None = None
+    shm_size: int | None = None
+    init: bool = True
 
 
-def _node_spec(
-    config: ClusterConfig, node: Node, *, role: str, argv: tuple[str, ...], files: tuple[File, ...], ipc: str
-) -> ContainerSpec:
-    sharing = _Sharing(ipc=ipc, pid=None, shm_size=config.shm_size, init=True)
-    return _spec(config, node, role=role, argv=argv, files=files, sharing=sharing, env={})
-
-
-def _spec(  # noqa: PLR0913  # one place where all parts of a container meet
-    config: ClusterConfig,
-    node: Node,
-    *,
-    role: str,
-    argv: tuple[str, ...],
-    files: tuple[File, ...],
-    sharing: _Sharing,
-    env: Mapping[str, str],
-) -> ContainerSpec:
+def _spec(config: ClusterConfig, node: Node, own: _Own, sharing: _Sharing) -> ContainerSpec:
     access = device_access(config, node.cdi_devices)
     return ContainerSpec(
-        name=container_name(config, role),
+        name=container_name(config, own.role),
         image=config.image,
-        argv=argv,
-        env={**_environment(config, node), **env, **user_environment(config)},
-        labels=labels.container_labels(config, role),
-        mounts=_mounts(config, role),
-        files=files + _secrets(config),
+        argv=own.argv,
+        user=config.user,
+        home=HOME,
+        env={**_environment(config, node, own.secrets), **own.env, **config.environment},
+        labels=labels.container_labels(config, own.role, own.secrets.marks(own.role)),
+        mounts=_mounts(config, own.role),
+        files=own.files,
+        network=sharing.network,
+        ip=_own_address(sharing.network, node.ip),
         ipc=sharing.ipc,
         pid=sharing.pid,
         shm_size=sharing.shm_size,
         ulimits=_ulimits(config),
-        devices=access.devices,
+        devices=access.devices + (RDMA_DEVICES if config.rdma else ()),
         group_add=access.group_add,
-        cap_add=access.cap_add,
-        security_opt=access.security_opt,
+        cap_drop=("ALL",),
+        cap_add=_device_capabilities(config),
+        security_opt=(NO_NEW_PRIVILEGES, *access.security_opt),
+        read_only=not config.writable_root,
         gpus=access.request,
         restart="unless-stopped",
         init=sharing.init,
     )
 
 
-def probe_spec(config: ClusterConfig, cdi_devices: tuple[str, ...], script: str, request: str) -> ContainerSpec:
-    """A short-lived container of the node's image, with the node's GPUs and network, that runs hosts/node_probe.py."""
-    access = device_access(config, cdi_devices)
+def _device_capabilities(config: ClusterConfig) -> tuple[str, ...]:
+    return device_access(config, ()).cap_add + (("IPC_LOCK",) if config.rdma else ())
+
+
+def _to_listen(config: ClusterConfig) -> tuple[str, ...]:
+    return ("NET_BIND_SERVICE",) if config.port < UNPRIVILEGED_PORT else ()
+
+
+def _own_address(network: str, ip: str | None) -> str | None:
+    """In a network of its own a container takes the address that was planned; elsewhere it has the host's."""
+    return None if network == "host" or network.startswith("container:") else ip
+
+
+def brief_spec(config: ClusterConfig, argv: tuple[str, ...]) -> ContainerSpec:
+    """A short-lived container of the node's image, in the node's network, that answers a question."""
     return ContainerSpec(
         name=container_name(config, labels.PROBE),
         image=config.image,
-        argv=("python3", "-c", script, request),
-        env=user_environment(config),
+        argv=argv,
+        user=config.user,
+        env=config.environment,
         labels=labels.selector(config.cluster, labels.PROBE),
-        mounts=tuple(_volume(text) for text in config.volumes),
+        network=config.network,
+        ip=_own_address(config.network, config.node_ip),
+        cap_drop=("ALL",),
+        cap_add=_to_listen(config),
+        security_opt=(NO_NEW_PRIVILEGES,),
+        read_only=True,
+    )
+
+
+def ray_client_spec(config: ClusterConfig, argv: tuple[str, ...], secrets: Secrets) -> ContainerSpec:
+    """One that speaks to Ray."""
+    spec = brief_spec(config, argv)
+    token = tuple(file for file in secrets.of_node() if file.path == RAY_TOKEN)
+    env = ray_argv.authentication(RAY_TOKEN) | config.environment
+    return replace(spec, home=HOME, env=env, files=token, mounts=(_own_volume(),))
+
+
+def probe_spec(config: ClusterConfig, cdi_devices: tuple[str, ...], script: str, request: str) -> ContainerSpec:
+    """One that runs hosts/node_probe.py, with the node's GPUs and folders; the model cache is made if need be."""
+    spec = gpu_probe_spec(config, cdi_devices, script, request)
+    return replace(spec, mounts=(_cache(config), *(_volume(text) for text in config.volumes)))
+
+
+def gpu_probe_spec(config: ClusterConfig, cdi_devices: tuple[str, ...], script: str, request: str) -> ContainerSpec:
+    """The same without folders, for a host that is only looked at."""
+    access = device_access(config, cdi_devices)
+    return replace(
+        brief_spec(config, ("python3", "-c", script, request)),
         devices=access.devices,
         group_add=access.group_add,
         gpus=access.request,
     )
 
 
-def user_environment(config: ClusterConfig) -> dict[str, str]:
-    """--env, as a mapping."""
-    return dict(text.split("=", 1) for text in config.env)
+def own_cache_spec(config: ClusterConfig, user: str) -> ContainerSpec:
+    """One that gives the cache folder to a user, as root.
+
+    Args:
+        user: UID:GID.
+    """
+    give = "import os, sys; os.chown(sys.argv[1], *map(int, sys.argv[2].split(':')))"
+    spec = brief_spec(config, ("python3", "-c", give, CACHE, user))
+    return replace(spec, user="0:0", cap_add=("CHOWN",), mounts=(_cache(config),))
 
 
-def _environment(config: ClusterConfig, node: Node) -> dict[str, str]:
-    env = ray_argv.environment(node_ip=node.ip, interface=node.interface, ports=config.ray_ports)
+def _environment(config: ClusterConfig, node: Node, secrets: Secrets) -> dict[str, str]:
+    env = ray_argv.environment(
+        node_ip=node.ip,
+        interface=node.interface,
+        ports=config.ray_ports,
+        metrics=config.ray_metrics,
+        token_path=RAY_TOKEN,
+    )
     env |= {
         "HF_HOME": CACHE,
         "VLLM_CACHE_ROOT": f"{CACHE}/vllm",
         "VLLM_NO_USAGE_STATS": "1",
         # vLLM's processes of one node meet at sockets below this folder, /tmp by default (vllm/envs.py); the engine's
         # and the workers' are in two containers, which share no other folder. On the other hosts Ray makes it.
-        "VLLM_RPC_BASE_PATH": RAY_TEMP,
+        "VLLM_RPC_BASE_PATH": TEMP_DIR,
     }
-    if config.hf_token:
-        env["HF_TOKEN_PATH"] = TOKEN  # read by huggingface_hub (constants.py), so that no environment holds the token
+    if secrets.hf_token:
+        env["HF_TOKEN_PATH"] = (
+            HF_TOKEN  # read by huggingface_hub (constants.py), so that no environment holds the token
+        )
+    if "VLLM_USE_MODELSCOPE" in config.environment:
+        env["MODELSCOPE_CACHE"] = f"{CACHE}/modelscope"  # else below the home directory, which goes with the container
     if config.accelerator == "cpu":
-        env[ENVIRONMENT_SWITCH] = "1"
+        env |= {ENVIRONMENT_SWITCH: "1", "PYTHONPATH": SITE}
     return env
 
 
 def _mounts(config: ClusterConfig, role: str) -> tuple[Mount, ...]:
-    mounts = [Mount("bind", config.model_cache_dir, CACHE, create=True)]
+    mounts = [_own_volume(), _cache(config)]
     if config.model_is_a_folder:
         mounts.append(Mount("bind", config.model, config.model, read_only=True))
-    if role in (labels.HEAD, labels.ENGINE):
-        volume = f"{container_name(config, labels.HEAD)}-ray"
-        mounts.append(Mount("memory", volume, RAY_TEMP, labels=labels.volume_labels(config)))
+    owner = labels.WORKER if role == labels.WORKER else labels.HEAD
+    volume = f"{container_name(config, owner)}-ray"
+    mounts.append(Mount("memory", volume, TEMP_DIR, labels=labels.volume_labels(config)))
     return (*mounts, *(_volume(text) for text in config.volumes))
+
+
+def _cache(config: ClusterConfig) -> Mount:
+    return Mount("bind", config.model_cache_dir, CACHE, create=True)
 
 
 def _volume(text: str) -> Mount:
     source, target, *rest = text.split(":")
-    return Mount("bind", source, target, read_only=rest == ["ro"])
-
-
-def _secrets(config: ClusterConfig) -> tuple[File, ...]:
-    if config.hf_token is None:
-        return ()
-    return (File(TOKEN, config.hf_token.get_secret_value().encode(), mode=0o600, secret=True),)
+    return Mount("bind", source, target, read_only=rest != ["rw"])
 
 
 def _ulimits(config: ClusterConfig) -> dict[str, int]:
-    limits = {"memlock": config.memlock, "nofile": config.nofile}
+    """Locked memory without bound is what RDMA registers its buffers in; nothing else asks for more than is usual."""
+    limits = {"memlock": -1 if config.rdma and config.memlock is None else config.memlock, "nofile": config.nofile}
     return {name: limit for name, limit in limits.items() if limit is not None}
+
+
+def _own_volume() -> Mount:
+    """Where the container's files are put, and its home is: the one part of its own file system that it can write."""
+    return Mount("own", "", SCRIPTS)

@@ -1,16 +1,20 @@
-"""`up --dry-run`: the plan as the docker run lines that would do the same, with nothing started."""
+"""`up --dry-run`: the plan as the command lines that would do the same, with nothing started."""
 
 from __future__ import annotations
 
-from importlib import resources
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
+from vllmray.cluster.commands import worker_command
+from vllmray.cluster.contents import Secrets
 from vllmray.cluster.gpus import stated_gpus
-from vllmray.cluster.node import scripts
-from vllmray.cluster.plan import LAUNCH, WATCH, Node, engine_spec, head_spec, worker_spec
-from vllmray.cluster.up import worker_command
+from vllmray.cluster.node import contents, sources
+from vllmray.cluster.plan import Node, engine_spec, head_spec, worker_spec
 from vllmray.config.models import ClusterConfig
 from vllmray.hosts.node_probe import choose_address
-from vllmray.hosts.run_line import run_line
+from vllmray.hosts.run_line import process_line, run_line
+
+Paths = Mapping[str, Path]
 
 PLACEHOLDERS = {
     "NODE_IP": "the address of this host that the others reach (--node-ip)",
@@ -19,23 +23,31 @@ PLACEHOLDERS = {
 }
 
 
-def preview(config: ClusterConfig, role: str, address: str | None) -> str:
-    """Text of the plan; words in capitals stand for what only a look at a remote host could tell."""
+def preview(
+    config: ClusterConfig, role: str, address: str | None, secrets: Callable[[ClusterConfig], tuple[Secrets, Paths]]
+) -> str:
+    """Text of the plan; words in capitals stand for what only a look at a remote host could tell.
+
+    Args:
+        secrets: the cluster's, and where those that are in files on this machine lie, by their path in a container.
+    """
+    if role == "worker":
+        config = config.among_neighbours()
     node = _node(config, address)
     config = config.model_copy(
         update={"node_ip": node.ip, "network_interface": node.interface, "head_ip": config.head_ip or node.ip}
     )
-    programs = scripts()
+    kept, places = secrets(config)
+    programs = contents().with_secrets(kept)
     specs = (
         [head_spec(config, node, programs), engine_spec(config, node, programs)]
         if role == "head"
         else [worker_spec(config, node, programs)]
     )
-    sources = {
-        WATCH: str(resources.files("vllmray.ray").joinpath("watch.py")),
-        LAUNCH: str(resources.files("vllmray.engine").joinpath("launch.py")),
-    }
-    text = "\n\n".join(run_line(spec, sources) for spec in specs)
+    line = process_line if config.runtime == "native" else run_line
+    text = "\n\n".join(
+        line(spec, {path: str(place) for path, place in {**sources(), **places}.items()}) for spec in specs
+    )
     unknown = [
         f"# {word}: {meaning}" for word, meaning in PLACEHOLDERS.items() if word in (node.ip, node.interface, node.gpus)
     ]

@@ -49,7 +49,8 @@ class ClusterView:
         """Where the engine is, or will be; None on a worker's host."""
         if self.role != labels.HEAD or "port" not in self.settings:
             return None
-        return f"http://{self.settings['node_ip']}:{self.settings['port']}/v1"
+        scheme = "https" if self.settings.get("tls") or self.settings.get("ssl_certfile") else "http"
+        return f"{scheme}://{self.settings['node_ip']}:{self.settings['port']}/v1"
 
     @property
     def gpus_wanted(self) -> int | None:
@@ -105,9 +106,13 @@ def _found(host: Host, cluster: str) -> dict[str, Container]:
     found = by_role(host, cluster)
     found.pop(labels.PROBE, None)
     if not found:
+        others = {container.labels[labels.CLUSTER] for container in host.containers(labels.selector(None))}
         raise ClusterStateError(
             f"{host.address}: no cluster {cluster} here",
-            hint="Start it with `vllmray up`, or name the host or the cluster (--host, --cluster).",
+            hint=f"There is {', '.join(sorted(others))}: name it with --cluster."
+            if others
+            else "Start it with `vllmray up`, or name the host, the runtime or the cluster (--host, --runtime, "
+            "--cluster).",
         )
     return found
 
@@ -121,9 +126,12 @@ def _role(found: dict[str, Container]) -> str:
 
 
 def _settings(found: dict[str, Container]) -> dict[str, Any]:
+    """Of the node that speaks for this host; a worker beside a head has settings of its own."""
+    roles = (labels.HEAD, labels.ENGINE) if _role(found) == labels.HEAD else (labels.WORKER,)
     settings: dict[str, Any] = {}
-    for container in found.values():
-        settings |= labels.carried_config(container.labels)
+    for role in roles:
+        if role in found:
+            settings |= labels.carried_config(found[role].labels)
     return settings
 
 
@@ -149,8 +157,8 @@ class _Said(BaseModel):
 
 
 def _from_engine(host: Host, container: str) -> RayStatus | None:
-    """What the engine's container last wrote, with the clock of that host beside it."""
-    running = host.exec(container, ("sh", "-c", f"date +%s && cat {ENGINE_STATE}"))
+    """What the engine's container last wrote, with that host's seconds since its boot beside it (man 5 proc)."""
+    running = host.exec(container, ("cat", "/proc/uptime", ENGINE_STATE))
     lines: list[str] = []
     try:
         while (line := running.read_line(SHORT_S)) is not None:
@@ -160,7 +168,7 @@ def _from_engine(host: Host, container: str) -> RayStatus | None:
     finally:
         running.close()
     try:
-        now, said = float(lines[0]), _Said.model_validate_json(lines[1])
+        now, said = float(lines[0].split()[0]), _Said.model_validate_json(lines[1])
         state = EngineState(phase=said.phase, detail=said.detail, since=said.since)
     except (IndexError, ValueError, ValidationError):
         return None

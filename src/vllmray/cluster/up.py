@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from vllmray.cluster import existing, labels, waits
-from vllmray.cluster.images import ensure_image
-from vllmray.cluster.node import NodeProbe, Question, ask, check, node_of, scripts
+from vllmray.cluster.agreement import agree
+from vllmray.cluster.commands import token_words, worker_command
+from vllmray.cluster.contents import Contents, Secrets
+from vllmray.cluster.derive import usable_image
+from vllmray.cluster.fit import check_span, settle
+from vllmray.cluster.host_model import Look, look_there
+from vllmray.cluster.node import NodeProbe, Question, ask, check, contents, have_cache, node_of
 from vllmray.cluster.plan import engine_spec, head_spec, worker_spec
+from vllmray.cluster.user import with_user
 from vllmray.cluster.watching import log_tail
 from vllmray.config.models import ClusterConfig, Role
-from vllmray.config.values import as_typed
 from vllmray.errors import UserInterruptError, VllmrayError, WaitTimeoutError
 from vllmray.hosts.base import Container, ContainerSpec, Host, HostInfo
+from vllmray.images.fingerprint import as_labels, fingerprint
 from vllmray.ray.status import RayStatus
 from vllmray.reporter import Reporter
 
@@ -29,6 +35,18 @@ class Options:
     wait: bool = True
     recreate: bool = False
     retain: bool = False
+    derive: bool = True
+    """Add Ray to an image that lacks it."""
+    cache: Path | None = None
+    """A folder of this machine for what images answered."""
+    whole: bool = False
+    """No person has to do anything elsewhere: the other nodes come by themselves."""
+    look: Look = field(default_factory=Look)
+    """What is known of the model, or whether to ask the host."""
+    secrets: Callable[[ClusterConfig], Secrets] = Secrets.of
+    """The cluster's, once the node's address is known: a certificate is for it."""
+    caller: str | None = None
+    """UID:GID to run containers as where the image says nothing better than root."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +69,18 @@ class _Run:
     reporter: Reporter
     options: Options
     containers: dict[str, Container]
+    secrets: Secrets = field(default_factory=Secrets)
     made: list[Container] = field(default_factory=list)
+
+    @property
+    def contents(self) -> Contents:
+        """What the containers get."""
+        return contents().with_secrets(self.secrets)
+
+    def running(self, role: str) -> str | None:
+        """The name of the container of that role, when it can stay as it is."""
+        container = self.containers.get(role)
+        return container.name if container and existing.usable(container) else None
 
     def start(self, title: str, spec: ContainerSpec, role: str) -> None:
         """Create and start a container unless it is there already."""
@@ -65,8 +94,18 @@ class _Run:
             step.result(container.name)
 
 
-def up_head(host: Host, config: ClusterConfig, options: Options, reporter: Reporter) -> Outcome:
+def up_head(
+    host: Host,
+    config: ClusterConfig,
+    options: Options,
+    reporter: Reporter,
+    *,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Outcome:
     """Start the head and the engine on this host, and wait until the endpoint answers.
+
+    Args:
+        meanwhile: called when both are started, before the wait.
 
     Raises:
         HostError, ClusterStateError, WaitTimeoutError, WorkloadError: see errors.py. Unless options.retain, what this
@@ -74,23 +113,32 @@ def up_head(host: Host, config: ClusterConfig, options: Options, reporter: Repor
         UserInterruptError: Ctrl-C; everything goes on running.
     """
     info = _reach(host, reporter)
-    ensure_image(host, config.image, reporter)
+    image = usable_image(host, config, reporter, cache=options.cache, derive=options.derive)
+    config = with_user(host, image.config, image.facts, None if info.rootless else options.caller, reporter)
+    model = look_there(host, config, options.look, reporter)
     run = _Run(host, reporter, options, existing.by_role(host, config.cluster))
-    with reporter.step("network and image") as step:
-        probe = ask(host, config, info.cdi_devices, Question(ports=_ports_to_take(run, config, "head")))
+    with reporter.step("network and GPUs") as step:
+        question = Question(ports=_ports_to_take(run, config, "head"), node=run.running(labels.HEAD))
+        probe = ask(host, config, info.cdi_devices, question)
         check(host, config, probe)
-        node = node_of(config, probe, info.cdi_devices)
+        have_cache(host, config, probe)
+        node = replace(
+            node_of(config, probe, info.cdi_devices), labels=as_labels(fingerprint(image.facts, image.named))
+        )
         config = _settled(config, probe, head_ip=node.ip)
         step.result(f"{node.ip} on {node.interface}, {node.gpus} GPU{'' if node.gpus == 1 else 's'}")
+    config = settle(model, config, probe.gpu_memory, reporter)
+    check_span(config, int(node.gpus), host.address, options.look.named)
+    run.secrets = options.secrets(config)
     _converge(run, config, (labels.HEAD, labels.ENGINE))
-    command = worker_command(config)
+    command = worker_command(config.model_copy(update={"image": image.named, "user": image.config.user}))
     with _cleaning_up(run, config):
-        programs = scripts()
-        run.start("Ray head", head_spec(config, node, programs), labels.HEAD)
-        if config.world_size > int(node.gpus):
-            reporter.note(f"On each other host:\n\n    {command}\n")
+        run.start("Ray head", head_spec(config, node, run.contents), labels.HEAD)
+        if config.world_size > int(node.gpus) and not options.whole:
+            reporter.note(f"On each other host, {token_words(config)}:\n\n    {command}\n")
         # Started now, not when the GPUs are there: launch.py waits for them, and imports vLLM meanwhile.
-        run.start("engine container", engine_spec(config, node, programs), labels.ENGINE)
+        run.start("vLLM server", engine_spec(config, node, run.contents), labels.ENGINE)
+        meanwhile()
         if not options.wait:
             return Outcome("head", config, command, ready=False)
         status = waits.for_engine(host, config, run.containers, reporter)
@@ -99,24 +147,30 @@ def up_head(host: Host, config: ClusterConfig, options: Options, reporter: Repor
 
 def up_worker(host: Host, config: ClusterConfig, options: Options, reporter: Reporter) -> Outcome:
     """Start a worker on this host, and wait until the head lists it with its GPUs. Raises as up_head does."""
+    config = config.among_neighbours()
     info = _reach(host, reporter)
-    ensure_image(host, config.image, reporter)
-    run = _Run(host, reporter, options, existing.by_role(host, config.cluster))
-    question = _WorkerQuestion(config, _ports_to_take(run, config, "worker"))
+    image = usable_image(host, config, reporter, cache=options.cache, derive=options.derive)
+    config = with_user(host, image.config, image.facts, None if info.rootless else options.caller, reporter)
+    run = _Run(host, reporter, options, existing.by_role(host, config.cluster), options.secrets(config))
+    question = _WorkerQuestion(config, _ports_to_take(run, config, "worker"), run.running(labels.WORKER))
     with reporter.step(f"head {config.head_ip}:{config.ray_ports.gcs}") as step:
         probe = ask(host, config, info.cdi_devices, question.trying(FIRST_CONNECT_S))
         check(host, config, probe)
+        have_cache(host, config, probe)
         node = node_of(config, probe, info.cdi_devices)
         if probe.connect != "open" and options.wait:
             with _evidence(hint=_unreachable_hint(config)):
                 waits.for_head(
                     config, probe, step, again=lambda left: _ask_again(host, config, info, question.trying(left))
                 )
-        step.result("answers" if options.wait or probe.connect == "open" else f"{probe.connect}; the worker will retry")
+        answers = options.wait or probe.connect == "open"
+        step.result("answers" if answers else f"{probe.connect}; the worker will retry")
     config = _settled(config, probe, head_ip=str(config.head_ip))
+    if answers and question.node is None:
+        agree(host, config, run.secrets, fingerprint(image.facts, image.named), reporter)
     _converge(run, config, (labels.WORKER,))
     with _cleaning_up(run, config):
-        run.start("Ray worker", worker_spec(config, node, scripts()), labels.WORKER)
+        run.start("Ray worker", worker_spec(config, node, run.contents), labels.WORKER)
         if not options.wait:
             return Outcome("worker", config, worker_command(config), ready=False)
         status = waits.for_worker(host, config, node, run.containers, reporter)
@@ -127,10 +181,13 @@ def up_worker(host: Host, config: ClusterConfig, options: Options, reporter: Rep
 class _WorkerQuestion:
     config: ClusterConfig
     ports: dict[str, int]
+    node: str | None
 
     def trying(self, seconds: float) -> Question:
         head = str(self.config.head_ip)
-        return Question(towards=head, ports=self.ports, connect=(head, self.config.ray_ports.gcs, seconds))
+        return Question(
+            towards=head, ports=self.ports, connect=(head, self.config.ray_ports.gcs, seconds), node=self.node
+        )
 
 
 def _ask_again(host: Host, config: ClusterConfig, info: HostInfo, question: Question) -> str:
@@ -148,7 +205,7 @@ def _reach(host: Host, reporter: Reporter) -> HostInfo:
     with reporter.step(f"host {host.address}") as step:
         host.ping()
         info = host.info()
-        step.result(f"Docker {info.version}, {info.cpus} CPUs, {info.memory / 1024**3:.0f} GiB")
+        step.result(f"{info.runtime}, {info.cpus} CPUs, {info.memory / 1024**3:.0f} GiB")
     return info
 
 
@@ -156,7 +213,7 @@ def _ports_to_take(run: _Run, config: ClusterConfig, role: Role) -> dict[str, in
     """The ports that must be free: those of the containers that are not running yet."""
     ports: dict[str, int] = {}
     if not existing.usable(run.containers.get(role)):
-        ports |= config.ray_ports.listening(role)
+        ports |= config.ray_ports.listening(role, metrics=config.ray_metrics)
     if role == "head" and not existing.usable(run.containers.get(labels.ENGINE)):
         ports["port"] = config.port
     # With another configuration there, the ports of what it runs are no reason to refuse: the change is.
@@ -172,8 +229,8 @@ def _converge(run: _Run, config: ClusterConfig, roles: tuple[str, ...]) -> None:
     """Leave only containers that can stay as they are; an engine never outlives its head."""
     found = run.containers
     if not run.options.recreate:
-        existing.refuse_changes(run.host, found, config, roles)
-    changed = any(role in found and labels.changed_fields(found[role].labels, config, role) for role in roles)
+        existing.refuse_changes(run.host, found, config, run.secrets, roles)
+    changed = any(existing.changes(found, config, run.secrets, role) for role in roles)
     if changed or not existing.usable(found.get(roles[0])):
         stale = roles
     else:
@@ -205,10 +262,9 @@ def _take_back(run: _Run, config: ClusterConfig) -> None:
         return
     with run.reporter.step("removing what was started"), suppress(VllmrayError):
         made = {container.labels[labels.ROLE]: container for container in run.made}
-        head_made = labels.HEAD in made
         existing.remove(run.host, made, *labels.STOP_ORDER)
-        if head_made:
-            run.host.remove_volumes(labels.selector(config.cluster))
+        if not existing.by_role(run.host, config.cluster):
+            run.host.prune(labels.selector(config.cluster))
 
 
 def _interrupted(run: _Run, config: ClusterConfig) -> UserInterruptError:
@@ -238,24 +294,3 @@ def _last_log(run: _Run) -> str | None:
             container = run.containers[role]
             return f"The end of the log of {container.name}:\n{log_tail(run.host, container.id)}"
     return None
-
-
-def worker_command(config: ClusterConfig) -> str:
-    """The exact command for the other hosts: the head's address, and what differs from a worker's defaults."""
-    default = ClusterConfig()
-    argv = ["vllmray", "up", "--role", "worker", "--head-ip", str(config.head_ip)]
-    same = ["cluster", "image", "accelerator", "shm_size", "object_store_memory", "memlock", "nofile"]
-    if config.model_is_a_folder:
-        same.append("model")
-    for name in same:
-        value = getattr(config, name)
-        if value != getattr(default, name):
-            argv += [f"--{name.replace('_', '-')}", as_typed(name, value)]
-    for volume in config.volumes:
-        argv += ["--volume", volume]
-    for variable in config.env:
-        argv += ["--env", variable]
-    for name, port in config.ray_ports:
-        if port != getattr(default.ray_ports, name):
-            argv += ["--ray-port", f"{name}={port}"]
-    return shlex.join(argv)

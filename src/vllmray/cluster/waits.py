@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from vllmray.cluster import labels
+from vllmray.cluster.agreement import check_token
 from vllmray.cluster.node import NodeProbe
 from vllmray.cluster.plan import Node, gate, gcs_address
 from vllmray.cluster.watching import Guard, Watch, log_tail, watch_argv
@@ -55,7 +56,7 @@ def for_worker(
     worker = containers[labels.WORKER]
     argv = watch_argv(gcs_address(config, str(config.head_ip)))
     with reporter.step("joining the cluster") as step, Watch(host, worker.id, argv) as watch:
-        seen = _Seen(host, watch, Guard(host, [worker]))
+        seen = _Seen(host, config, watch, Guard(host, [worker]))
         status = wait_until(
             lambda left: seen.node(left, node),
             poll_interval=POLL_S,
@@ -72,7 +73,7 @@ def for_engine(host: Host, config: ClusterConfig, containers: Mapping[str, Conta
     head, engine = containers[labels.HEAD], containers[labels.ENGINE]
     argv = watch_argv(gcs_address(config, str(config.node_ip)), gate=gate(config), engine=True)
     with Watch(host, head.id, argv) as watch:
-        seen = _Seen(host, watch, Guard(host, [head, engine]))
+        seen = _Seen(host, config, watch, Guard(host, [head, engine]))
         with reporter.step(f"{config.world_size} GPUs in Ray") as step:
             status = wait_until(
                 lambda left: seen.gpus(left, step),
@@ -97,8 +98,9 @@ def for_engine(host: Host, config: ClusterConfig, containers: Mapping[str, Conta
 class _Seen:
     """What the probes ask of one stream of observations; a container that ends by itself ends them all."""
 
-    def __init__(self, host: Host, watch: Watch, guard: Guard) -> None:
+    def __init__(self, host: Host, config: ClusterConfig, watch: Watch, guard: Guard) -> None:
         self._host = host
+        self._config = config
         self._watch = watch
         self._guard = guard
         self._last = RayStatus(error="it is starting")
@@ -108,6 +110,7 @@ class _Seen:
     def _look(self, left: float) -> RayStatus:
         self._last = self._watch.latest(min(left, NEWS_TIMEOUT_S)) or self._last
         self._guard.check()
+        check_token(self._host, self._config, self._last.error or "")
         return self._last
 
     def node(self, left: float, node: Node) -> Ready[RayStatus] | NotReady:

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Self
 
 from vllmray.cluster import labels
-from vllmray.cluster.plan import ENGINE_STATE, WATCH
+from vllmray.cluster.contents import WATCH
+from vllmray.cluster.plan import ENGINE_STATE
 from vllmray.errors import HostError, WorkloadError
 from vllmray.hosts.base import Container, Exec, Host
 from vllmray.ray.status import RayStatus, parse_line
@@ -92,7 +93,8 @@ class Guard:
         return WorkloadError(
             f"{self._host.address}: {container.name} ended by itself (exit code {container.exit_code})",
             details=log_tail(self._host, container.id),
-            hint=f"The whole log, if the container is kept (--retain): docker logs {container.name}",
+            hint="The whole log, if it is kept (--retain): vllmray logs "
+            f"{container.labels[labels.ROLE]} --cluster {container.labels[labels.CLUSTER]}",
         )
 
 

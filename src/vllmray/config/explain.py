@@ -35,13 +35,16 @@ class Problem:
         return f"{line}; {self.fix}" if self.fix else line
 
 
-def config_error(problems: Sequence[Problem]) -> ConfigError:
+HINT = "Correct them and run the command again; `vllmray up --help` lists every setting."
+
+
+def config_error(problems: Sequence[Problem], *, hint: str = HINT) -> ConfigError:
     """One error for all of them."""
     count = "1 setting" if len(problems) == 1 else f"{len(problems)} settings"
     return ConfigError(
         f"{count} can't be right; nothing was started",
         details="\n".join(str(problem) for problem in problems),
-        hint="Correct them and run the command again; `vllmray up --help` lists every setting.",
+        hint=hint,
     )
 
 
@@ -53,13 +56,14 @@ def problems_of(error: ValidationError, layers: Iterable[NamedLayer]) -> list[Pr
 
 def _problems(detail: ErrorDetails, layers: Sequence[NamedLayer]) -> list[Problem]:
     field, *rest = (str(part) for part in detail["loc"])
-    where = _origin(field, layers)
+    where = origin(field, layers)
     if rest and field == "ray_ports":
         where = f"{rest[0]} in {where}"
     return [Problem(where, what, fix) for what, fix in _words(detail)]
 
 
-def _origin(field: str, layers: Sequence[NamedLayer]) -> str:
+def origin(field: str, layers: Sequence[NamedLayer]) -> str:
+    """Where a setting's value came from, as the user wrote it; the field's own name for a default."""
     for layer in layers:
         if field in layer.names:
             return f"{layer.names[field]} in {layer.title}" if layer.title else layer.names[field]

@@ -6,11 +6,30 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
-from vllmray.config.values import ALL_GPUS, GpuChoice, IPv4, Limit, Size, Variable, Volume, split_list, split_variables
+from vllmray.config.values import (
+    ALL_GPUS,
+    AUTO_SIZE,
+    GIB,
+    ApiKey,
+    ClusterGpus,
+    GpuChoice,
+    IPv4,
+    Limit,
+    ParallelSize,
+    RayToken,
+    Route,
+    Size,
+    Variable,
+    Volume,
+    split_list,
+    split_variables,
+    unfit_variables,
+)
 from vllmray.engine.argv import flag_conflicts
 from vllmray.ray.ports import RayPorts
 
 Accelerator = Literal["nvidia", "amd", "cpu"]
+Runtime = Literal["docker", "native"]
 Role = Literal["head", "worker"]
 T = TypeVar("T")
 
@@ -18,7 +37,7 @@ DEFAULT_CLUSTER = "vllmray"
 DEFAULT_IMAGE = "vllm/vllm-openai:v0.33.0"
 DEFAULT_MODEL = "meta-llama/Llama-3.1-70B-Instruct"
 
-GIB = 1024**3
+MAX_NEIGHBOURS = 40  # so that the ports of each stay below 52365, where the dashboard agents' begin
 MIN_OBJECT_STORE = 75 * 1024**2  # Ray's own minimum: OBJECT_STORE_MINIMUM_MEMORY_BYTES, ray/_private/ray_constants.py
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -28,6 +47,20 @@ Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600)]
 def _of(kind: str) -> dict[str, Any]:
     """Marks a field with the roles it matters to; a worker needs none of the engine's fields."""
     return {"of": kind}
+
+
+class ImageBuild(BaseModel):
+    """An image that is built where it is needed: `image = { build = "Dockerfile" }` in the cluster file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    build: Literal[True] | Annotated[str, Field(min_length=1)] = True
+    """Path of a Dockerfile; True for vllmray's own."""
+    base: str | None = None
+    vllm_version: str | None = None
+    ray_version: str | None = None
+    pip: tuple[str, ...] = ()
+    """Further packages, as pip takes them."""
 
 
 class ClusterConfig(BaseModel):
@@ -58,15 +91,58 @@ class ClusterConfig(BaseModel):
         json_schema_extra=_of("node"),
     )
     hf_token: SecretStr | None = Field(None, description="Hugging Face token", json_schema_extra=_of("command"))
+    ray_token: RayToken | None = Field(
+        None, description="Ray's token; the head's `up` makes one", json_schema_extra=_of("command")
+    )
+    token_file: str | None = Field(
+        None, description="File with the head's Ray token (`vllmray token` there)", json_schema_extra=_of("command")
+    )
+    api_key: ApiKey | None = Field(
+        None, description="Key of the endpoint; the head's `up` makes one", json_schema_extra=_of("command")
+    )
+    api_key_file: str | None = Field(
+        None, description="File with keys of the endpoint, one a line", json_schema_extra=_of("command")
+    )
+    no_api_key: bool = Field(
+        default=False, description="Let anyone use the endpoint who reaches it", json_schema_extra=_of("engine")
+    )
+    scrape_token: ApiKey | None = Field(
+        None,
+        description="Token for /metrics from another host; the head's `up` makes one",
+        json_schema_extra=_of("command"),
+    )
+    allow_routes: Annotated[tuple[Route, ...], BeforeValidator(split_list)] = Field(
+        (),
+        description="Further routes of vLLM's server that answer, with the key: /v1/rerank",
+        json_schema_extra=_of("engine"),
+    )
+    tls: Literal["self-signed"] | None = Field(
+        None, description="self-signed: serve https with a certificate made here", json_schema_extra=_of("engine")
+    )
+    ssl_certfile: str | None = Field(
+        None, description="Certificate of the endpoint, a PEM file here; serves https", json_schema_extra=_of("engine")
+    )
+    ssl_keyfile: str | None = Field(
+        None,
+        validate_default=True,
+        description="Private key of that certificate, a PEM file here",
+        json_schema_extra=_of("engine"),
+    )
     port: Port = Field(8000, description="Port of the endpoint", json_schema_extra=_of("engine"))
     max_model_len: int = Field(
         4096, ge=1, description="Longest context, prompt and answer, in tokens", json_schema_extra=_of("engine")
     )
-    tensor_parallel_size: int = Field(
-        2, ge=1, le=1024, description="GPUs that share each layer", json_schema_extra=_of("engine")
+    tensor_parallel_size: ParallelSize = Field(
+        2, ge=0, le=1024, description="GPUs that share each layer, or auto", json_schema_extra=_of("engine")
     )
-    pipeline_parallel_size: int = Field(
-        2, ge=1, le=1024, description="Stages that the layers are split into", json_schema_extra=_of("engine")
+    pipeline_parallel_size: ParallelSize = Field(
+        2, ge=0, le=1024, description="Stages that the layers are split into, or auto", json_schema_extra=_of("engine")
+    )
+    cluster_gpus: ClusterGpus = Field(
+        (),
+        description="GPUs of each host and their memory, the head's first (2x80GiB,2x80GiB), for sizes that are auto; "
+        "by default those of the head alone",
+        json_schema_extra=_of("command"),
     )
     allow_tp_across_hosts: bool = Field(
         default=False,
@@ -79,6 +155,22 @@ class ClusterConfig(BaseModel):
     image: str = Field(
         DEFAULT_IMAGE, min_length=1, description="Image with vLLM and Ray", json_schema_extra=_of("node")
     )
+    build: ImageBuild | None = Field(
+        None, description="A Dockerfile to build that image from", json_schema_extra=_of("command")
+    )
+    runtime: Runtime | None = Field(
+        None,
+        description="What nodes are: docker (containers) or native (processes of this machine); when it is not said, "
+        "docker where a daemon answers",
+        json_schema_extra=_of("command"),
+    )
+    python: str | None = Field(
+        None,
+        pattern="^/",
+        description="With native, the Python whose environment has Ray and vLLM; by default the one that runs vllmray",
+        json_schema_extra=_of("command"),
+    )
+    network: str = Field("host", description="Docker network of the containers", json_schema_extra=_of("node"))
     accelerator: Accelerator = Field(
         "nvidia", description="What a GPU slot is: nvidia, amd or cpu", json_schema_extra=_of("node")
     )
@@ -97,31 +189,63 @@ class ClusterConfig(BaseModel):
         description="Interface that holds that address",
         json_schema_extra=_of("node"),
     )
-    shm_size: Size = Field(16 * GIB, ge=64 * 1024**2, description="/dev/shm of a node", json_schema_extra=_of("node"))
+    shm_size: Size = Field(16 * GIB, ge=64 * 1024**2, description="/dev/shm of a node", json_schema_extra=_of("node"))  # nosec B108 # words for a person
     object_store_memory: Size = Field(
-        GIB, ge=MIN_OBJECT_STORE, description="Ray's object store, a part of /dev/shm", json_schema_extra=_of("node")
+        GIB,
+        validate_default=True,
+        ge=MIN_OBJECT_STORE,
+        description="Ray's object store, a part of /dev/shm",
+        json_schema_extra=_of("node"),
+    )
+    rdma: bool = Field(
+        default=False,
+        description="Give containers /dev/infiniband, and leave to lock memory for it",
+        json_schema_extra=_of("node"),
     )
     memlock: Limit = Field(
-        -1,
+        None,
         ge=-1,
-        description="Locked memory in bytes: a number, unlimited, or default",
+        description="Locked memory in bytes: a number, unlimited, or default (with --rdma unlimited)",
         json_schema_extra=_of("node"),
     )
     nofile: Limit = Field(
         1048576, ge=1024, description="Open files: a number, or default", json_schema_extra=_of("node")
     )
+    user: str | None = Field(
+        None,
+        pattern=r"^\d{1,10}:\d{1,10}$",
+        description="UID:GID of the containers; when it is not said, the image's own unless that is root, then yours",
+        json_schema_extra=_of("node"),
+    )
+    writable_root: bool = Field(
+        default=False,
+        description="Let containers write into their image's folders",
+        json_schema_extra=_of("node"),
+    )
+    ray_metrics: bool = Field(
+        default=False,
+        description="Open Ray's three metric ports, which ask for no token",
+        json_schema_extra=_of("node"),
+    )
     volumes: Annotated[tuple[Volume, ...], BeforeValidator(split_list)] = Field(
-        (), description="Further folders of the host: /source:/target[:ro]", json_schema_extra=_of("node")
+        (),
+        description="Further folders of the host, to be read or with rw written: /source:/target[:rw]",
+        json_schema_extra=_of("node"),
     )
     env: Annotated[tuple[Variable, ...], BeforeValidator(split_variables)] = Field(
         (), description="Further environment variables: NAME=VALUE", json_schema_extra=_of("node")
     )
-    ray_ports: RayPorts = Field(default_factory=RayPorts, json_schema_extra=_of("node"))
+    ray_ports: RayPorts = Field(default_factory=RayPorts, validate_default=True, json_schema_extra=_of("node"))
     join_timeout: Seconds = Field(
         900, description="Longest wait for the GPUs, in seconds", json_schema_extra=_of("command")
     )
     engine_timeout: Seconds = Field(
         3600, description="Longest wait for the engine, in seconds", json_schema_extra=_of("command")
+    )
+    insecure_docker_tcp: bool = Field(
+        default=False,
+        description="Use a Docker daemon over TCP without TLS: whoever reaches its port is root there",
+        json_schema_extra=_of("command"),
     )
     vllm_startup_delay: str | None = Field(
         None, description="No longer needed, and ignored", json_schema_extra=_of("command")
@@ -132,10 +256,32 @@ class ClusterConfig(BaseModel):
         """What a later command line needs to mean this cluster; starts with a space unless empty."""
         return "" if self.cluster == DEFAULT_CLUSTER else f" --cluster {self.cluster}"
 
+    def among_neighbours(self) -> ClusterConfig:
+        """For a worker: at a loopback address 127.0.0.N other nodes are on the same machine, so it moves its ports."""
+        if self.network != "host" or not (self.node_ip or "").startswith("127."):
+            return self
+        place = int(str(self.node_ip).rpartition(".")[2]) % MAX_NEIGHBOURS
+        return self.model_copy(update={"ray_ports": self.ray_ports.beside(place)})
+
     @property
     def world_size(self) -> int:
         """GPUs that the engine takes in all."""
         return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @property
+    def is_auto(self) -> bool:
+        """A parallel size is still to be chosen."""
+        return AUTO_SIZE in (self.tensor_parallel_size, self.pipeline_parallel_size)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """env, by name."""
+        return dict(text.split("=", 1) for text in self.env)
+
+    @property
+    def serves_https(self) -> bool:
+        """The endpoint has a certificate."""
+        return bool(self.tls or self.ssl_certfile)
 
     @property
     def model_is_a_folder(self) -> bool:
@@ -149,6 +295,22 @@ class ClusterConfig(BaseModel):
     @classmethod
     def _not_ours(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return _unless(flag_conflicts(value), value)
+
+    @field_validator("env")
+    @classmethod
+    def _no_secret(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _unless(unfit_variables(value), value)
+
+    @field_validator("ssl_keyfile")
+    @classmethod
+    def _one_certificate(cls, value: str | None, info: ValidationInfo) -> str | None:
+        certificate = info.data.get("ssl_certfile")
+        problems = []
+        if (value is None) != (certificate is None):
+            problems.append("--ssl-certfile and --ssl-keyfile belong together: give both")
+        if certificate and info.data.get("tls"):
+            problems.append("--tls makes a certificate, and --ssl-certfile names one: give one of them")
+        return _unless(problems, value)
 
     @field_validator("model")
     @classmethod

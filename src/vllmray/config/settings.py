@@ -1,4 +1,4 @@
-"""From what the user wrote to a ClusterConfig: flags > environment > .env file > defaults, field by field.
+"""From what the user wrote to a ClusterConfig, field by field: flags > environment > .env > cluster file > defaults.
 
 The only reader of os.environ. Each field has the variable VLLMRAY_<FIELD>, and the names of the Docker Compose setup
 that many users come from work too.
@@ -8,28 +8,30 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 from dotenv import dotenv_values
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from vllmray.config.explain import Problem, config_error, problems_of
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import ConfigError
+from vllmray.private import read_trusted
 from vllmray.ray.ports import RayPorts
 
 PREFIX = "VLLMRAY_"
 PORT_PREFIX = "VLLMRAY_RAY_PORT_"
 
-# The names that the Compose setup uses.
+# The names that the Compose setup uses, and vLLM's own for its key.
 COMPOSE_NAMES = {
     "hf_token": "HF_TOKEN",
+    "api_key": "VLLM_API_KEY",
     "model": "MODEL_NAME",
     "model_cache_dir": "MODEL_CACHE_DIR",
     "port": "VLLM_PORT",
@@ -39,8 +41,11 @@ COMPOSE_NAMES = {
     "head_ip": "RAY_HEAD_IP",
     "vllm_startup_delay": "VLLM_STARTUP_DELAY",
 }
+CLUSTER_FILE = "vllmray.toml"
+CLUSTER_FILE_VARIABLE = "VLLMRAY_CONFIG"
+NOT_IN_THE_CLUSTER_FILE = ("hf_token", "ray_token", "api_key", "scrape_token")
 # Read elsewhere or by others, so not a mistyped setting.
-OTHER_NAMES = ("VLLMRAY_HOST", "VLLMRAY_CPU_SLOTS", "VLLMRAY_TEST_CACHE")
+OTHER_NAMES = ("VLLMRAY_HOST", "VLLMRAY_CONFIG", "VLLMRAY_CPU_SLOTS", "VLLMRAY_NODE", "VLLMRAY_TEST_CACHE")
 
 DELAY_NOTICE = "VLLM_STARTUP_DELAY is no longer needed: the engine starts when the GPUs are there."
 
@@ -60,36 +65,8 @@ class Loaded:
 
     config: ClusterConfig
     notices: tuple[str, ...]
-
-
-class _LayeredConfig(ClusterConfig, BaseSettings):  # type: ignore[misc]  # the two kinds of model_config
-    """ClusterConfig filled by pydantic-settings from the layers that load() hands it, highest first."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        layers = getattr(init_settings, "init_kwargs", {}).get("layers", ())
-        return tuple(_LayerSource(settings_cls, layer) for layer in layers)
-
-
-class _LayerSource(PydanticBaseSettingsSource):
-    """A Layer as pydantic-settings asks for it."""
-
-    def __init__(self, settings_cls: type[BaseSettings], layer: Layer) -> None:
-        super().__init__(settings_cls)
-        self._layer = layer
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        return self._layer.values.get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        return dict(self._layer.values)
+    layers: tuple[Layer, ...] = ()
+    """Highest first."""
 
 
 def variables_of(field: str) -> tuple[str, ...]:
@@ -100,7 +77,7 @@ def variables_of(field: str) -> tuple[str, ...]:
 
 def flag_of(field: str) -> str:
     """The option of a field on the command line; a list's option names one thing and is repeated."""
-    names = {"volumes": "--volume", "ray_ports": "--ray-port", "vllm_args": "--"}
+    names = {"volumes": "--volume", "ray_ports": "--ray-port", "allow_routes": "--allow-route", "vllm_args": "--"}
     return names.get(field, "--" + field.replace("_", "-"))
 
 
@@ -109,31 +86,51 @@ def load(
     *,
     env_file: Path | None = None,
     environ: Mapping[str, str] | None = None,
+    fields: Collection[str] | None = None,
 ) -> Loaded:
     """Settle every field from the highest layer that names it, then check all of them at once.
 
     Args:
         flags: values given on the command line by field name; None means not given. `ray_ports` is a dict by port name.
-        env_file: a .env file that must exist; None reads ./.env when there is one.
+        env_file: a .env file that must exist; None reads ./.env when there is one. The cluster file is ./vllmray.toml
+            when there is one, or the one that VLLMRAY_CONFIG names.
         environ: the environment; None is this process's own.
+        fields: the only fields to read, for a command that needs no others; what is wrong elsewhere does not matter.
 
     Raises:
         ConfigError: lists every problem, one line a field, with where the value came from.
     """
     environ = os.environ if environ is None else environ
     dotenv, dotenv_title = _read_dotenv(env_file)
-    layers = (_flag_layer(flags), _variable_layer(environ, "the environment"), _variable_layer(dotenv, dotenv_title))
-    problems = [*_mistyped(environ, "the environment"), *_mistyped(dotenv, dotenv_title)]
+    file, file_problems = _cluster_file_layer(environ)
+    layers = _one_image(
+        _flag_layer(flags),
+        _variable_layer(environ, "the environment"),
+        _variable_layer(dotenv, dotenv_title),
+        file,
+    )
+    problems = [*_mistyped(environ, "the environment"), *_mistyped(dotenv, dotenv_title), *file_problems]
+    if fields is not None:
+        problems = []
+        layers = tuple(replace(layer, values=_only(layer.values, fields)) for layer in layers)
     try:
-        config = _LayeredConfig(layers=layers)  # type: ignore[call-arg]  # settings_customise_sources takes it
+        config = ClusterConfig.model_validate(_merged(layers))
     except ValidationError as error:
         problems += problems_of(error, layers)
     if problems:
         raise config_error(problems)
-    # The plain model, so that what goes on from here has no tie to where it came from.
-    plain = ClusterConfig.model_construct(**{name: getattr(config, name) for name in ClusterConfig.model_fields})
-    notices = (DELAY_NOTICE,) if plain.vllm_startup_delay is not None else ()
-    return Loaded(config=plain, notices=notices)
+    notices = (DELAY_NOTICE,) if config.vllm_startup_delay is not None else ()
+    return Loaded(config=config, notices=notices, layers=layers)
+
+
+def _merged(layers: Sequence[Layer]) -> dict[str, Any]:
+    """Each field from the highest layer that has it; of a table, each entry."""
+    merged: dict[str, Any] = {}
+    for layer in reversed(layers):
+        for name, value in layer.values.items():
+            below = merged.get(name)
+            merged[name] = {**below, **value} if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _read_dotenv(env_file: Path | None) -> tuple[dict[str, str], str]:
@@ -141,10 +138,54 @@ def _read_dotenv(env_file: Path | None) -> tuple[dict[str, str], str]:
     if env_file is None and not path.is_file():
         return {}, str(path)
     try:
-        values = dotenv_values(stream=io.StringIO(path.read_text(encoding="utf-8")), interpolate=False)
+        values = dotenv_values(stream=io.StringIO(read_trusted(path)), interpolate=False)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"can't read {path}: {error}", hint="Check the path given with --env-file.") from error
     return {name: value for name, value in values.items() if value is not None}, str(path)
+
+
+def _cluster_file_layer(environ: Mapping[str, str]) -> tuple[Layer, list[Problem]]:
+    """The settings of vllmray.toml, by their own names, and what in it is none; empty when there is no such file."""
+    named = environ.get(CLUSTER_FILE_VARIABLE)
+    path = Path(named or CLUSTER_FILE)
+    if not named and not path.is_file():
+        return Layer(str(path), {}, {}), []
+    try:
+        values: dict[str, Any] = tomllib.loads(read_trusted(path))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"can't read {path}: {error}", hint="It must be TOML: name = value, a line each.") from error
+    image = values.get("image")
+    if isinstance(image, dict):
+        del values["image"]
+        if isinstance(image.get("build"), str):
+            image["build"] = str(path.parent / image["build"])
+        values["build"] = image
+    known = {*ClusterConfig.model_fields} - set(NOT_IN_THE_CLUSTER_FILE)
+    strangers = sorted(name for name in values if name not in known)
+    problems = [_stranger(name, known, str(path)) for name in strangers]
+    kept = {name: value for name, value in values.items() if name in known}
+    return Layer(str(path), kept, {name: "image" if name == "build" else name for name in kept}), problems
+
+
+def _stranger(name: str, known: set[str], path: str) -> Problem:
+    if name in NOT_IN_THE_CLUSTER_FILE:
+        return Problem(f"{name} in {path}", "a secret in a file that is shared", "put it into the environment or .env")
+    return Problem(f"{name} in {path}", "no such setting", _suggestion(name, known))
+
+
+def _one_image(*layers: Layer) -> tuple[Layer, ...]:
+    """The highest layer that names an image or a Dockerfile for one is the only one that does."""
+    kept: list[Layer] = []
+    settled = False
+    for layer in layers:
+        values = {name: value for name, value in layer.values.items() if not (settled and name in ("image", "build"))}
+        settled = settled or "image" in values or "build" in values
+        kept.append(replace(layer, values=values))
+    return tuple(kept)
+
+
+def _only(values: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in fields}
 
 
 def _flag_layer(flags: Mapping[str, Any]) -> Layer:
@@ -156,6 +197,8 @@ def _variable_layer(variables: Mapping[str, str], title: str) -> Layer:
     values: dict[str, Any] = {}
     names: dict[str, str] = {}
     for field in ClusterConfig.model_fields:
+        if field == "build":
+            continue  # a table, which only the cluster file can hold
         name = next((name for name in variables_of(field) if variables.get(name)), None)
         if name is not None:
             values[field], names[field] = variables[name], name
@@ -171,7 +214,7 @@ def _variable_layer(variables: Mapping[str, str], title: str) -> Layer:
 
 def _mistyped(variables: Mapping[str, str], title: str) -> list[Problem]:
     known = {
-        *(name for field in ClusterConfig.model_fields for name in variables_of(field)),
+        *(name for field in ClusterConfig.model_fields if field != "build" for name in variables_of(field)),
         *(PORT_PREFIX + port.upper() for port in RayPorts.model_fields),
         *OTHER_NAMES,
     }
@@ -187,3 +230,18 @@ def _suggestion(name: str, known: set[str]) -> str:
 def docker_host_variable() -> str | None:
     """VLLMRAY_HOST: the host when no --host is given."""
     return os.environ.get("VLLMRAY_HOST") or None
+
+
+def own_environment() -> Mapping[str, str]:
+    """This process's environment, for what starts processes in its place."""
+    return os.environ
+
+
+def state_folder() -> Path:
+    """Where this user's programs keep what must not be lost (XDG Base Directory Specification, XDG_STATE_HOME)."""
+    return platformdirs.user_state_path("vllmray")
+
+
+def cache_folder() -> Path:
+    """Where this user's programs keep what can be had again (XDG_CACHE_HOME)."""
+    return platformdirs.user_cache_path("vllmray")

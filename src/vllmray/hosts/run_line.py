@@ -1,11 +1,15 @@
-"""A ContainerSpec as the `docker run` line that would make it; pure, for --dry-run and for whole-line tests."""
+"""A ContainerSpec as the command line that would make it; pure, for --dry-run and for whole-line tests."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 
 from vllmray.hosts.base import ContainerSpec, File, Mount
+from vllmray.hosts.native.paths import PathMap, folders_of
+
+IN_MEMORY = "rw,exec,nosuid,nodev,mode=1777"
 
 
 def run_line(spec: ContainerSpec, sources: Mapping[str, str]) -> str:
@@ -13,19 +17,80 @@ def run_line(spec: ContainerSpec, sources: Mapping[str, str]) -> str:
 
     Args:
         sources: for files that are put into the container, where the same content lies on this machine; the line
-            mounts them from there. A secret is never in it, only a comment that says where it would be.
+            mounts them from there. What is not in sources is a comment that says where it goes.
     """
     parts = ["docker run --detach", *_options(spec, sources)]
     parts.append(shlex.join([spec.image, *spec.argv[1:]]))
-    comments = [
-        f"# and {file.path}, mode {file.mode:04o}, put there before the start" for file in spec.files if file.secret
+    return "\n".join([*_missing(spec, sources), " \\\n  ".join(parts)])
+
+
+def _missing(spec: ContainerSpec, sources: Mapping[str, str]) -> list[str]:
+    """Comments for files whose content is on no disk here."""
+    return [
+        f"# and {file.path}, mode {file.mode:04o}, put there before the start"
+        for file in spec.files
+        if file.path not in sources
     ]
-    return "\n".join([*comments, " \\\n  ".join(parts)])
+
+
+def process_line(spec: ContainerSpec, sources: Mapping[str, str]) -> str:
+    """The lines that start the same as a process of this machine, in the environment of the Python spec.image.
+
+    Args:
+        sources: for the container's files, where the same content lies on this machine; they are put below /tmp, as
+            are the folders that nodes share.
+    """
+    copied = [file for file in spec.files if file.path in sources]
+    files = {file.path: f"/tmp/{spec.name}{file.path}" for file in copied}  # nosec B108 # lines for a person, who makes these folders
+    folders = {parent: f"/tmp/{spec.name}{parent}" for path in files for parent in folders_of(path)}  # nosec B108 # as above
+    mounts = [mount for mount in spec.mounts if mount.kind != "own"]
+    shared = {mount.target: mount.source if mount.kind == "bind" else f"/tmp/{mount.source}" for mount in mounts}  # nosec B108 # as above
+    paths = PathMap({**folders, **files, **shared})
+    env = paths.env(spec.env) | {"PATH": f"{PurePosixPath(spec.image).parent}:$PATH"}
+    words = [f"{name}={_in_shell(value)}" for name, value in env.items()]
+    made = [shared[mount.target] for mount in mounts if mount.create or mount.kind == "memory"]
+    return "\n".join(
+        [
+            *_missing(spec, sources),
+            f"mkdir -p {shlex.join(made)}",
+            *(f"install -D -m {file.mode:04o} {shlex.join([sources[file.path], files[file.path]])}" for file in copied),
+            " \\\n  ".join(["env", *words, shlex.join(paths.argv(spec.argv))]),
+        ]
+    )
+
+
+def _in_shell(value: str) -> str:
+    return f'"{value}"' if value.endswith(":$PATH") else shlex.quote(value)
 
 
 def _options(spec: ContainerSpec, sources: Mapping[str, str]) -> Iterator[str]:
     yield _flag("name", spec.name)
-    yield "--network host"
+    yield from _sharing_options(spec)
+    yield from _device_options(spec)
+    if spec.user:
+        yield _flag("user", spec.user)
+    if spec.read_only:
+        yield "--read-only"
+        yield _flag("tmpfs", f"/tmp:{IN_MEMORY}")  # nosec B108 # of a container, a tmpfs of its own
+    if spec.home:
+        yield _flag("tmpfs", f"{spec.home}:{IN_MEMORY}")
+    for name, limit in spec.ulimits.items():
+        yield _flag("ulimit", f"{name}={limit}:{limit}")
+    yield from (_mount(mount) for mount in spec.mounts)
+    yield from (_file(file, sources) for file in spec.files if file.path in sources)
+    for name, value in spec.env.items():
+        yield _flag("env", f"{name}={value}")
+    if spec.home:
+        yield _flag("env", f"HOME={spec.home}")
+    for name, value in spec.labels.items():
+        yield _flag("label", f"{name}={value}")
+    yield _flag("entrypoint", spec.argv[0])
+
+
+def _sharing_options(spec: ContainerSpec) -> Iterator[str]:
+    yield _flag("network", spec.network)
+    if spec.ip:
+        yield _flag("ip", spec.ip)
     yield _flag("restart", spec.restart)
     if spec.init:
         yield "--init"
@@ -34,19 +99,6 @@ def _options(spec: ContainerSpec, sources: Mapping[str, str]) -> Iterator[str]:
         yield _flag("pid", spec.pid)
     if spec.shm_size is not None:
         yield _flag("shm-size", str(spec.shm_size))
-    yield from _device_options(spec)
-    for name, limit in spec.ulimits.items():
-        yield _flag("ulimit", f"{name}={limit}:{limit}")
-    for mount in spec.mounts:
-        yield _mount(mount)
-    for file in spec.files:
-        if not file.secret:
-            yield _file(file, sources)
-    for name, value in spec.env.items():
-        yield _flag("env", f"{name}={value}")
-    for name, value in spec.labels.items():
-        yield _flag("label", f"{name}={value}")
-    yield _flag("entrypoint", spec.argv[0])
 
 
 def _flag(name: str, value: str) -> str:
@@ -66,6 +118,8 @@ def _device_options(spec: ContainerSpec) -> Iterator[str]:
         yield _flag("device", device)
     for group in spec.group_add:
         yield _flag("group-add", group)
+    for capability in spec.cap_drop:
+        yield _flag("cap-drop", capability)
     for capability in spec.cap_add:
         yield _flag("cap-add", capability)
     for option in spec.security_opt:
@@ -78,6 +132,8 @@ def _mount(mount: Mount) -> str:
     if mount.kind == "bind":
         read_only = ",readonly" if mount.read_only else ""
         return _flag("mount", f"type=bind,source={mount.source},target={mount.target}{read_only}")
+    if mount.kind == "own":
+        return _flag("mount", f"type=volume,target={mount.target},volume-nocopy")
     marks = "".join(f",volume-label={name}={value}" for name, value in mount.labels.items())
     options = "volume-driver=local,volume-opt=type=tmpfs,volume-opt=device=tmpfs,volume-opt=o=mode=1777"
     return _flag("mount", f"type=volume,source={mount.source},target={mount.target},volume-nocopy,{options}{marks}")

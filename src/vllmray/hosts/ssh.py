@@ -8,11 +8,16 @@ transport/sshconn.py).
 
 from __future__ import annotations
 
+import ctypes
 import shutil
+import signal
+import socket
 import subprocess
 import tempfile
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +29,7 @@ from vllmray.wait import NotReady, Ready, wait_until
 DEFAULT_SOCKET = "/var/run/docker.sock"
 CONNECT_TIMEOUT_S = 10
 END_TIMEOUT_S = 5
+PR_SET_PDEATHSIG = 1  # Linux, include/uapi/linux/prctl.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +54,56 @@ class SshAddress:
         path = parts.path if parts.path not in ("", "/") else DEFAULT_SOCKET
         return cls(parts.hostname, parts.username, port, path)
 
-    def argv(self, local: Path) -> list[str]:
-        """The ssh command that forwards the daemon's socket to a local one and does nothing else."""
+    def argv(self, forwarding: str) -> list[str]:
+        """The ssh command that forwards something of that host and does nothing else.
+
+        Args:
+            forwarding: as ssh's -L takes it.
+        """
         options = {
             "BatchMode": "yes",  # nobody is there to answer a question
+            "StrictHostKeyChecking": "yes",  # a host whose key is not known may be anyone
             "ExitOnForwardFailure": "yes",
             "ConnectTimeout": str(CONNECT_TIMEOUT_S),
             "ServerAliveInterval": "15",
             "ControlPath": "none",  # a shared connection would outlive us, and the forwarding with it
         }
         argv = ["ssh", "-N", "-T", *(f"-o{name}={value}" for name, value in options.items())]
-        argv += ["-L", f"{local}:{self.socket}"]
+        argv += ["-L", forwarding]
         argv += ["-l", self.user] if self.user else []
         argv += ["-p", str(self.port)] if self.port else []
         return [*argv, "--", self.host]
+
+
+def with_ciphers_in_hardware(argv: Sequence[str], ciphers: str) -> list[str]:
+    """The ssh command with those ciphers first that processors have instructions for, of those that it would take.
+
+    An image is gigabytes, several targets share one processor, and OpenSSH's own first choice, ChaCha20, is in no
+    hardware (benchmarks/README.md has both beside each other).
+
+    Args:
+        ciphers: as `ssh -G` lists them, by the user's own configuration.
+    """
+    names = ciphers.split(",")
+    first = [name for name in names if name.startswith("aes") and "-gcm@" in name]
+    others = [name for name in names if name not in first]
+    return [argv[0], f"-oCiphers={','.join(first + others)}", *argv[1:]] if first else list(argv)
+
+
+def _settled_ciphers(argv: Sequence[str]) -> str:
+    """What ssh would offer to that host; empty when it does not say."""
+    with suppress(subprocess.TimeoutExpired):
+        done = subprocess.run(
+            [argv[0], "-G", *argv[1:]], capture_output=True, text=True, check=False, timeout=CONNECT_TIMEOUT_S
+        )
+        return next((line.split()[1] for line in done.stdout.splitlines() if line.startswith("ciphers ")), "")
+    return ""
+
+
+def _end_with_parent() -> Callable[[], object]:
+    """What a child calls to be ended when its parent is, also by a signal that leaves it no time to tidy up."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    return partial(prctl, PR_SET_PDEATHSIG, signal.SIGTERM.value)
 
 
 class Tunnel:
@@ -73,10 +115,13 @@ class Tunnel:
         local = self._folder / "docker.sock"
         self.url = f"unix://{local}"
         try:
-            argv = SshAddress.parse(address).argv(local)
+            parsed = SshAddress.parse(address)
+            argv = parsed.argv(f"{local}:{parsed.socket}")
+            argv = with_ciphers_in_hardware(argv, _settled_ciphers(argv))
             # In a session of its own: Ctrl-C is for the command, which closes the tunnel when it is done.
             self._process = subprocess.Popen(
                 argv,
+                preexec_fn=_end_with_parent(),  # noqa: PLW1509  # one system call, looked up before the fork
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -114,3 +159,39 @@ class Tunnel:
         if self._process.stderr:
             self._process.stderr.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextmanager
+def forward(address: str, here: int, there: int) -> Iterator[subprocess.Popen[str]]:
+    """A port of loopback here that leads to one of loopback there, for as long as the process it yields runs.
+
+    Raises:
+        HostError: it could not be opened, or ended by itself.
+    """
+    argv = SshAddress.parse(address).argv(f"127.0.0.1:{here}:127.0.0.1:{there}")
+    process = subprocess.Popen(
+        argv,
+        preexec_fn=_end_with_parent(),  # noqa: PLW1509  # as above
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+    def probe(_left: float) -> Ready[None] | NotReady:
+        if process.poll() is not None:
+            raise explain(address, "open a tunnel", process.stderr.read() if process.stderr else "")
+        with socket.socket() as knocking:
+            return Ready(None) if knocking.connect_ex(("127.0.0.1", here)) == 0 else NotReady("ssh is connecting")
+
+    try:
+        wait_until(probe, what="tunnel", timeout=2 * CONNECT_TIMEOUT_S, step=SilentStep(), poll_interval=0.05)
+        yield process
+        if process.returncode:
+            raise explain(address, "keep a tunnel", process.stderr.read() if process.stderr else "")
+    finally:
+        process.terminate()
+        process.wait(timeout=END_TIMEOUT_S)
+        if process.stderr:
+            process.stderr.close()

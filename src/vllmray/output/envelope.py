@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from vllmray import __version__
-from vllmray.cluster.status import ClusterView
+
+if TYPE_CHECKING:
+    from vllmray.cluster.status import ClusterView
+    from vllmray.config.models import ClusterConfig
+    from vllmray.model.layouts import HostGpus, Layout
+    from vllmray.model.model import Model
 
 SCHEMA_VERSION = 1
 
@@ -44,5 +50,36 @@ def status_data(view: ClusterView) -> dict[str, Any]:
                 "started_at": container.started_at,
             }
             for container in view.containers
+        ],
+    }
+
+
+def plan_data(
+    model: Model, hosts: Sequence[HostGpus], layouts: Sequence[Layout], config: ClusterConfig
+) -> dict[str, Any]:
+    """A ranking in plain values. Sizes are bytes, lengths tokens; `rejected` is null for a layout that fits."""
+    return {
+        "model": model.name,
+        "parameters": model.shape.parameters,
+        "checkpoint_bytes": model.checkpoint_bytes,
+        "longest_context": model.longest_context,
+        "max_model_len": config.max_model_len,
+        "hosts": [{"name": host.name, "gpus": list(host.memory)} for host in hosts],
+        "layouts": [
+            {
+                "tensor_parallel_size": layout.tensor_parallel_size,
+                "pipeline_parallel_size": layout.pipeline_parallel_size,
+                "rejected": layout.rejected or None,
+                "replicas": layout.replicas,
+                "layer_partition": list(layout.partition),
+                "sequences": layout.sequences,
+                "longest_context": layout.longest_context,
+                "network_bytes_a_token": layout.network_bytes,
+                "stages": [
+                    {"host": place.host, "layers": stage.layers, "weights": stage.weights, "beside": stage.beside}
+                    for place, stage in zip(layout.places, layout.stages, strict=False)
+                ],
+            }
+            for layout in layouts
         ],
     }

@@ -1,4 +1,4 @@
-"""Progress on standard error: a live list of steps on a terminal, else one plain line an event."""
+"""Progress on standard error: a live list of steps on a terminal (live.py), else one plain line an event."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.spinner import Spinner
-from rich.table import Table
-from rich.text import Text
-
 from vllmray.reporter import Reporter, Step
 
-PARTS_SHOWN = 12
+LARGE = 10**9
+"""Bytes of a part from which on its quarters are told, where lines stay."""
 
 
 def reporter_for(*, stream_is_terminal: bool) -> Reporter:
     """The reporter that fits where standard error goes."""
-    return LiveReporter(Console(stderr=True)) if stream_is_terminal else PlainReporter()
+    if not stream_is_terminal:
+        return PlainReporter()
+    from rich.console import Console
+
+    from vllmray.output.live import LiveReporter
+
+    return LiveReporter(Console(stderr=True))
 
 
-def _seconds(seconds: float) -> str:
+def in_seconds(seconds: float) -> str:
+    """As in "2 min 5 s"."""
     minutes, rest = divmod(round(seconds), 60)
     if not minutes:
         return f"{rest} s"
@@ -53,7 +54,7 @@ class _PlainStep:
         self._title = title
         self._began = time.monotonic()
         self._result = "done"
-        self._said: set[str] = set()
+        self._said: dict[str, int] = {}
 
     def change(self, detail: str) -> None:
         _line(f"{self._title}: {detail}")
@@ -65,12 +66,14 @@ class _PlainStep:
         _line(f"{self._title}: {text}")
 
     def bound(self, seconds: float) -> None:
-        _line(f"{self._title}: waiting up to {_seconds(seconds)}")
+        _line(f"{self._title}: waiting up to {in_seconds(seconds)}")
 
     def part(self, name: str, *, done: int, total: int | None, status: str) -> None:
-        if done == total and name not in self._said:
-            self._said.add(name)
-            _line(f"{self._title}: {name} {status.lower()}")
+        quarters = done * 4 // total if total else 0
+        if quarters > self._said.get(name, 0) and (done == total or (total or 0) >= LARGE):
+            self._said[name] = quarters
+            share = "" if done == total else f" {quarters * 25} %"
+            _line(f"{self._title}: {name}{share} {status[:1].lower()}{status[1:]}")
 
     def result(self, detail: str) -> None:
         self._result = detail
@@ -81,98 +84,6 @@ class _PlainStep:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        took = _seconds(time.monotonic() - self._began)
+        took = in_seconds(time.monotonic() - self._began)
         outcome = self._result if kind is None else ("stopped" if kind is KeyboardInterrupt else "failed")
         _line(f"{self._title}: {outcome} ({took})")
-
-
-class LiveReporter:
-    """Finished steps stay as lines; the one under way is redrawn below them."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def step(self, title: str) -> Step:
-        return _LiveStep(self._console, title)
-
-    def note(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def warning(self, text: str) -> None:
-        self._console.print(Text(f"! {text}", style="yellow"), soft_wrap=True)
-
-
-class _LiveStep:
-    def __init__(self, console: Console, title: str) -> None:
-        self._console = console
-        self._title = title
-        self._began = time.monotonic()
-        self._detail = ""
-        self._glimpse = ""
-        self._bound: float | None = None
-        self._result = ""
-        self._parts: dict[str, tuple[int, int | None, str]] = {}
-        self._spinner = Spinner("dots")
-        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=8, transient=True)
-
-    def change(self, detail: str) -> None:
-        self._detail = detail
-
-    def glimpse(self, text: str) -> None:
-        self._glimpse = Text.from_ansi(text).plain
-
-    def event(self, text: str) -> None:
-        self._console.print(Text(f"    {text}", style="dim"))
-
-    def bound(self, seconds: float) -> None:
-        self._bound = seconds
-
-    def part(self, name: str, *, done: int, total: int | None, status: str) -> None:
-        self._parts[name] = (done, total, status)
-
-    def result(self, detail: str) -> None:
-        self._result = detail
-
-    def _render(self) -> RenderableType:
-        elapsed = time.monotonic() - self._began
-        bound = f" of {_seconds(self._bound)}" if self._bound else ""
-        self._spinner.update(text=Text.assemble(f" {self._title}  ", (f"{_seconds(elapsed)}{bound}", "dim")))
-        lines: list[RenderableType] = [self._spinner]
-        if self._detail:
-            lines.append(Text(f"    {self._detail}", style="dim", overflow="ellipsis", no_wrap=True))
-        if self._glimpse:
-            lines.append(Text(f"    {self._glimpse}", style="dim italic", overflow="ellipsis", no_wrap=True))
-        if self._parts:
-            lines.append(self._bars())
-        return Group(*lines)
-
-    def _bars(self) -> Table:
-        table = Table.grid(padding=(0, 1))
-        unfinished = {name: part for name, part in self._parts.items() if part[0] != part[1]}
-        for name, (done, total, status) in list(unfinished.items())[-PARTS_SHOWN:]:
-            bar = ProgressBar(total=total, completed=done, width=30) if total else Text("")
-            amount = f"{done / 1e6:.0f}/{total / 1e6:.0f} MB" if total else ""
-            table.add_row("   ", name, bar, amount, status)
-        finished = len(self._parts) - len(unfinished)
-        if finished:
-            table.add_row("   ", f"{finished} of {len(self._parts)} layers done")
-        return table
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self._live.stop()
-        took = time.monotonic() - self._began
-        if kind is None:
-            mark, style, said = "ok", "green", self._result
-        elif kind is KeyboardInterrupt:
-            mark, style, said = "--", "yellow", f"stopped: {self._detail}"
-        else:
-            mark, style, said = "no", "red", self._detail
-        suffix = f"  ({_seconds(took)})" if took >= 1 else ""
-        line = Text.assemble((f"{mark} ", style), self._title, f": {said}" if said else "", (suffix, "dim"))
-        self._console.print(line, soft_wrap=True)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from vllmray.cluster.status import ClusterView
-from vllmray.cluster.up import Outcome
+from vllmray.cluster.commands import token_words
+
+if TYPE_CHECKING:
+    from vllmray.cluster.status import ClusterView
+    from vllmray.cluster.up import Outcome
+    from vllmray.images.facts import ImageFacts
 
 
 def status_table(view: ClusterView) -> RenderableType:
@@ -59,27 +66,69 @@ def show_each(views: Iterable[ClusterView]) -> None:
         for view in views:
             show(status_table(view))
         return
+    from rich.live import Live
+
     with Live(console=console, auto_refresh=False) as live:
         for view in views:
             live.update(status_table(view), refresh=True)
 
 
-def outcome_text(outcome: Outcome) -> str:
-    """What `up` prints at its end: where the endpoint is, how to try it, what to do next."""
+def image_table(name: str, facts: ImageFacts) -> RenderableType:
+    """What an image holds, a line a thing; what it lacks is said too."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    rows = {
+        "image": name,
+        "id": facts.id,
+        "Ray": facts.versions.get("ray"),
+        "vLLM": facts.vllm,
+        "Python": facts.python,
+        "torch": facts.versions.get("torch"),
+        "CUDA": facts.cuda,
+        "NCCL": f"{facts.nccl}, sha256 {facts.nccl_sha256}" if facts.nccl_sha256 else None,
+        "entrypoint": " ".join(facts.entrypoint),
+        "user": facts.user or "root",
+    }
+    for title, value in rows.items():
+        table.add_row(title, value or Text("none", style="yellow"))
+    return table
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a client reaches the endpoint."""
+
+    url: str
+    """Ends in /v1."""
+    header_file: Path | None
+    """A file with the header that the key is in; None where there is no key."""
+    certificate_file: Path | None
+    """What the server shows, where no public authority stands for it."""
+
+
+def outcome_text(outcome: Outcome, access: Access | None) -> str:
+    """What `up` prints at its end: where the endpoint is, how to try it, what to do next.
+
+    Args:
+        access: of a head.
+    """
     name = outcome.config.cluster_option
     commands = f"vllmray status{name}\nvllmray logs{name} -f\nvllmray down{name}"
-    if outcome.role == "worker":
+    if access is None:
         said = "joined" if outcome.ready else "is starting, and will join,"
         return f"node {outcome.config.node_ip} {said} the cluster of {outcome.config.head_ip}\n\n{commands}"
-    url = f"http://{outcome.config.node_ip}:{outcome.config.port}/v1"
     if not outcome.ready:
-        return f"starting; the endpoint will be {url}\n\nOn each other host:\n{outcome.worker_command}\n\n{commands}"
-    return f"endpoint {url}\n\n{curl_line(outcome)}\n\n{commands}"
+        return (
+            f"starting; the endpoint will be {access.url}\n\n"
+            f"On each other host, {token_words(outcome.config)}:\n{outcome.worker_command}\n\n{commands}"
+        )
+    return f"endpoint {access.url}\n\n{curl_line(access, outcome.config.model)}\n\n{commands}"
 
 
-def curl_line(outcome: Outcome) -> str:
-    """A request that can be pasted into a shell."""
-    url = f"http://{outcome.config.node_ip}:{outcome.config.port}/v1/chat/completions"
+def curl_line(access: Access, model: str) -> str:
+    """A request that can be pasted into a shell; it reads the key from its file, so that no process list shows it."""
     message = '[{"role": "user", "content": "What is the capital of France?"}]'
-    body = f'{{"model": "{outcome.config.model}", "messages": {message}}}'
-    return f"curl {url} -H 'Content-Type: application/json' -d '{body}'"
+    argv = ["curl", f"{access.url}/chat/completions"]
+    argv += ["--cacert", str(access.certificate_file)] if access.certificate_file else []
+    argv += ["-H", f"@{access.header_file}"] if access.header_file else []
+    argv += ["-H", "Content-Type: application/json", "-d", f'{{"model": "{model}", "messages": {message}}}']
+    return shlex.join(argv)

@@ -5,19 +5,32 @@ Flags: ray 2.60, python/ray/scripts/scripts.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from vllmray.ray.ports import RayPorts
 
 DRAIN_TIMEOUT_S = 10
+CLOSED_PORT = "65536"
+"""No port at all: what Ray listens on there without asking for a token is not listened on."""
+TEMP_DIR = "/tmp/ray"  # nosec B108 # Ray's own default, inside a container
 
 
-def start_head(*, node_ip: str, gpus: int | str, object_store_memory: int, ports: RayPorts) -> tuple[str, ...]:
+def start_head(
+    command: tuple[str, ...],
+    *,
+    node_ip: str,
+    gpus: int | str,
+    object_store_memory: int,
+    ports: RayPorts,
+    labels: Mapping[str, str],
+) -> tuple[str, ...]:
     """`ray start --head`, in the foreground. object_store_memory in bytes.
 
-    --ray-client-server-port is given only when it is not Ray's own default: an image with plain `ray` (not
-    ray[default]) refuses the flag, and starts no client server anyway.
+    Args:
+        command: what stands in the place of `ray`.
     """
     argv = [
-        "ray",
+        *command,
         "start",
         "--head",
         f"--port={ports.gcs}",
@@ -26,8 +39,8 @@ def start_head(*, node_ip: str, gpus: int | str, object_store_memory: int, ports
         *_node(node_ip=node_ip, gpus=gpus, object_store_memory=object_store_memory, ports=ports),
         "--disable-usage-stats",
     ]
-    if ports.client_server != RayPorts().client_server:
-        argv.append(f"--ray-client-server-port={ports.client_server}")
+    if labels:
+        argv.append("--labels=" + ",".join(f"{name}={value}" for name, value in labels.items()))
     return tuple(argv)
 
 
@@ -42,6 +55,7 @@ def start_worker(
 def _node(*, node_ip: str, gpus: int | str, object_store_memory: int, ports: RayPorts) -> tuple[str, ...]:
     return (
         f"--node-ip-address={node_ip}",
+        f"--temp-dir={TEMP_DIR}",
         f"--num-gpus={gpus}",
         f"--object-store-memory={object_store_memory}",
         f"--node-manager-port={ports.node_manager}",
@@ -58,26 +72,49 @@ def _node(*, node_ip: str, gpus: int | str, object_store_memory: int, ports: Ray
     )
 
 
-def environment(*, node_ip: str, interface: str, ports: RayPorts) -> dict[str, str]:
+def environment(*, node_ip: str, interface: str, ports: RayPorts, metrics: bool, token_path: str) -> dict[str, str]:
     """What every container of a node needs, so that Ray, vLLM and the collectives agree on one address.
 
     - VLLM_HOST_IP: vLLM finds its address by a route to 8.8.8.8 otherwise (vllm/utils/network_utils.py).
     - *_SOCKET_IFNAME: Gloo binds to what the host name resolves to otherwise, often loopback.
-    - RAY_AUTH_MODE: never left to Ray's guess, which differs between its commands.
     - RAY_memory_monitor_refresh_ms=0: Ray's memory monitor kills workers while they load large models.
     - RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S: a node told to stop waits this long for what runs on it, and all of it for
       a head that is gone (30 s by default; ray/_private/node.py). Only the engine runs there, and it goes first.
-    - the two metric ports have no flag (ray/autoscaler/_private/constants.py, ray/dashboard/consts.py).
     """
     return {
         "VLLM_HOST_IP": node_ip,
         "GLOO_SOCKET_IFNAME": interface,
         "NCCL_SOCKET_IFNAME": interface,
         "TP_SOCKET_IFNAME": interface,
-        "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_memory_monitor_refresh_ms": "0",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(DRAIN_TIMEOUT_S),
-        "AUTOSCALER_METRIC_PORT": str(ports.autoscaler_metrics),
-        "DASHBOARD_METRIC_PORT": str(ports.dashboard_metrics),
+        **authentication(token_path),
+        **_metrics(ports, wanted=metrics),
+    }
+
+
+def authentication(token_path: str) -> dict[str, str]:
+    """What whoever speaks to Ray needs: that there is a token, never left to Ray's guess, which differs between its
+    commands (ray/_private/authentication/authentication_token_setup.py), and in which file it is.
+    """
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token_path}
+
+
+def _metrics(ports: RayPorts, *, wanted: bool) -> dict[str, str]:
+    """Three ports of a head, one of a worker, answer anyone, token or not; so they are closed unless they are wanted.
+
+    Two have no flag, only a variable (ray/autoscaler/_private/constants.py, ray/dashboard/consts.py); where they can't
+    listen, Ray notes it in a log of its own and goes on (ray/autoscaler/v2/monitor.py, ray/dashboard/head.py). The
+    third goes with the collection of metrics (RAY_enable_metrics_collection, src/ray/common/ray_config_def.h).
+    """
+    if wanted:
+        return {
+            "AUTOSCALER_METRIC_PORT": str(ports.autoscaler_metrics),
+            "DASHBOARD_METRIC_PORT": str(ports.dashboard_metrics),
+        }
+    return {
+        "AUTOSCALER_METRIC_PORT": CLOSED_PORT,
+        "DASHBOARD_METRIC_PORT": CLOSED_PORT,
+        "RAY_enable_metrics_collection": "0",
     }

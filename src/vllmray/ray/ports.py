@@ -7,12 +7,16 @@ variable: ray/autoscaler/_private/constants.py and ray/dashboard/consts.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Port = Annotated[int, Field(ge=1024, le=65535)]
+
+
+METRICS = ("metrics_export", "autoscaler_metrics", "dashboard_metrics")
+HEAD_ONLY = ("gcs", "dashboard", "autoscaler_metrics", "dashboard_metrics")
 
 
 class RayPorts(BaseModel):
@@ -22,21 +26,35 @@ class RayPorts(BaseModel):
 
     gcs: Port = Field(6379, description="Ray's control store (head); what --head-ip means")
     dashboard: Port = Field(8265, description="dashboard on 127.0.0.1 (head)")
-    client_server: Port = Field(10001, description="Ray client (head; only where the image has ray[default])")
     node_manager: Port = Field(6380, description="raylet")
     object_manager: Port = Field(6381, description="object transfer")
     runtime_env_agent: Port = Field(6382, description="runtime environment agent")
     dashboard_agent_grpc: Port = Field(6383, description="dashboard agent, gRPC")
     dashboard_agent_listen: Port = Field(52365, description="dashboard agent, HTTP")
-    metrics_export: Port = Field(6384, description="metrics")
+    metrics_export: Port = Field(6384, description="metrics (with --ray-metrics)")
     min_worker: Port = Field(10002, description="first port of Ray's worker processes")
     max_worker: Port = Field(10999, description="last port of Ray's worker processes")
-    autoscaler_metrics: Port = Field(44217, description="monitor's metrics (head)")
-    dashboard_metrics: Port = Field(44227, description="dashboard's metrics (head)")
+    autoscaler_metrics: Port = Field(44217, description="monitor's metrics (head, with --ray-metrics)")
+    dashboard_metrics: Port = Field(44227, description="dashboard's metrics (head, with --ray-metrics)")
 
     def single(self) -> dict[str, int]:
         """Every port that is not a range's end, by name."""
         return {name: port for name, port in self if name not in ("min_worker", "max_worker")}
+
+    def moved(self, places: int, names: Collection[str]) -> RayPorts:
+        """Those ports as many places on, so that one machine has room for further nodes."""
+        moved = {
+            name: port + places * (1000 if name in ("min_worker", "max_worker") else 10)
+            for name, port in self
+            if name in names
+        }
+        return self.model_copy(update=moved)
+
+    def beside(self, place: int) -> RayPorts:
+        """For a node beside others on one machine: the ports that each has for itself, unless the user chose them."""
+        default = RayPorts()
+        left = [name for name, port in self if name not in HEAD_ONLY and port == getattr(default, name)]
+        return self.moved(place, left)
 
     def clashes(self, others: Mapping[str, int]) -> list[str]:
         """Two names for one port, or a port inside the range of the worker processes; Ray refuses these at start."""
@@ -54,7 +72,7 @@ class RayPorts(BaseModel):
             owner.setdefault(port, name)
         return problems
 
-    def listening(self, role: str) -> dict[str, int]:
+    def listening(self, role: str, *, metrics: bool = False) -> dict[str, int]:
         """The ports that a node of this role takes and that must be free before it starts."""
-        head_only = ("gcs", "dashboard", "client_server", "autoscaler_metrics", "dashboard_metrics")
-        return {name: port for name, port in self.single().items() if role == "head" or name not in head_only}
+        left_out = (() if role == "head" else HEAD_ONLY) + (() if metrics else METRICS)
+        return {name: port for name, port in self.single().items() if name not in left_out}

@@ -106,13 +106,18 @@ def _sdk_node(node: Any) -> Node:
 
 
 def local_node_id(proc: Path = Path("/proc")) -> str | None:
-    """The id of the Ray node whose raylet runs in this PID namespace, from the raylet's own command line."""
+    """The id of the Ray node whose raylet runs in this PID namespace, from the raylet's own command line.
+
+    Where nodes are plain processes others' raylets are there too; ours is the one with this process's VLLMRAY_NODE.
+    """
+    mark = f"VLLMRAY_NODE={os.environ['VLLMRAY_NODE']}".encode() if "VLLMRAY_NODE" in os.environ else None
     for cmdline in proc.glob("[0-9]*/cmdline"):
         try:
             argv = cmdline.read_bytes().split(b"\0")
+            environment = cmdline.with_name("environ").read_bytes().split(b"\0") if mark else []
         except OSError:
             continue
-        if argv[0].endswith(b"/raylet"):
+        if argv[0].endswith(b"/raylet") and (mark is None or mark in environment):
             return next((arg[10:].decode() for arg in argv if arg.startswith(b"--node_id=")), None)
     return None
 

@@ -10,6 +10,7 @@ import pytest
 
 from vllmray.cli.main import run, split, text_of
 from vllmray.cli.options import option_fields, shown_default
+from vllmray.config.models import ClusterConfig
 from vllmray.config.settings import flag_of, variables_of
 from vllmray.errors import (
     ClusterStateError,
@@ -20,6 +21,7 @@ from vllmray.errors import (
     WaitTimeoutError,
     WorkloadError,
 )
+from vllmray.ray.ports import RayPorts
 
 
 def exit_code(*argv: str) -> int:
@@ -74,14 +76,15 @@ def test_every_setting_has_its_option_and_its_variable_in_the_help(
 
 
 @pytest.mark.usefixtures("folder")
-def test_no_secret_can_be_given_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("up", "--role", "head", "--hf-token", "x") == 2
+@pytest.mark.parametrize("option", ["--hf-token", "--ray-token", "--api-key", "--scrape-token"])
+def test_no_secret_can_be_given_on_the_command_line(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("up", "--role", "head", option, "x") == 2
     assert "No such option" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("folder")
 def test_a_dry_run_needs_no_daemon_and_tells_what_it_could_not_know(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("up", "--role", "head", "--dry-run", "--host", "tcp://192.0.2.1:1") == 0
+    assert exit_code("up", "--role", "head", "--dry-run", "--no-model-check", "--host", "tcp://192.0.2.1:1") == 0
     text = capsys.readouterr().out
     assert "# NODE_IP: the address of this host" in text
     assert "--num-gpus=GPUS" in text
@@ -114,16 +117,43 @@ def test_the_examples_are_settings_that_load(folder: Path) -> None:
         assert load({}, environ={}, env_file=examples / name).config
         missing = [variable for variable in COMPOSE_NAMES.values() if variable not in text]
         assert missing == []
+    loaded = load({}, environ={"VLLMRAY_CONFIG": str(examples / "vllmray.toml")}).config
+    assert loaded.build is not None
+    assert loaded.build.build is True
+
+
+README = (Path(__file__).parents[3] / "README.md").read_text()
+
+
+def rows_of(first: str) -> list[list[str]]:
+    """The cells of the table of the README whose first row begins so."""
+    table = README[README.index(f"\n| {first}") :].strip().partition("\n\n")[0]
+    return [[cell.strip().strip("`") for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
 
 
 def test_the_readme_has_every_setting_with_its_variables_and_default() -> None:
-    text = (Path(__file__).parents[3] / "README.md").read_text()
-    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| `--")}
-    for name in option_fields():
+    """In the order and the words of the model; secrets too, which have no option."""
+    rows = rows_of("`--cluster`")
+    settings = [name for name in ClusterConfig.model_fields if name in option_fields() or "SecretStr" in kind_of(name)]
+    assert len(rows) == len(settings)
+    for row, name in zip(rows, settings, strict=True):
         if name == "ray_ports":
+            assert row[0].startswith("--ray-port")
             continue
-        row = rows[f"`{flag_of(name)}`"]
-        for variable in variables_of(name):
-            assert f"`{variable}`" in row
-        if shown_default(name):
-            assert f"`{shown_default(name)}`" in row
+        assert row[0] == (flag_of(name) if name in option_fields() else "(none: a secret has no place in argv)")
+        assert row[1].split("`, `") == [*reversed(variables_of(name))], name
+        assert row[2] == ("default" if name == "memlock" else shown_default(name)), name
+        assert row[3] == ClusterConfig.model_fields[name].description
+
+
+def kind_of(name: str) -> str:
+    return str(ClusterConfig.model_fields[name].annotation)
+
+
+def test_no_secret_is_among_the_options() -> None:
+    assert [name for name in option_fields() if "SecretStr" in kind_of(name)] == []
+
+
+def test_the_readme_has_every_port_of_rays_in_the_order_and_the_words_of_the_model() -> None:
+    expected = [[name, str(field.default), field.description] for name, field in RayPorts.model_fields.items()]
+    assert rows_of("`gcs`") == expected

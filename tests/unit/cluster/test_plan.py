@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from tests.unit.support import NODE, config
-from vllmray.cluster.labels import CONFIG, CONFIG_HASH, changed_fields, container_labels
-from vllmray.cluster.plan import LAUNCH, WATCH, Node, Scripts, engine_spec, head_spec, worker_spec
-from vllmray.config.models import ClusterConfig
+from vllmray.cluster.contents import GUARD, LAUNCH, RAY_TOKEN, SITE, START_HEAD, WATCH, Contents, Secrets
+from vllmray.cluster.labels import CONFIG, CONFIG_HASH, ROLE, changed_fields, container_labels
+from vllmray.cluster.node import contents
+from vllmray.cluster.plan import Node, engine_spec, head_spec, own_cache_spec, probe_spec, ray_client_spec, worker_spec
+from vllmray.config.models import MAX_NEIGHBOURS, ClusterConfig
 from vllmray.config.values import Gpus
 from vllmray.hosts.base import ContainerSpec, GpuRequest
 from vllmray.hosts.run_line import run_line
+from vllmray.ray.ports import RayPorts
 
-SCRIPTS = Scripts(watch=b"watch", launch=b"launch")
-SOURCES = {WATCH: "/src/watch.py", LAUNCH: "/src/launch.py"}
+RAY, HF, KEY, SCRAPE = "the-token-of-ray", "hf_secret", "sk-the-key-of-the-endpoint", "the-token-for-metrics"
+CONTENTS = Contents(
+    watch=b"watch",
+    launch=b"launch",
+    secrets=Secrets(SecretStr(RAY), SecretStr(HF), SecretStr(KEY), SecretStr(SCRAPE), "PEM", SecretStr("PEM KEY")),
+)
+SOURCES = {
+    WATCH: "/src/watch.py",
+    START_HEAD: "/src/start_head.py",
+    LAUNCH: "/src/launch.py",
+    GUARD: "/src/guard.py",
+    RAY_TOKEN: "/state/ray_token",
+}
 DATA = Path(__file__).parents[1] / "data" / "lines"
 
 
@@ -42,17 +58,17 @@ def full_config() -> ClusterConfig:
 @pytest.mark.parametrize(
     ("name", "spec"),
     [
-        ("head", head_spec(full_config(), NODE, SCRIPTS)),
-        ("worker", worker_spec(full_config(), Node("10.0.0.2", "ens5", 2), SCRIPTS)),
-        ("engine", engine_spec(full_config(), NODE, SCRIPTS)),
+        ("head", head_spec(full_config(), NODE, CONTENTS)),
+        ("worker", worker_spec(full_config(), Node("10.0.0.2", "ens5", 2), CONTENTS)),
+        ("engine", engine_spec(full_config(), NODE, CONTENTS)),
         (
             "engine-cpu",
-            engine_spec(config(model="/models/smol", model_cache_dir="/m", head_ip="10.0.0.1"), NODE, SCRIPTS),
+            engine_spec(config(model="/models/smol", model_cache_dir="/m", head_ip="10.0.0.1"), NODE, CONTENTS),
         ),
-        ("head-amd", head_spec(config(accelerator="amd", gpus="0,1", cluster="lab"), NODE, SCRIPTS)),
+        ("head-amd", head_spec(config(accelerator="amd", gpus="0,1", cluster="lab"), NODE, CONTENTS)),
         (
             "head-cdi",
-            head_spec(config(accelerator="nvidia"), Node("10.0.0.1", "eth0", 2, ("nvidia.com/gpu=0",)), SCRIPTS),
+            head_spec(config(accelerator="nvidia"), Node("10.0.0.1", "eth0", 2, ("nvidia.com/gpu=0",)), CONTENTS),
         ),
     ],
 )
@@ -62,23 +78,64 @@ def test_the_line_of(name: str, spec: ContainerSpec) -> None:
 
 
 def test_a_secret_is_a_file_of_the_containers_user_and_nowhere_else() -> None:
-    for spec in (head_spec(full_config(), NODE, SCRIPTS), engine_spec(full_config(), NODE, SCRIPTS)):
-        (token,) = [file for file in spec.files if file.secret]
-        assert (token.content, token.mode) == (b"hf_secret", 0o600)
-        assert spec.env["HF_TOKEN_PATH"] == token.path
-        assert "hf_secret" not in line(spec)
-        assert "hf_secret" not in repr(spec)
-        assert "hf_secret" not in json.dumps([dict(spec.env), dict(spec.labels), list(spec.argv)])
+    expected = {"head": {RAY, HF}, "worker": {RAY, HF}, "engine": {RAY, HF, KEY, SCRAPE, "PEM", "PEM KEY"}}
+    for make in (head_spec, worker_spec, engine_spec):
+        spec = make(full_config(), NODE, CONTENTS)
+        files = [file for file in spec.files if file.secret]
+        assert {file.content.decode().rstrip("\n") for file in files} == expected[spec.labels[ROLE]]
+        assert {file.mode for file in files} == {0o600}
+        assert spec.env["HF_TOKEN_PATH"] in {file.path for file in files}
+        assert spec.env["RAY_AUTH_TOKEN_PATH"] in {file.path for file in files}
+        elsewhere = line(spec) + repr(spec) + json.dumps([dict(spec.env), dict(spec.labels), list(spec.argv)])
+        assert not [secret for secret in (RAY, HF, KEY, SCRAPE) if secret in elsewhere]
 
 
-def test_without_a_token_there_is_no_file_for_one() -> None:
-    spec = head_spec(config(), NODE, SCRIPTS)
+def test_without_a_hugging_face_token_there_is_no_file_for_one() -> None:
+    spec = head_spec(config(), NODE, Contents(watch=b"", launch=b""))
     assert not [file for file in spec.files if file.secret]
     assert "HF_TOKEN_PATH" not in spec.env
 
 
+def test_whoever_speaks_to_ray_has_its_token_and_no_other_secret() -> None:
+    spec = ray_client_spec(config(), ("python3",), CONTENTS.secrets)
+    assert [file.path for file in spec.files] == [RAY_TOKEN] == [spec.env["RAY_AUTH_TOKEN_PATH"]]
+    assert spec.env["RAY_AUTH_MODE"] == "token"
+    assert not probe_spec(config(), (), "script", "{}").files
+
+
+def test_every_container_is_closed_but_for_what_is_shown_to_be_needed() -> None:
+    usual = full_config()
+    specs = [make(usual, NODE, CONTENTS) for make in (head_spec, worker_spec, engine_spec)]
+    specs += [probe_spec(usual, (), "script", "{}"), ray_client_spec(usual, ("python3",), CONTENTS.secrets)]
+    for spec in specs:
+        assert (spec.cap_drop, spec.cap_add, spec.read_only) == (("ALL",), (), True)
+        assert spec.security_opt == ("no-new-privileges",)
+        assert "memlock" not in spec.ulimits
+        written = {mount.target for mount in spec.mounts if not mount.read_only}
+        assert written <= {"/vllmray", "/var/lib/vllmray/cache", "/tmp/ray"}
+    asked = usual.model_copy(update={"rdma": True, "writable_root": True, "port": 443, "user": "1000:1000"})
+    node, engine = worker_spec(asked, NODE, CONTENTS), engine_spec(asked, NODE, CONTENTS)
+    assert (node.cap_add, engine.cap_add) == (("IPC_LOCK",), ("IPC_LOCK", "NET_BIND_SERVICE"))
+    assert (node.read_only, node.user, node.ulimits["memlock"]) == (False, "1000:1000", -1)
+    assert "/dev/infiniband" in node.devices
+    assert own_cache_spec(usual, "1:1").cap_add == ("CHOWN",)
+
+
+def test_only_who_asks_for_them_gets_rays_metric_ports() -> None:
+    closed = head_spec(config(), NODE, CONTENTS).env
+    assert (closed["AUTOSCALER_METRIC_PORT"], closed["RAY_enable_metrics_collection"]) == ("65536", "0")
+    opened = head_spec(config(ray_metrics=True), NODE, CONTENTS).env
+    assert (opened["AUTOSCALER_METRIC_PORT"], opened["DASHBOARD_METRIC_PORT"]) == ("44217", "44227")
+    assert "RAY_enable_metrics_collection" not in opened
+
+
+def test_the_guard_sees_a_request_before_any_middleware_of_the_users() -> None:
+    argv = engine_spec(config(vllm_args=("--middleware", "mine.Own"), head_ip="10.0.0.1"), NODE, CONTENTS).argv
+    assert argv[-1] == "--middleware=vllmray_guard.Guard"
+
+
 def test_the_users_environment_wins_over_ours() -> None:
-    spec = head_spec(config(env=("GLOO_SOCKET_IFNAME=ib0",)), NODE, SCRIPTS)
+    spec = head_spec(config(env=("GLOO_SOCKET_IFNAME=ib0",)), NODE, CONTENTS)
     assert spec.env["GLOO_SOCKET_IFNAME"] == "ib0"
 
 
@@ -98,35 +155,96 @@ def test_nvidia_gpus_are_asked_for_by_runtime_or_by_cdi_name(
     gpus: str, cdi: tuple[str, ...], request_made: GpuRequest
 ) -> None:
     node = Node("10.0.0.1", "eth0", 2, cdi)
-    assert head_spec(config(accelerator="nvidia", gpus=gpus), node, SCRIPTS).gpus == request_made
+    assert head_spec(config(accelerator="nvidia", gpus=gpus), node, CONTENTS).gpus == request_made
 
 
 def test_limits_left_to_the_daemon_are_not_set() -> None:
-    assert head_spec(config(memlock=None, nofile=None), NODE, SCRIPTS).ulimits == {}
-    assert head_spec(config(memlock=-1, nofile=2048), NODE, SCRIPTS).ulimits == {"memlock": -1, "nofile": 2048}
+    assert head_spec(config(memlock=None, nofile=None), NODE, CONTENTS).ulimits == {}
+    assert head_spec(config(memlock=-1, nofile=2048), NODE, CONTENTS).ulimits == {"memlock": -1, "nofile": 2048}
 
 
 def test_labels_tell_what_changed_and_never_a_secret() -> None:
     before = full_config()
-    carried = container_labels(before, "engine")
-    assert "hf_secret" not in json.dumps(carried)
-    assert changed_fields(carried, before, "engine") == []
+    marks = CONTENTS.secrets.marks("engine")
+    carried = container_labels(before, "engine", marks)
+    assert not [secret for secret in (RAY, HF, KEY, SCRAPE) if secret in json.dumps(carried)]
+    assert changed_fields(carried, before, "engine", marks) == []
     after = before.model_copy(update={"max_model_len": 8192, "gpus": Gpus(1)})
-    assert changed_fields(carried, after, "engine") == ["max_model_len: 4096 → 8192", "gpus: all → 1"]
-    assert carried[CONFIG_HASH] != container_labels(after, "engine")[CONFIG_HASH]
+    assert changed_fields(carried, after, "engine", marks) == ["max_model_len: 4096 → 8192", "gpus: all → 1"]
+    assert carried[CONFIG_HASH] != container_labels(after, "engine", marks)[CONFIG_HASH]
+    other = replace(CONTENTS.secrets, ray_token=SecretStr("another-token-of-ray")).marks("engine")
+    assert changed_fields(carried, before, "engine", other) == ["ray_token: not the one it was started with"]
 
 
 def test_a_longer_wait_or_a_new_token_is_no_change_of_the_cluster() -> None:
     before = full_config()
     after = before.model_copy(update={"join_timeout": 5.0, "hf_token": None})
-    assert changed_fields(container_labels(before, "head"), after, "head") == []
+    assert changed_fields(container_labels(before, "head", {}), after, "head", {}) == []
 
 
 def test_settings_of_the_engine_are_no_change_of_a_node() -> None:
     before = full_config()
     after = before.model_copy(update={"max_model_len": 1, "model": "other/model"})
-    assert changed_fields(container_labels(before, "worker"), after, "worker") == []
+    assert changed_fields(container_labels(before, "worker", {}), after, "worker", {}) == []
 
 
 def test_labels_of_an_unknown_shape_count_as_another_configuration() -> None:
-    assert changed_fields({CONFIG: "not json"}, full_config(), "head")
+    assert changed_fields({CONFIG: "not json"}, full_config(), "head", {})
+
+
+def test_both_runtimes_have_the_same_plan_but_for_what_nodes_run_in() -> None:
+    docker = full_config().model_copy(update={"runtime": "docker"})
+    native = full_config().model_copy(update={"runtime": "native", "image": "/opt/venv/bin/python"})
+    for make in (head_spec, worker_spec, engine_spec):
+        planned, also_planned = make(docker, NODE, CONTENTS), make(native, NODE, CONTENTS)
+        assert replace(also_planned, image=planned.image, labels=planned.labels) == planned
+        changed = changed_fields(
+            also_planned.labels, docker, planned.labels[ROLE], CONTENTS.secrets.marks(planned.labels[ROLE])
+        )
+        assert changed == ["image: /opt/venv/bin/python → registry/vllm@sha256:abc"]
+
+
+def test_in_a_network_of_its_own_a_node_has_its_address_and_the_engine_shares_the_heads() -> None:
+    config = full_config().model_copy(update={"network": "lab"})
+    head, engine = head_spec(config, NODE, CONTENTS), engine_spec(config, NODE, CONTENTS)
+    assert (head.network, head.ip) == ("lab", NODE.ip)
+    assert (engine.network, engine.ip) == ("container:vllmray-head", None)
+    assert "--network lab \\\n  --ip 10.0.0.1 \\" in line(head)
+    probe = probe_spec(config, (), "script", "{}")
+    assert (probe.network, probe.ip) == ("lab", "10.0.0.1")
+
+
+def test_the_plugin_of_the_cpu_platform_comes_with_the_node_and_not_with_the_image() -> None:
+    cpu = head_spec(config(), NODE, contents())
+    paths = [file.path for file in cpu.files]
+    assert f"{SITE}/vllmray/engine/cpu_platform.py" in paths
+    (about,) = [file for file in cpu.files if file.path.endswith("/entry_points.txt")]
+    assert b"vllmray_cpu_slots = vllmray.engine.cpu_platform:register" in about.content
+    assert cpu.env["PYTHONPATH"] == SITE
+    assert len(head_spec(config(accelerator="nvidia"), NODE, contents()).files) == 2  # watch.py, start_head.py
+
+
+@pytest.mark.parametrize(
+    ("ip", "network", "moved"), [("127.0.0.2", "host", True), ("10.0.0.2", "host", False), ("127.0.0.2", "lab", False)]
+)
+def test_a_worker_at_a_loopback_address_has_ports_of_its_own(ip: str, network: str, moved: bool) -> None:
+    before = full_config().model_copy(
+        update={"node_ip": ip, "network": network, "ray_ports": RayPorts(metrics_export=7000)}
+    )
+    ports = before.among_neighbours().ray_ports
+    assert ports.gcs == before.ray_ports.gcs
+    assert ports.metrics_export == 7000
+    assert (ports.node_manager != before.ray_ports.node_manager) is moved
+    if moved:
+        assert not set(ports.listening("worker").values()) & set(RayPorts().listening("head").values())
+        assert ports.min_worker > RayPorts().max_worker
+
+
+def test_neighbours_never_share_a_port() -> None:
+    seen: set[int] = set()
+    for place in range(1, MAX_NEIGHBOURS):
+        ports = full_config().model_copy(update={"node_ip": f"127.0.0.{place}"}).among_neighbours().ray_ports
+        own = {*ports.listening("worker").values(), *range(ports.min_worker, ports.max_worker + 1)}
+        assert not own & seen
+        assert max(own) < 65536
+        seen |= own

@@ -14,6 +14,7 @@ from tests.unit.support import FakeClock, RecordingReporter, config, good_host, 
 from vllmray.cluster import status as views
 from vllmray.cluster.down import down
 from vllmray.cluster.logs import logs
+from vllmray.cluster.plan import ENGINE_STATE
 from vllmray.cluster.up import Options, up_head, up_worker
 from vllmray.errors import ClusterStateError, HostError
 from vllmray.hosts.base import ContainerSpec
@@ -24,10 +25,15 @@ NO_WAIT = Options(wait=False)
 
 
 def with_head(*watch_lines: str, state: str | None = None, now: float = 100.0) -> FakeHost:
-    """A host with head and engine, whose state file reads so at that time of its clock."""
+    """A host with head and engine, whose state file reads so at that many seconds after its boot."""
     host = good_host(*watch_lines)
     up_head(host, config(), NO_WAIT, RecordingReporter())
-    host.programs["sh"] = lambda record, argv: Ran((str(now), *([state] if state else [])), 0 if state else 1)
+
+    def cat(record: Record, argv: tuple[str, ...]) -> Ran:
+        assert argv == ("cat", "/proc/uptime", ENGINE_STATE)
+        return Ran((f"{now} {8 * now}", *([state] if state else [])), 0 if state else 1)
+
+    host.programs["cat"] = cat
     return host
 
 
@@ -166,7 +172,7 @@ def test_down_removes_engine_worker_head_and_volumes() -> None:
     host.calls.clear()
     removed = down(host, "vllmray", RecordingReporter())
     assert removed.containers == ("vllmray-engine", "vllmray-worker", "vllmray-head")
-    assert removed.volumes == ("vllmray-head-ray",)
+    assert removed.shared == ("vllmray-head-ray",)
     assert [record.container.name for record in host.records.values()] == ["another"]
     assert down(host, "vllmray", RecordingReporter()).containers == ()
     assert down(host, None, RecordingReporter()).containers == ("another",)

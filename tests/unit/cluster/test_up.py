@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from tests.fake_host import FakeHost, Record
-from tests.unit.support import RecordingReporter, config, good_host, probe_answer, ray_node, seen
-from vllmray.cluster.up import Options, up_head, up_worker, worker_command
+from tests.unit.support import RecordingReporter, config, good_host, image_answer, probe_answer, ray_node, seen
+from vllmray.cli.main import text_of
+from vllmray.cli.options import LISTS, SWITCHES, option_fields
+from vllmray.cluster.commands import token_words, worker_command
+from vllmray.cluster.contents import Secrets
+from vllmray.cluster.plan import CACHE
+from vllmray.cluster.up import Options, up_head, up_worker
 from vllmray.config.models import ClusterConfig
+from vllmray.config.settings import flag_of
 from vllmray.errors import ClusterStateError, HostError, UserInterruptError, WaitTimeoutError, WorkloadError
 from vllmray.hosts.base import PullEvent
 
@@ -23,6 +34,7 @@ READY = (
     seen(HEAD, WORKER, phase="ready"),
 )
 QUICK = Options()
+TOKEN, KEY, SCRAPE = "the-token-of-ray-itself", "sk-the-key", "the-scrape-token"
 
 
 def names(host: FakeHost) -> list[str]:
@@ -33,6 +45,10 @@ def worker_config(**fields: object) -> ClusterConfig:
     return config(head_ip="10.0.0.1", **fields)
 
 
+def with_secrets(**changes: object) -> ClusterConfig:
+    return config(**({"ray_token": TOKEN, "api_key": KEY, "scrape_token": SCRAPE} | changes))
+
+
 def test_the_head_comes_up_in_order_and_says_each_thing_once() -> None:
     host, reporter = good_host(*READY), RecordingReporter()
     outcome = up_head(host, config(), QUICK, reporter)
@@ -40,7 +56,9 @@ def test_the_head_comes_up_in_order_and_says_each_thing_once() -> None:
     assert outcome.config.node_ip == outcome.config.head_ip == "10.0.0.1"
     assert [call for call in host.calls if "probe" not in call] == ["start vllmray-head", "start vllmray-engine"]
     text = reporter.text()
-    assert text.index("vllmray up --role worker --head-ip 10.0.0.1") < text.index("2 GPUs in Ray: up to 900 s")
+    joining = text.index("vllmray up --role worker --head-ip 10.0.0.1 --token-file vllmray.token")
+    assert text.index("On each other host, once the token is there (vllmray token | ssh HOST") < joining
+    assert joining < text.index("2 GPUs in Ray: up to 900 s")
     assert "2 GPUs in Ray: 10.0.0.1 joined (head, 1 GPU)" in text
     assert "2 GPUs in Ray: 10.0.0.2 joined (worker, 1 GPU)" in text
     assert "2 GPUs in Ray: = 10.0.0.1: 1 GPU, 10.0.0.2: 1 GPU" in text
@@ -138,8 +156,6 @@ def test_a_lost_head_takes_its_engine_with_it() -> None:
         (probe_answer(taken={"gcs": 6379}), "port 6379 (--ray-port gcs=…)"),
         (probe_answer(taken={"port": 8000}), "port 8000 (--port)"),
         (probe_answer(problem="10.9.9.9 is not an address of this host"), "10.9.9.9 is not an address"),
-        (probe_answer(software={"ray_command": None}), "image image:1 has no Ray"),
-        (probe_answer(software={"ray_command": "/ray", "vllmray": None}), "has no vllmray"),
         ("Traceback: no json", "the look at the host from image image:1 failed"),
     ],
 )
@@ -151,10 +167,51 @@ def test_what_a_node_could_not_live_with_is_refused_first(answer: str, words: st
     assert names(host) == []
 
 
+@pytest.mark.parametrize(
+    ("runtime", "held", "words"),
+    [
+        ("docker", image_answer(vllm=None), "image image:1 has no vLLM"),
+        ("native", image_answer(ray=None), "image:1 has no Ray"),
+        (
+            "docker",
+            image_answer(versions={"vllm": "0.33.0", "torch": "2.13.0+cpu", "torchaudio": "2.11.0"}),
+            "torchaudio for CUDA beside torch for CPUs",
+        ),
+    ],
+)
+def test_an_image_that_no_node_could_run_in_is_refused_first(runtime: str, held: dict[str, Any], words: str) -> None:
+    host = good_host(holds=lambda image: held)
+    with pytest.raises(HostError, match=words) as caught:
+        up_head(host, config(runtime=runtime), QUICK, RecordingReporter())
+    assert caught.value.hint
+    assert names(host) == []
+
+
 def test_no_gpu_in_the_container_is_refused() -> None:
     host = good_host(probes=[probe_answer(gpus=0)])
     with pytest.raises(HostError, match="no nvidia GPU is visible"):
         up_head(host, config(accelerator="nvidia"), QUICK, RecordingReporter())
+
+
+def test_a_cache_folder_that_docker_has_just_made_is_given_to_the_images_user() -> None:
+    cache = {"writable": False, "user": "1000:1001", "fresh": True}
+    host = good_host(*READY, probes=[probe_answer(cache=cache)])
+    up_head(host, config(model_cache_dir="/srv/models"), QUICK, RecordingReporter())
+    (gift,) = [spec for spec in host.created if spec.user]
+    assert gift.user == "0:0"
+    assert gift.argv[-2:] == (CACHE, "1000:1001")
+    assert [(mount.source, mount.target) for mount in gift.mounts] == [("/srv/models", CACHE)]
+
+
+@pytest.mark.parametrize(("fresh", "runtime"), [(False, "docker"), (True, "native")])
+def test_a_cache_folder_of_another_is_refused_with_the_line_that_gives_it(*, fresh: bool, runtime: str) -> None:
+    cache = {"writable": False, "user": "1000:1001", "fresh": fresh}
+    host = good_host(probes=[probe_answer(cache=cache)])
+    with pytest.raises(HostError, match="user 1000:1001 may not write into /srv/models") as caught:
+        up_head(host, config(model_cache_dir="/srv/models", runtime=runtime), QUICK, RecordingReporter())
+    assert "sudo chown -R 1000:1001 /srv/models" in str(caught.value.hint)
+    assert [spec for spec in host.created if spec.user] == []
+    assert names(host) == []
 
 
 def test_all_gpus_are_as_many_as_the_container_sees() -> None:
@@ -265,19 +322,192 @@ def test_a_head_that_never_answers_is_a_timeout_and_nothing_was_started() -> Non
 
 
 def test_the_command_for_the_other_hosts_has_what_differs_from_a_workers_defaults() -> None:
-    assert worker_command(ClusterConfig(head_ip="10.0.0.1")) == "vllmray up --role worker --head-ip 10.0.0.1"
+    usual = ClusterConfig(head_ip="10.0.0.1")
+    start = "vllmray up --role worker --head-ip 10.0.0.1 --token-file vllmray.token"
+    assert worker_command(usual) == start
     special = ClusterConfig(
         head_ip="10.0.0.1",
         cluster="lab",
         model="/models/my model",
         accelerator="cpu",
-        memlock=None,
+        memlock=-1,
         shm_size="2g",
+        user="1000:1000",
+        rdma=True,
+        writable_root=True,
+        ray_metrics=True,
+        volumes=("/data:/data:rw",),
         ray_ports={"gcs": 6390},
         env=("A=b c",),
         max_model_len=99,
+        no_api_key=True,
+        tls="self-signed",
+        allow_routes=("/tokenize",),
     )
     assert worker_command(special) == (
-        "vllmray up --role worker --head-ip 10.0.0.1 --cluster lab --accelerator cpu --shm-size 2g --memlock default "
-        "--model '/models/my model' --env 'A=b c' --ray-port gcs=6390"
+        f"{start} --cluster lab --accelerator cpu --shm-size 2g --memlock unlimited --user 1000:1000 "
+        "--model '/models/my model' --rdma --writable-root --ray-metrics --volume /data:/data:rw --env 'A=b c' "
+        "--ray-port gcs=6390"
     )
+
+
+def test_the_command_for_the_other_hosts_loads_as_the_settings_that_a_worker_must_share() -> None:
+    """Each word of it is an option of `up`; what it says comes out as it was."""
+    head = config(
+        head_ip="10.0.0.1",
+        model="/m",
+        memlock=-1,
+        nofile=None,
+        rdma=True,
+        ray_metrics=True,
+        volumes=("/a:/b", "/c:/d:rw"),
+        env=("A=1,2",),
+        ray_ports={"gcs": 6390},
+        user="5:6",
+    )
+    parsed = parse(worker_command(head))
+    assert parsed.pop("token_file") == "vllmray.token"
+    for name in parsed:
+        assert getattr(ClusterConfig.model_validate(parsed), name) == getattr(head, name), name
+    assert set(parsed) == {
+        *("head_ip", "image", "accelerator", "memlock", "nofile", "user", "model", "rdma", "ray_metrics", "volumes"),
+        *("env", "ray_ports"),
+    }
+
+
+def parse(line: str) -> dict[str, Any]:
+    """The settings of a worker's command line, by field, as text."""
+    fields = {flag_of(name): name for name in option_fields()}
+    given: dict[str, Any] = {}
+    words = shlex.split(line)[4:]
+    while words:
+        name = fields[words.pop(0)]
+        if name in SWITCHES:
+            given[name] = True
+        elif name == "ray_ports":
+            port, _, number = words.pop(0).partition("=")
+            given[name] = {**given.get(name, {}), port: number}
+        elif name in LISTS:
+            given[name] = [*given.get(name, []), words.pop(0)]
+        else:
+            given[name] = words.pop(0)
+    return given
+
+
+@pytest.mark.parametrize(("cluster", "option"), [("vllmray", ""), ("lab", " --cluster lab")])
+def test_the_way_of_the_token_to_the_other_hosts_is_told_without_the_token(cluster: str, option: str) -> None:
+    settled = config(cluster=cluster, ray_token=TOKEN)
+    assert f"(vllmray token{option} | ssh HOST 'umask 077; cat > vllmray.token')" in token_words(settled)
+    assert TOKEN not in token_words(settled) + worker_command(settled)
+
+
+def test_a_node_has_the_secrets_of_its_settings_as_files_and_the_words_of_up_have_none() -> None:
+    host, reporter = good_host(*READY), RecordingReporter()
+    up_head(host, with_secrets(), QUICK, reporter)
+    for name, expected in (("vllmray-head", {TOKEN}), ("vllmray-engine", {TOKEN, KEY, SCRAPE})):
+        files = [file for file in host.named(name).spec.files if file.secret]
+        assert {file.content.decode().strip() for file in files} == expected
+        assert {file.mode for file in files} == {0o600}
+    assert not [secret for secret in (TOKEN, KEY, SCRAPE) if secret in reporter.text()]
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        ({"ray_token": "another-token-of-ray"}, ["ray_token: not the one it was started with"]),
+        ({"api_key": "sk-another"}, ["api_key: not the one it was started with"]),
+        ({"scrape_token": "another"}, ["scrape_token: not the one it was started with"]),
+        (
+            {"api_key": None, "no_api_key": True, "ray_token": "another-token-of-ray"},
+            [
+                "ray_token: not the one it was started with",
+                "no_api_key: false → true",
+                "api_key: not the one it was started with",
+            ],
+        ),
+    ],
+)
+def test_another_secret_than_the_running_ones_is_refused_by_its_name_alone(
+    changes: dict[str, Any], lines: list[str]
+) -> None:
+    host = good_host(*READY)
+    up_head(host, with_secrets(), QUICK, RecordingReporter())
+    before = dict(host.records)
+    with pytest.raises(ClusterStateError) as caught:
+        up_head(host, with_secrets(**changes), QUICK, RecordingReporter())
+    assert (caught.value.details or "").splitlines() == lines
+    assert caught.value.exit_code == 4
+    assert "--recreate" in (caught.value.hint or "")
+    assert host.records == before
+
+
+def test_another_secret_replaces_what_runs_when_asked_to() -> None:
+    host = good_host(*READY)
+    up_head(host, with_secrets(), QUICK, RecordingReporter())
+    before = set(host.records)
+    up_head(host, with_secrets(ray_token="another-token-of-ray"), Options(recreate=True), RecordingReporter())
+    assert not before & set(host.records)
+    for name in ("vllmray-head", "vllmray-engine"):
+        assert b"another-token-of-ray\n" in [file.content for file in host.named(name).spec.files]
+
+
+def test_the_secrets_of_a_node_are_those_of_its_settled_address() -> None:
+    """A certificate is for the address that is found only on the host."""
+    asked: list[ClusterConfig] = []
+
+    def secrets(settled: ClusterConfig) -> Secrets:
+        asked.append(settled)
+        return replace(Secrets.of(settled), certificate="PEM", certificate_key=SecretStr("PEM KEY"))
+
+    host = good_host(*READY)
+    up_head(host, with_secrets(), Options(secrets=secrets), RecordingReporter())
+    assert [settled.node_ip for settled in asked] == ["10.0.0.1"]
+    engine = host.named("vllmray-engine").spec
+    assert {b"PEM\n", b"PEM KEY\n"} <= {file.content for file in engine.files if file.secret}
+    assert "--ssl-keyfile=/vllmray/secrets/tls.key" in engine.argv
+
+
+REFUSAL = "AuthenticationError: InvalidAuthToken: Authentication token is missing or incorrect"
+
+
+def test_a_head_that_refuses_the_token_is_an_error_in_one_line_and_nothing_is_created() -> None:
+    host = good_host(seen(HEAD, WORKER), head=json.dumps({"error": REFUSAL}))
+    with pytest.raises(HostError, match=r"the head 10\.0\.0\.1 refuses this cluster's token$") as caught:
+        up_worker(host, worker_config(ray_token=TOKEN, cluster="lab"), QUICK, RecordingReporter())
+    assert caught.value.exit_code == 3
+    assert "`vllmray token --cluster lab` on the head's host" in str(caught.value.hint)
+    assert TOKEN not in text_of(caught.value)
+    assert names(host) == []
+    assert [spec.name for spec in host.created if "probe" not in spec.name] == []
+
+
+def test_the_token_that_a_head_is_asked_with_is_a_file_of_the_container_that_asks() -> None:
+    host = good_host(seen(HEAD, WORKER), probes=[probe_answer(node_ip="10.0.0.2")])
+    up_worker(host, worker_config(ray_token=TOKEN, hf_token="hf_secret"), QUICK, RecordingReporter())
+    (asking,) = [spec for spec in host.created if "GcsClient" in " ".join(spec.argv)]
+    assert [(file.content, file.path) for file in asking.files] == [
+        (f"{TOKEN}\n".encode(), asking.env["RAY_AUTH_TOKEN_PATH"])
+    ]
+    assert asking.env["RAY_AUTH_MODE"] == "token"
+    assert [spec for spec in host.created if spec is not asking and "probe" in spec.name and spec.files] == []
+
+
+def test_a_token_that_is_refused_only_while_joining_ends_the_wait_at_once_and_takes_the_worker_back() -> None:
+    """As when the head was replaced meanwhile: its GCS answered nothing about versions."""
+    host = good_host(
+        json.dumps({"error": f"{REFUSAL}\nmore"}),
+        head=json.dumps({"error": "RpcError: no answer"}),
+        probes=[probe_answer(node_ip="10.0.0.2")],
+    )
+    with pytest.raises(HostError, match=r"the head 10\.0\.0\.1 refuses this cluster's token$") as caught:
+        up_worker(host, worker_config(ray_token=TOKEN), QUICK, RecordingReporter())
+    assert caught.value.exit_code == 3
+    assert "start vllmray-worker" in host.calls
+    assert names(host) == []
+
+
+def test_a_head_whose_own_watch_is_refused_says_so() -> None:
+    host = good_host(json.dumps({"error": REFUSAL}))
+    with pytest.raises(HostError, match="refuses this cluster's token"):
+        up_head(host, with_secrets(), QUICK, RecordingReporter())
+    assert names(host) == []

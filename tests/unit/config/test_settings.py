@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from vllmray.config.models import ClusterConfig
+from vllmray.config.models import DEFAULT_IMAGE, ClusterConfig, ImageBuild
 from vllmray.config.settings import COMPOSE_NAMES, DELAY_NOTICE, load, variables_of
-from vllmray.config.values import ALL_GPUS, Gpus, as_typed
+from vllmray.config.values import ALL_GPUS, UNFIT_VARIABLES, Gpus, as_typed
 from vllmray.errors import ConfigError
 
 
@@ -93,8 +93,92 @@ def test_all_problems_are_listed_at_once_each_with_its_origin_and_fix(folder: Pa
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_secret_never_shows_in_a_problem() -> None:
-    assert "hf_very_secret" not in "\n".join(details({"port": "x"}, {"HF_TOKEN": "hf_very_secret"}))
+@pytest.mark.parametrize(
+    ("name", "secret", "problem"),
+    [
+        ("HF_TOKEN", "hf_very_secret", None),
+        ("VLLMRAY_ENV", "A=1,HF_TOKEN=very_secret", "HF_TOKEN would be seen by everyone; put HF_TOKEN into .env"),
+        ("VLLMRAY_ENV", "very_secret", "not NAME=VALUE"),
+        ("VLLMRAY_RAY_TOKEN", "very_secret", "too short for a token; the least is 16 characters"),
+        ("VLLMRAY_RAY_TOKEN", "a token that is very_secret", "a key is one line of printable ASCII characters"),
+        ("VLLM_API_KEY", "very_secret and more", "a key is one line of printable ASCII characters"),
+        ("VLLMRAY_API_KEY", "very_secret\nand more", "a key is one line of printable ASCII characters"),
+        ("VLLMRAY_SCRAPE_TOKEN", "very_secret-é", "a key is one line of printable ASCII characters"),
+    ],
+)
+def test_a_secret_never_shows_in_a_problem(name: str, secret: str, problem: str | None) -> None:
+    lines = details({"port": "x"}, {name: secret})
+    assert "very_secret" not in "\n".join(lines)
+    assert len(lines) == (2 if problem else 1)
+    assert not problem or any(line.startswith(f"{name} in the environment: {problem}") for line in lines)
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("HF_TOKEN", ".env"),
+        ("HUGGING_FACE_HUB_TOKEN", ".env"),
+        ("VLLM_API_KEY", "--api-key-file"),
+        ("RAY_AUTH_TOKEN", "--token-file"),
+        ("RAY_AUTH_TOKEN_PATH", "--token-file"),
+        ("RAY_AUTH_MODE", "always asked for"),
+    ],
+)
+def test_variables_that_are_secrets_are_refused(name: str, instead: str) -> None:
+    """As an option, in the environment, in .env and in the cluster file."""
+    assert set(UNFIT_VARIABLES) >= {name}
+    Path(".env").write_text(f"VLLMRAY_ENV=A=1,{name}=very_secret\n")
+    for flags, environ in (
+        ({"env": ["A=1", f"{name}=very_secret"]}, {}),
+        ({}, {"VLLMRAY_ENV": f"{name}=very_secret"}),
+        ({}, {}),
+    ):
+        (line,) = details(dict(flags), dict(environ))
+        assert f": {name} would be seen by everyone; " in line
+        assert instead in line
+        assert "very_secret" not in line
+    Path(".env").unlink()
+    Path("vllmray.toml").write_text(f'env = ["{name}=very_secret"]\n')
+    (line,) = details()
+    assert line.startswith(f"env in vllmray.toml: {name} would be seen by everyone")
+    assert "very_secret" not in line
+
+
+@pytest.mark.usefixtures("folder")
+def test_secrets_come_from_variables_and_show_in_no_repr() -> None:
+    Path(".env").write_text("VLLM_API_KEY=sk-secret\nVLLMRAY_RAY_TOKEN=a-secret-of-16-or-more\n")
+    config = load({}, environ={"VLLMRAY_SCRAPE_TOKEN": "scrape-secret"}).config
+    found = [secret.get_secret_value() for secret in (config.api_key, config.ray_token, config.scrape_token) if secret]
+    assert found == ["sk-secret", "a-secret-of-16-or-more", "scrape-secret"]
+    assert "secret-" not in repr(config) + str(config)
+    assert "sk-" not in config.model_dump_json()
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(("name", "text"), [(".env", "VLLM_PORT=8001\n"), ("vllmray.toml", "port = 8001\n")])
+def test_a_settings_file_that_others_can_write_is_refused(name: str, text: str) -> None:
+    Path(name).write_text(text)
+    assert load({}, environ={}).config.port == 8001
+    Path(name).chmod(0o666)
+    with pytest.raises(ConfigError, match=f"{name} can be written by others"):
+        load({}, environ={})
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_nobody_opened_is_closed() -> None:
+    config = load({}, environ={}).config
+    opened = ("no_api_key", "rdma", "writable_root", "ray_metrics", "insecure_docker_tcp", "serves_https")
+    assert [name for name in opened if getattr(config, name)] == []
+    assert (config.memlock, config.allow_routes, config.volumes) == (None, (), ())
+    opening = {
+        "VLLMRAY_NO_API_KEY": "true",
+        "VLLMRAY_ALLOW_ROUTES": "/v1/rerank,/tokenize",
+        "VLLMRAY_TLS": "self-signed",
+    }
+    config = load({"rdma": True}, environ=opening).config
+    assert (config.no_api_key, config.rdma, config.serves_https) == (True, True, True)
+    assert config.allow_routes == ("/v1/rerank", "/tokenize")
 
 
 @pytest.mark.usefixtures("folder")
@@ -108,8 +192,34 @@ def test_a_secret_never_shows_in_a_problem() -> None:
         ({"port": "6379"}, "ray_ports: port and gcs are both 6379; choose another for one of them"),
         ({"port": "10500"}, "ray_ports: port 10500 is inside Ray's worker ports 10002-10999; move one of them"),
         ({"ray_ports": {"min_worker": "12000"}}, "--ray-port: ray_ports; min_worker must be below max_worker"),
-        ({"volumes": ["data:/data"]}, "--volume: 'data:/data' is not /source:/target or /source:/target:ro"),
-        ({"env": ["NOVALUE"]}, "--env: 'NOVALUE' is not NAME=VALUE"),
+        ({"volumes": ["data:/data"]}, "--volume: 'data:/data' is not /source:/target or /source:/target:rw"),
+        ({"volumes": ["/a:/b:rx"]}, "--volume: '/a:/b:rx' is not /source:/target or /source:/target:rw"),
+        ({"env": ["NOVALUE"]}, "--env: not NAME=VALUE"),
+        (
+            {"env": ["HF_TOKEN=hf_x"]},
+            "--env: HF_TOKEN would be seen by everyone; put HF_TOKEN into .env or the environment, it reaches "
+            "containers as a file",
+        ),
+        (
+            {"env": ["A=1", "RAY_AUTH_MODE=disabled"]},
+            "--env: RAY_AUTH_MODE would be seen by everyone; Ray's token is always asked for",
+        ),
+        ({"allow_routes": ["v1/rerank"]}, "--allow-route: not a route; write it like /v1/rerank"),
+        ({"allow_routes": ["/v1/{any}"]}, "--allow-route: not a route; write it like /v1/rerank"),
+        ({"tls": "yes"}, "--tls: not one of the choices; use 'self-signed'"),
+        (
+            {"ssl_certfile": "/c.pem"},
+            "ssl_keyfile: --ssl-certfile and --ssl-keyfile belong together; give both",
+        ),
+        (
+            {"ssl_keyfile": "/k.pem"},
+            "--ssl-keyfile: --ssl-certfile and --ssl-keyfile belong together; give both",
+        ),
+        (
+            {"ssl_certfile": "/c.pem", "ssl_keyfile": "/k.pem", "tls": "self-signed"},
+            "--ssl-keyfile: --tls makes a certificate, and --ssl-certfile names one; give one of them",
+        ),
+        ({"user": "me"}, r"--user: has characters that can't be used; it must match ^\d{1,10}:\d{1,10}$"),
         (
             {"cluster": "My Cluster"},
             "--cluster: has characters that can't be used; it must match ^[a-z0-9][a-z0-9-]{0,40}$",
@@ -125,6 +235,10 @@ def test_a_secret_never_shows_in_a_problem() -> None:
         (
             {"vllm_args": ("--max-model", "5")},
             "--: --max-model is set by vllmray itself; use vllmray's --max-model-len instead",
+        ),
+        (
+            {"vllm_args": ("--api-key", "sk-x")},
+            "--: --api-key is set by vllmray itself; use vllmray's --api-key-file, or VLLM_API_KEY in .env instead",
         ),
         ({"vllm_args": ("-tp", "5")}, "--: -tp is set by vllmray itself; use vllmray's --tensor-parallel-size instead"),
     ],
@@ -190,6 +304,71 @@ def test_a_value_as_typed_is_read_back_as_the_same(name: str, text: str) -> None
 @pytest.mark.usefixtures("folder")
 def test_a_comma_divides_variables_only_before_the_next_name() -> None:
     text = "NCCL_IB_HCA=mlx5_0,mlx5_1, NCCL_DEBUG=INFO,EMPTY="
-    config = load({}, environ={"VLLMRAY_ENV": text, "VLLMRAY_VOLUMES": "/a:/b,/c:/d:ro"}).config
+    config = load({}, environ={"VLLMRAY_ENV": text, "VLLMRAY_VOLUMES": "/a:/b,/c:/d:ro,/e:/f:rw"}).config
     assert config.env == ("NCCL_IB_HCA=mlx5_0,mlx5_1", "NCCL_DEBUG=INFO", "EMPTY=")
-    assert config.volumes == ("/a:/b", "/c:/d:ro")
+    assert config.volumes == ("/a:/b", "/c:/d:ro", "/e:/f:rw")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_cluster_file_stands_below_everything_else() -> None:
+    Path("vllmray.toml").write_text('port = 8001\nvolumes = ["/a:/b"]\ngpus = "0,2"\n[ray_ports]\ngcs = 6400\n')
+    config = load({}, environ={}).config
+    assert (config.port, config.volumes, config.gpus, config.ray_ports.gcs) == (
+        8001,
+        ("/a:/b",),
+        Gpus(2, ("0", "2")),
+        6400,
+    )
+    assert load({}, environ={"VLLM_PORT": "8002"}).config.port == 8002
+    Path(".env").write_text("VLLM_PORT=8003\n")
+    assert load({}, environ={}).config.port == 8003
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_a_cluster_file_says_wrongly_is_named_with_all_else() -> None:
+    Path("vllmray.toml").write_text(
+        'port = 0\nmax_model_length = 1\nhf_token = "secret"\nray_token = "secret"\napi_key = "secret"\n'
+        'scrape_token = "secret"\nimage = { build = 3, bse = "x" }\n'
+    )
+    lines = details({"pipeline_parallel_size": "0"})
+    assert {line.split(":")[0] for line in lines} == {
+        "hf_token in vllmray.toml",
+        "ray_token in vllmray.toml",
+        "api_key in vllmray.toml",
+        "scrape_token in vllmray.toml",
+        "max_model_length in vllmray.toml",
+        "--pipeline-parallel-size",
+        "image in vllmray.toml",
+        "port in vllmray.toml",
+    }
+    assert any("did you mean max_model_len?" in line for line in lines)
+    assert not any('"secret"' in line for line in lines)
+    assert [line for line in lines if line.startswith("api_key")] == [
+        "api_key in vllmray.toml: a secret in a file that is shared; put it into the environment or .env"
+    ]
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("text", ["port 8000", "port = [", "\0"])
+def test_a_cluster_file_that_is_no_toml_is_an_error_that_names_it(text: str) -> None:
+    Path("vllmray.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"can't read vllmray\.toml"):
+        load({}, environ={})
+
+
+@pytest.mark.usefixtures("folder")
+def test_another_cluster_file_is_named_in_the_environment_and_must_exist(tmp_path: Path) -> None:
+    (tmp_path / "big.toml").write_text('image = { build = "gpu/Dockerfile", pip = ["flask"] }\n')
+    config = load({}, environ={"VLLMRAY_CONFIG": str(tmp_path / "big.toml")}).config
+    assert config.build == ImageBuild(build=str(tmp_path / "gpu/Dockerfile"), pip=("flask",))
+    with pytest.raises(ConfigError, match="can't read"):
+        load({}, environ={"VLLMRAY_CONFIG": "none.toml"})
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_image_named_higher_up_is_in_the_place_of_one_to_build() -> None:
+    Path("vllmray.toml").write_text("image = { build = true }\n")
+    config = load({}, environ={}).config
+    assert (config.build, config.image) == (ImageBuild(), DEFAULT_IMAGE)
+    config = load({"image": "mine:1"}, environ={}).config
+    assert (config.build, config.image) == (None, "mine:1")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
 
+from vllmray.errors import HostError
 from vllmray.hosts.base import ContainerSpec, File, GpuRequest, Mount
 from vllmray.hosts.docker_errors import explain
-from vllmray.hosts.docker_host import archive, creation, default_address, label_filter, split_image_name
+from vllmray.hosts.docker_host import DockerHost, default_address, label_filter, refuse_bare_tcp
+from vllmray.hosts.docker_names import login_hint, split_image_name
+from vllmray.hosts.docker_spec import archive, base_of, creation
 
 
 @pytest.fixture
@@ -78,6 +84,7 @@ def test_devices_groups_capabilities_and_limits(api: docker.APIClient) -> None:
         api,
         devices=("/dev/kfd",),
         group_add=("video",),
+        cap_drop=("ALL",),
         cap_add=("SYS_PTRACE",),
         security_opt=("seccomp=unconfined",),
         ulimits={"memlock": -1},
@@ -88,6 +95,7 @@ def test_devices_groups_capabilities_and_limits(api: docker.APIClient) -> None:
         ["SYS_PTRACE"],
         ["seccomp=unconfined"],
     )
+    assert body["CapDrop"] == ["ALL"]
     assert body["Ulimits"] == [{"Name": "memlock", "Soft": -1, "Hard": -1}]
 
 
@@ -122,6 +130,41 @@ def test_files_are_packed_with_owner_mode_and_the_folders_they_need() -> None:
     }
 
 
+def test_files_below_the_containers_own_volume_are_packed_from_there_with_a_home_of_its_users_alone() -> None:
+    own = (Mount("bind", "/models", "/m"), Mount("own", "", "/vllmray"))
+    files = (File("/vllmray/secrets/token", b"s", mode=0o600, secret=True), File("/vllmray/watch.py", b"p"))
+    base = base_of(ContainerSpec(name="n", image="i", argv=("a",), mounts=own))
+    assert base == "/vllmray"
+    packed = archive(files, (1000, 5), base=base, home="/vllmray/home")
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        entries = {entry.name: (oct(entry.mode), entry.uid, entry.gid, entry.isdir()) for entry in tar}
+    assert entries == {
+        "secrets": ("0o755", 0, 0, True),
+        "home": ("0o700", 1000, 5, True),
+        "secrets/token": ("0o600", 1000, 5, False),
+        "watch.py": ("0o644", 1000, 5, False),
+    }
+    with pytest.raises(ValueError, match="/etc/elsewhere"):
+        archive((File("/etc/elsewhere", b""),), (0, 0), base=base)
+
+
+def test_a_container_whose_own_folders_can_not_be_written_has_tmp_in_memory_and_a_volume_of_its_own(
+    api: docker.APIClient,
+) -> None:
+    spec = ContainerSpec(
+        *("n", "i", ("a",)), home="/vllmray/home", read_only=True, mounts=(Mount("own", "", "/vllmray"),)
+    )
+    body = creation(api, spec)
+    assert body["environment"] == {"HOME": "/vllmray/home"}
+    assert body["host_config"]["ReadonlyRootfs"] is True
+    assert body["host_config"]["Tmpfs"] == {"/tmp": "rw,exec,nosuid,nodev,mode=1777"}
+    (volume,) = body["host_config"]["Mounts"]
+    assert (volume["Type"], volume["Target"], volume["Source"]) == ("volume", "/vllmray", None)
+    assert volume["VolumeOptions"] == {"NoCopy": True}
+    usual = creation(api, ContainerSpec(name="n", image="i", argv=("a",)))["host_config"]
+    assert (usual["ReadonlyRootfs"], usual.get("Tmpfs")) == (False, None)
+
+
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
@@ -145,17 +188,93 @@ def test_the_default_address_is_the_sdks_own(monkeypatch: pytest.MonkeyPatch) ->
     assert default_address() == "tcp://10.0.0.1:2375"
 
 
+@pytest.fixture
+def no_docker_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither variables of docker's, nor contexts."""
+    for name in ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "none"))
+
+
+@pytest.fixture
+def certificates(tmp_path: Path, no_docker_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that docker's variables name; nothing here opens them."""
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (folder / name).touch()
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(folder))
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+
+
+@pytest.mark.usefixtures("no_docker_settings")
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("tcp://10.0.0.1:2375", "tcp://127.0.0.1:2375", "tcp://localhost:2375", "http://10.0.0.1:2375"),
+        # Which the SDK takes for the same (docker 7.2, utils/utils.py, parse_host).
+        *("10.0.0.1:2375", ":2375", "TCP://10.0.0.1:2375", " tcp://10.0.0.1:2375"),
+    ],
+)
+def test_a_daemon_that_anyone_can_speak_to_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(HostError, match="over TCP without TLS") as caught:
+        refuse_bare_tcp(address, address)
+    assert caught.value.exit_code == 3
+    assert "ssh://" in str(caught.value.hint)
+    assert "--insecure-docker-tcp" in str(caught.value.hint)
+    monkeypatch.setenv("DOCKER_HOST", address)
+    for stated in (None, address):
+        with pytest.raises(HostError, match="over TCP without TLS"):
+            DockerHost(stated)
+
+
+@pytest.mark.usefixtures("no_docker_settings")
+@pytest.mark.parametrize("address", ["unix:///var/run/docker.sock", "ssh://root@10.0.0.1", "the default Docker host"])
+def test_a_daemon_that_its_host_guards_is_spoken_to(address: str) -> None:
+    refuse_bare_tcp(address, address)
+    refuse_bare_tcp(None, address)
+
+
+@pytest.mark.usefixtures("certificates")
+def test_with_certificates_a_daemon_is_spoken_to_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
+    for address in ("tcp://10.0.0.1:2376", "https://10.0.0.1:2376"):
+        refuse_bare_tcp(address, address)
+        monkeypatch.setenv("DOCKER_HOST", address)
+        refuse_bare_tcp(None, address)
+    # Certificates of which none is looked at are none; and plain HTTP has no use for them.
+    with pytest.raises(HostError, match="over TCP without TLS"):
+        refuse_bare_tcp("http://10.0.0.1:2376", "http://10.0.0.1:2376")
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "")
+    with pytest.raises(HostError, match="over TCP without TLS"):
+        refuse_bare_tcp("tcp://10.0.0.1:2376", "tcp://10.0.0.1:2376")
+
+
+@pytest.mark.usefixtures("certificates")
+def test_certificates_that_are_named_and_not_there_are_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CERT_PATH", "/no/such/folder")
+    for stated in (None, "tcp://10.0.0.1:2376"):
+        monkeypatch.setenv("DOCKER_HOST", "tcp://10.0.0.1:2376")
+        with pytest.raises(HostError) as caught:
+            DockerHost(stated)
+        assert "certificate" in str(caught.value.details)
+
+
+@pytest.mark.usefixtures("no_docker_settings")
+def test_without_tls_a_daemon_is_spoken_to_when_the_user_says_so() -> None:
+    with pytest.raises(HostError, match="could not reach the daemon"):
+        DockerHost("tcp://127.0.0.1:1", insecure_tcp=True)
+
+
 @pytest.mark.parametrize(
     ("daemon_said", "hint"),
     [
         ('could not select device driver "" with capabilities: [[gpu]]', "container toolkit"),
-        ('exec: "ray": executable file not found in $PATH: unknown', "no Ray"),
         ("error setting rlimit type 8: operation not permitted: unknown", "--memlock default"),
         ("error setting rlimit type 7: operation not permitted: unknown", "--nofile default"),
         ('invalid mount config for type "bind": bind source path does not exist: /m', "Make that folder"),
         ('Conflict. The container name "/x" is already in use by container "abc"', "--cluster"),
         ("Error response: manifest for a:b not found: manifest unknown", "check --image"),
-        ('Get "https://r/v2/": dial tcp: lookup r: no such host', "docker load"),
+        ('Get "https://r/v2/": dial tcp: lookup r: no such host', "image copy"),
         ("write /x: no space left on device", "disk space"),
         ("pull access denied for x, repository does not exist or may require 'docker login': denied", "docker login"),
         ("PermissionError(13, 'Permission denied')", "group docker"),
@@ -171,3 +290,15 @@ def test_a_daemons_words_get_a_hint(daemon_said: str, hint: str) -> None:
     assert error.message == "host: could not do it"
     assert error.details == daemon_said
     assert hint in (error.hint or "")
+
+
+def test_a_refused_pull_names_the_login_that_it_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    assert f"The login for registry.example:5000 in {tmp_path}" in login_hint("registry.example:5000/team/vllm:1")
+    assert "is not there: docker login registry.example:5000" in login_hint("registry.example:5000/team/vllm:1")
+    entry = base64.b64encode(b"someone:secret").decode()
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {"registry.example:5000": {"auth": entry}}}))
+    hint = login_hint("registry.example:5000/team/vllm:1")
+    assert f"in {tmp_path}/config.json was refused" in hint
+    assert "secret" not in hint
+    assert "docker login docker.io" in login_hint("vllm/vllm-openai:v0.33.0")

@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from vllmray.errors import HostError
-from vllmray.hosts.ssh import SshAddress
-
-LOCAL = Path("/tmp/x/docker.sock")
+from vllmray.hosts.ssh import SshAddress, with_ciphers_in_hardware
 
 
 @pytest.mark.parametrize(
@@ -22,13 +18,39 @@ LOCAL = Path("/tmp/x/docker.sock")
     ],
 )
 def test_the_command(address: str, ends_with: list[str]) -> None:
-    argv = SshAddress.parse(address).argv(LOCAL)
+    parsed = SshAddress.parse(address)
+    argv = parsed.argv(f"/tmp/x/docker.sock:{parsed.socket}")
     assert argv[0] == "ssh"
     assert argv[-len(ends_with) :] == ends_with
     assert "-oBatchMode=yes" in argv
+
+
+def test_a_host_whose_key_is_not_known_is_not_spoken_to() -> None:
+    """Whatever the user's own configuration says: of an option that is there twice ssh takes the first (ssh_config(5)),
+    and what stands on its command line comes before any file.
+    """
+    argv = SshAddress.parse("ssh://me@gpu2").argv("127.0.0.1:8265:127.0.0.1:8265")
+    settings = [word for word in argv if word.startswith("-oStrictHostKeyChecking")]
+    assert settings == ["-oStrictHostKeyChecking=yes"]
+    assert not [word for word in argv if "KnownHosts" in word]
+    assert argv[argv.index("-L") + 1] == "127.0.0.1:8265:127.0.0.1:8265"
 
 
 @pytest.mark.parametrize("address", ["ssh://", "ssh://-oProxyCommand=evil", "ssh://host:port", "ssh://me:secret@host"])
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(HostError):
         SshAddress.parse(address)
+
+
+def test_ciphers_in_hardware_go_first_and_none_is_added() -> None:
+    argv = ["ssh", "-N", "--", "host"]
+    usual = "chacha20-poly1305@openssh.com,aes128-ctr,aes128-gcm@openssh.com,aes256-gcm@openssh.com"
+    assert with_ciphers_in_hardware(argv, usual) == [
+        "ssh",
+        "-oCiphers=aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr",
+        *argv[1:],
+    ]
+    strict = "aes256-gcm@openssh.com,aes256-ctr"
+    assert with_ciphers_in_hardware(argv, strict)[1] == f"-oCiphers={strict}"
+    assert with_ciphers_in_hardware(argv, "chacha20-poly1305@openssh.com") == argv
+    assert with_ciphers_in_hardware(argv, "") == argv

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -12,15 +15,16 @@ from tests.unit.support import RecordingReporter, config, good_host, ray_node, s
 from vllmray.cluster.status import ClusterView, look
 from vllmray.cluster.up import Options, Outcome, up_head
 from vllmray.output.envelope import envelope, status_data
-from vllmray.output.progress import LiveReporter, PlainReporter
-from vllmray.output.tables import outcome_text, show_each
+from vllmray.output.live import LiveReporter
+from vllmray.output.progress import PlainReporter
+from vllmray.output.tables import Access, curl_line, outcome_text, show_each
 from vllmray.reporter import Step
 
 
 def view() -> ClusterView:
     host = good_host(seen(ray_node("10.0.0.1", head=True), shortfall="1 of 2 GPUs", phase="waiting"))
     up_head(host, config(), Options(wait=False), RecordingReporter())
-    host.programs["sh"] = host.programs["false"]
+    host.programs["cat"] = host.programs["false"]
     return look(host, "vllmray")
 
 
@@ -57,15 +61,57 @@ def test_the_envelope_is_one_versioned_line_with_every_key() -> None:
     assert found["data"]["engine"] == {"phase": "waiting", "detail": "", "since": 1.0}
 
 
+def access(**fields: Any) -> Access:
+    usual: dict[str, Any] = {
+        "url": "http://10.0.0.1:8000/v1",
+        "header_file": Path("/state/my key.header"),
+        "certificate_file": None,
+    }
+    return Access(**(usual | fields))
+
+
 def test_up_ends_with_the_endpoint_a_request_and_what_to_do_next() -> None:
     settled = config(node_ip="10.0.0.1", model="some/model", cluster="lab")
-    text = outcome_text(Outcome("head", settled, "vllmray up --role worker", ready=True))
+    text = outcome_text(Outcome("head", settled, "vllmray up --role worker", ready=True), access())
     assert "endpoint http://10.0.0.1:8000/v1" in text
     assert "curl http://10.0.0.1:8000/v1/chat/completions" in text
     assert '"model": "some/model"' in text
     assert "vllmray down --cluster lab" in text
-    early = outcome_text(Outcome("head", settled, "THE COMMAND", ready=False))
+
+
+def test_a_head_that_is_still_starting_tells_how_the_others_join() -> None:
+    settled = config(node_ip="10.0.0.1", cluster="lab")
+    early = outcome_text(Outcome("head", settled, "THE COMMAND", ready=False), access(url="https://gpu1:8000/v1"))
+    assert "the endpoint will be https://gpu1:8000/v1" in early
     assert "THE COMMAND" in early
+    assert "vllmray token --cluster lab | ssh HOST 'umask 077; cat > vllmray.token'" in early
+
+
+def test_a_workers_end_names_no_endpoint() -> None:
+    settled = config(node_ip="10.0.0.2", head_ip="10.0.0.1")
+    assert outcome_text(Outcome("worker", settled, "", ready=True), None) == (
+        "node 10.0.0.2 joined the cluster of 10.0.0.1\n\nvllmray status\nvllmray logs -f\nvllmray down"
+    )
+    assert "will join" in outcome_text(Outcome("worker", settled, "", ready=False), None)
+
+
+@pytest.mark.parametrize(
+    ("reach", "options"),
+    [
+        (access(), ["-H", "@/state/my key.header"]),
+        (access(header_file=None), []),
+        (
+            access(url="https://10.0.0.1:8000/v1", certificate_file=Path("/state/endpoint.crt")),
+            ["--cacert", "/state/endpoint.crt", "-H", "@/state/my key.header"],
+        ),
+    ],
+)
+def test_the_request_reads_key_and_certificate_from_their_files(reach: Access, options: list[str]) -> None:
+    words = shlex.split(curl_line(reach, "it's a model"))
+    assert words[:2] == ["curl", f"{reach.url}/chat/completions"]
+    assert words[2:-4] == options
+    assert words[-4:-1] == ["-H", "Content-Type: application/json", "-d"]
+    assert json.loads(words[-1])["model"] == "it's a model"
 
 
 def _fail(step: Step) -> None:
@@ -79,12 +125,17 @@ def test_in_a_pipe_each_event_is_a_plain_line(capsys: pytest.CaptureFixture[str]
         step.bound(90)
         step.part("aa", done=5, total=10, status="Downloading")
         step.part("aa", done=1, total=1, status="Pull complete")
+        for percent in range(100):
+            step.part("bb", done=percent * 10**8, total=10**10, status="90 MB/s")
         step.result("pulled")
     with pytest.raises(ValueError, match="no"), reporter.step("head") as step:
         _fail(step)
     assert capsys.readouterr().err.splitlines() == [
         "image x: waiting up to 1 min 30 s",
         "image x: aa pull complete",
+        "image x: bb 25 % 90 MB/s",
+        "image x: bb 50 % 90 MB/s",
+        "image x: bb 75 % 90 MB/s",
         "image x: pulled (0 s)",
         "head: starting",
         "head: failed (0 s)",

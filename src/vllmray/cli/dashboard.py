@@ -1,0 +1,50 @@
+"""vllmray dashboard"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from vllmray.cli.options import Place, with_place
+from vllmray.cli.wiring import open_cluster
+from vllmray.errors import ClusterStateError, HostError
+
+
+@with_place
+def dashboard(
+    *,
+    place: Place,
+    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port here  [default: Ray's]")] = None,
+) -> None:
+    """Print where Ray's dashboard answers; to another host through a tunnel that is there until Ctrl-C.
+
+    It listens on its host's loopback address alone, and asks for the token (`vllmray token`).
+    """
+    from vllmray.cluster.status import look
+
+    with open_cluster(place) as about:
+        view = look(about.host, about.cluster)
+        ports = view.settings.get("ray_ports", {})
+        if view.role != "head" or "dashboard" not in ports:
+            head = view.settings.get("head_ip")
+            raise ClusterStateError(f"the dashboard is on the head's host, {head}", hint="Name it with --host.")
+        if view.settings.get("network", "host") != "host":
+            raise ClusterStateError("this cluster is on a Docker network of its own, and its dashboard with it")
+        there = int(ports["dashboard"])
+        address = about.host.address
+    if not address.startswith("ssh://"):
+        if address.startswith("tcp://"):
+            raise HostError(
+                f"{address} gives no way to its host's loopback address",
+                hint=f"By SSH: ssh -N -L {there}:127.0.0.1:{there} HOST",
+            )
+        print(f"http://127.0.0.1:{there}", flush=True)
+        return
+    from vllmray.hosts.ssh import forward
+
+    with forward(address, port or there, there) as process:
+        print(f"http://127.0.0.1:{port or there}", flush=True)
+        print("Ctrl-C closes the tunnel", file=sys.stderr)
+        process.wait()

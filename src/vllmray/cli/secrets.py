@@ -1,0 +1,112 @@
+"""A cluster's secrets for commands: where they are kept, what goes into containers, how a client uses them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vllmray.secrets.store import (
+    API_KEY,
+    API_KEY_HEADER,
+    ENDPOINT_CERTIFICATE,
+    RAY_TOKEN,
+    SCRAPE_TOKEN,
+    TLS_CERTIFICATE,
+    TLS_KEY,
+    SecretStore,
+)
+
+if TYPE_CHECKING:
+    from vllmray.cli.wiring import Target
+    from vllmray.cluster.contents import Secrets
+    from vllmray.config.models import ClusterConfig
+    from vllmray.endpoint.chat import Endpoint
+    from vllmray.output.tables import Access
+
+
+def store_of(cluster: str) -> SecretStore:
+    """Where this user keeps that cluster's."""
+    from vllmray.config.settings import state_folder
+
+    return SecretStore(state_folder(), cluster)
+
+
+def settled(config: ClusterConfig, role: str) -> ClusterConfig:
+    """The settings with the secrets that a node of that role needs; a head's are made if need be.
+
+    Raises:
+        HostError: a worker without a token.
+        ConfigError: a file of a secret, or a certificate, can't be used.
+    """
+    from vllmray.secrets.settle import certificate_of, of_head, of_worker
+
+    if role == "worker":
+        return of_worker(config, store_of(config.cluster))
+    if config.ssl_certfile:
+        certificate_of(config, store_of(config.cluster))  # before anything else, to be refused early
+    return of_head(config, store_of(config.cluster))
+
+
+def secrets_for(config: ClusterConfig) -> Secrets:
+    """What the containers of settled settings get."""
+    from dataclasses import replace
+
+    from vllmray.cluster.contents import Secrets
+    from vllmray.secrets.settle import certificate_of
+
+    certificate = certificate_of(config, store_of(config.cluster))
+    if certificate is None:
+        return Secrets.of(config)
+    return replace(Secrets.of(config), certificate=certificate.chain, certificate_key=certificate.key)
+
+
+def places_for(config: ClusterConfig) -> dict[str, Path]:
+    """Files of this machine that hold such secrets, by their path in a container."""
+    from vllmray.cluster import contents
+
+    store = store_of(config.cluster)
+    places = {contents.RAY_TOKEN: store.path(RAY_TOKEN), contents.SCRAPE_TOKEN: store.path(SCRAPE_TOKEN)}
+    if not config.no_api_key:
+        places[contents.API_KEY] = store.path(API_KEY)
+    if config.serves_https:
+        certificate, key = store.path(TLS_CERTIFICATE), store.path(TLS_KEY)
+        if config.ssl_certfile and config.ssl_keyfile:
+            certificate, key = Path(config.ssl_certfile).absolute(), Path(config.ssl_keyfile).absolute()
+        places |= {contents.TLS_CERTIFICATE: certificate, contents.TLS_KEY: key}
+    return places
+
+
+def access_to(config: ClusterConfig) -> Access:
+    """How a client reaches the endpoint of settled settings."""
+    from vllmray.output.tables import Access
+    from vllmray.secrets.settle import certificate_of
+
+    store = store_of(config.cluster)
+    certificate = certificate_of(config, store)
+    host = certificate.host(str(config.node_ip)) if certificate else config.node_ip
+    return Access(
+        url=f"{'https' if certificate else 'http'}://{host}:{config.port}/v1",
+        header_file=None if config.no_api_key else store.path(API_KEY_HEADER),
+        certificate_file=store.path(ENDPOINT_CERTIFICATE) if config.tls else None,
+    )
+
+
+def client_of(cluster: str, url: str) -> Endpoint:
+    """A client of that cluster's endpoint, with the key and the certificate that are kept here."""
+    from vllmray.endpoint.chat import Endpoint
+
+    store = store_of(cluster)
+    keys = store.get(API_KEY)
+    certificate = store.get(ENDPOINT_CERTIFICATE) if url.startswith("https:") else None
+    return Endpoint(url, keys.splitlines()[0] if keys else None, certificate=certificate)
+
+
+def caller_on(target: Target) -> str | None:
+    """UID:GID of who types this, where the containers' host is this machine; None for root."""
+    here = target.runtime == "docker" and target.host.address.startswith("unix://")
+    return f"{os.geteuid()}:{os.getegid()}" if here and os.geteuid() != 0 else None
+
+
+Secreter = Callable[["ClusterConfig"], "Secrets"]

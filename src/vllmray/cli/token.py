@@ -1,0 +1,77 @@
+"""vllmray token"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vllmray.cli.options import Place, with_place
+from vllmray.cli.secrets import caller_on, secrets_for, settled, store_of
+from vllmray.cli.wiring import open_target, reporter
+from vllmray.errors import ClusterStateError
+from vllmray.secrets.store import RAY_TOKEN
+
+if TYPE_CHECKING:
+    from vllmray.config.models import ClusterConfig
+
+
+class TokenAction(StrEnum):
+    """What to do with the token."""
+
+    show = "show"
+    rotate = "rotate"
+
+
+@with_place
+def token(
+    *,
+    place: Place,
+    action: Annotated[TokenAction, typer.Argument(help="show, or rotate: replace it, and restart what has it")] = (
+        TokenAction.show
+    ),
+) -> None:
+    """Print the token that Ray asks of every node and client; or replace it, on the head's host.
+
+    With rotate the head and the engine are started anew with the new token, and the workers must join again with it.
+    """
+    from vllmray.config.settings import load
+
+    flags = {"cluster": place.cluster, "runtime": place.runtime, "insecure_docker_tcp": place.insecure_docker_tcp}
+    config = load(flags, env_file=place.env_file, fields=(*flags, "hf_token")).config
+    if action is TokenAction.rotate:
+        _rotate(place.host, config)
+        return
+    found = store_of(config.cluster).get(RAY_TOKEN)
+    if found is None:
+        raise ClusterStateError(
+            f"no token of cluster {config.cluster} is kept here",
+            hint="`vllmray up --role head` makes one, on the machine and as the user that types it.",
+        )
+    print(found)
+
+
+def _rotate(address: str | None, config: ClusterConfig) -> None:
+    from vllmray.cluster.commands import token_words, worker_command
+    from vllmray.cluster.running import head_config
+    from vllmray.cluster.up import Options, up_head
+    from vllmray.config.settings import cache_folder
+
+    report = reporter()
+    insecure = config.insecure_docker_tcp
+    with open_target(address, config.runtime, having=config.cluster, insecure_tcp=insecure) as target:
+        running = head_config(target.host, config, target.runtime)
+        store_of(config.cluster).replace(RAY_TOKEN)
+        if running is None:
+            print("replaced; no head of this cluster runs here")
+            return
+        options = Options(
+            wait=False,
+            recreate=True,
+            cache=cache_folder() / "images",
+            secrets=secrets_for,
+            caller=caller_on(target),
+        )
+        outcome = up_head(target.host, settled(running, "head"), options, report)
+    print(f"replaced; {token_words(config)}, on each other host:\n\n    {worker_command(outcome.config)} --recreate")

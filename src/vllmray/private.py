@@ -1,0 +1,184 @@
+"""Files that decide what runs, read only when nobody else can have written them; and those that nobody else may read.
+
+A path of this user's own (settings, a key) may lead through symbolic links, as the user made them. Below the state
+folder, where secrets and records are, none is followed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import grp
+import os
+import pwd
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from vllmray.errors import ConfigError
+
+PR_SET_DUMPABLE = 4  # Linux, include/uapi/linux/prctl.h
+
+
+def leave_no_core() -> None:
+    """Have the kernel write no memory of this process to disk, nor show it to others of this user (prctl(2)).
+
+    Programs that it starts are as any other: the mark ends with execve.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def read_trusted(path: Path) -> str:
+    """The text of a file that only this user, or root, can have written.
+
+    Raises:
+        ConfigError: others can write it.
+        OSError, UnicodeDecodeError: as reading raises them.
+    """
+    return _read(path, hidden=False)
+
+
+def read_secret(path: Path) -> str:
+    """The same, of a file that nobody else can read either."""
+    return _read(path, hidden=True)
+
+
+def _read(path: Path, *, hidden: bool) -> str:
+    with path.open(encoding="utf-8") as file:
+        found = os.fstat(file.fileno())
+        if stat.S_ISCHR(found.st_mode):  # /dev/null, whose contents nobody can change
+            return file.read()
+        _refuse(str(path), found)
+        if hidden and found.st_mode & 0o077:
+            raise ConfigError(f"{path} can be read by others", hint=f"Keep it to yourself: chmod 600 {path}")
+        return file.read()
+
+
+def _refuse(path: str, found: os.stat_result) -> None:
+    """Raises ConfigError for what others can write."""
+    if found.st_uid not in _trusted_users():
+        raise ConfigError(
+            f"{path} is another user's", hint=f"Look at it, then make it yours: chown {os.geteuid()} {path}"
+        )
+    if found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not _is_private_group(found.st_gid)):
+        raise ConfigError(f"{path} can be written by others", hint=f"Look at it, then: chmod go-w {path}")
+
+
+def _trusted_users() -> set[int]:
+    """This user, root, and who called root here (sudo(8), SUDO_UID, is set by sudo itself)."""
+    users = {os.geteuid(), 0}
+    if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdigit():
+        users.add(int(os.environ["SUDO_UID"]))
+    return users
+
+
+def _is_private_group(group: int) -> bool:
+    """A group of its user's name with nobody else in it, as many distributions make one for each user."""
+    with suppress(KeyError):
+        found = grp.getgrgid(group)
+        user = pwd.getpwuid(os.geteuid())
+        return found.gr_name == user.pw_name and not set(found.gr_mem) - {user.pw_name}
+    return False
+
+
+class PrivateFolder:
+    """A folder for this user alone, made when something is put into it; every step to it is looked at.
+
+    Args:
+        root: where this user's state is; it and what is below may be no symbolic link, and nobody else's.
+        names: folders below it, from the outermost.
+    """
+
+    def __init__(self, root: Path, *names: str) -> None:
+        self._root = root
+        self._names = names
+        self.path = root.joinpath(*names)
+
+    def check(self) -> None:
+        """Raises ConfigError unless the folder is safe, or not there yet."""
+        with suppress(FileNotFoundError), self._opened():
+            pass
+
+    def read(self, name: str) -> str | None:
+        """The text of a file in it, or None."""
+        with suppress(FileNotFoundError), self._opened() as folder:
+            descriptor = _open(self.path / name, os.O_RDONLY | os.O_NONBLOCK, at=(name, folder))
+            with os.fdopen(descriptor, encoding="utf-8") as file:
+                found = os.fstat(descriptor)
+                if not stat.S_ISREG(found.st_mode):
+                    raise ConfigError(f"{self.path / name} is no file")
+                _refuse(str(self.path / name), found)
+                if found.st_mode & 0o077:
+                    raise ConfigError(
+                        f"{self.path / name} can be read by others",
+                        hint=f"Others may have it: take it away, and a new one is made (rm {self.path / name}).",
+                    )
+                return file.read()
+        return None
+
+    def write(self, name: str, text: str) -> None:
+        """Put a file into it, whole, in place of one that is there."""
+        with self._opened(make=True) as folder, _draft(folder, text) as draft:
+            os.replace(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+    def write_first(self, name: str, text: str) -> str:
+        """Put a file into it unless there is one; the text of the one that is there then."""
+        with self._opened(make=True) as folder, _draft(folder, text) as draft, suppress(FileExistsError):
+            os.link(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
+        return self.read(name) or text
+
+    @contextmanager
+    def _opened(self, *, make: bool = False) -> Iterator[int]:
+        """A descriptor of the folder, reached step by step."""
+        if make:
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self._root
+        descriptor = _open(path, os.O_DIRECTORY, at=(str(path), None))
+        try:
+            _refuse(str(path), os.fstat(descriptor))
+            for name in self._names:
+                path /= name
+                if make:
+                    with suppress(FileExistsError):
+                        os.mkdir(name, 0o700, dir_fd=descriptor)
+                inner = _open(path, os.O_DIRECTORY, at=(name, descriptor))
+                os.close(descriptor)
+                descriptor = inner
+                _refuse(str(path), os.fstat(descriptor))
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _draft(folder: int, text: str) -> Iterator[str]:
+    """A new file with that text, under a name of its own; what is left of it at the end is removed."""
+    name = f".{uuid.uuid4().hex}"
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        yield name
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+
+
+def _open(path: Path, flags: int, *, at: tuple[str, int | None]) -> int:
+    """Open without following a link at the last step.
+
+    Raises:
+        ConfigError: it is a link, or no folder where one should be.
+        FileNotFoundError: it is not there.
+    """
+    name, folder = at
+    try:
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, dir_fd=folder)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        what = "is a symbolic link" if path.is_symlink() else f"can't be used: {error.strerror}"
+        raise ConfigError(f"{path} {what}", hint=f"It must be yours alone. Look at it: ls -ld {path}") from error

@@ -1,0 +1,145 @@
+"""The endpoint's certificate: a user's own, looked at before it is used, or one made here. The only import of
+cryptography.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from pydantic import SecretStr
+
+from vllmray.errors import ConfigError
+from vllmray.private import read_secret, read_trusted
+from vllmray.secrets.store import TLS_CERTIFICATE, TLS_KEY, SecretStore
+
+VALID = timedelta(days=365)
+RENEW_BEFORE = timedelta(days=30)
+CLOCK_SKEW = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a server shows, and the key to it; both PEM."""
+
+    chain: str
+    key: SecretStr
+    names: tuple[str, ...] = ()
+    """DNS names and addresses that it is for."""
+
+    def host(self, address: str) -> str:
+        """How a client should call the server at that address: as the certificate does, where it can be told."""
+        plain = [name for name in self.names if not name.startswith("*")]
+        return address if address in self.names or not plain else plain[0]
+
+
+def of_files(certfile: str, keyfile: str, now: datetime | None = None) -> Certificate:
+    """A user's own, if a server could use it.
+
+    Raises:
+        ConfigError: a file can't be read, is no PEM, the two do not belong together, or it is not valid now.
+    """
+    chain = _text("--ssl-certfile", certfile, hidden=False)
+    key = _text("--ssl-keyfile", keyfile, hidden=True)
+    try:
+        leaf = x509.load_pem_x509_certificates(chain.encode())[0]
+    except ValueError as error:
+        raise ConfigError(f"--ssl-certfile: {certfile} is no certificate in PEM form") from error
+    try:
+        private = serialization.load_pem_private_key(key.encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        what = "asks for a password, which a server can't give" if isinstance(error, TypeError) else "is no PEM key"
+        raise ConfigError(f"--ssl-keyfile: {keyfile} {what}") from None
+    if _public(private.public_key()) != _public(leaf.public_key()):
+        raise ConfigError(f"--ssl-keyfile: {keyfile} is not the key of {certfile}")
+    _check_dates(certfile, leaf, now or datetime.now(UTC))
+    return Certificate(chain, SecretStr(key), _names(leaf))
+
+
+def _text(option: str, name: str, *, hidden: bool) -> str:
+    path = Path(name).expanduser()
+    try:
+        return read_secret(path) if hidden else read_trusted(path)
+    except ConfigError as error:
+        error.message = f"{option}: {error.message}"
+        raise
+    except OSError as error:
+        raise ConfigError(f"{option}: can't read {name}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{option}: {name} is not in PEM form") from None
+
+
+def _public(key: object) -> bytes:
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_bytes(serialization.Encoding.DER, form)  # type: ignore[attr-defined, no-any-return]  # any kind
+
+
+def _check_dates(certfile: str, leaf: x509.Certificate, now: datetime) -> None:
+    if now > leaf.not_valid_after_utc:
+        raise ConfigError(f"--ssl-certfile: {certfile} expired on {leaf.not_valid_after_utc:%Y-%m-%d}")
+    if now < leaf.not_valid_before_utc:
+        raise ConfigError(f"--ssl-certfile: {certfile} is not valid before {leaf.not_valid_before_utc:%Y-%m-%d}")
+
+
+def _names(leaf: x509.Certificate) -> tuple[str, ...]:
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    addresses = names.get_values_for_type(x509.IPAddress)
+    return (*names.get_values_for_type(x509.DNSName), *(str(address) for address in addresses))
+
+
+def self_signed(address: str, store: SecretStore, now: datetime | None = None) -> Certificate:
+    """The one that is kept here, as long as it is for that address and valid for a while; else a new one.
+
+    Args:
+        address: the endpoint's; the certificate is for it, for this machine's name, and for loopback.
+    """
+    now = now or datetime.now(UTC)
+    chain, key = store.get(TLS_CERTIFICATE), store.get(TLS_KEY)
+    if chain and key:
+        with suppress(ValueError):
+            leaf = x509.load_pem_x509_certificate(chain.encode())
+            if address in _names(leaf) and now < leaf.not_valid_after_utc - RENEW_BEFORE:
+                return Certificate(chain + "\n", SecretStr(key + "\n"), _names(leaf))
+    made = _make(("localhost", socket.gethostname()), (address, "127.0.0.1"), now)
+    store.keep(TLS_KEY, made.key.get_secret_value().rstrip("\n"))
+    store.keep(TLS_CERTIFICATE, made.chain.rstrip("\n"))
+    return made
+
+
+def _make(names: Sequence[str], addresses: Sequence[str], now: datetime) -> Certificate:
+    """A key on the curve that every TLS stack has (RFC 8446, 9.1), and a certificate that it signs itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "vllmray")])
+    listed = [x509.DNSName(name) for name in names]
+    listed_addresses = [x509.IPAddress(ipaddress.ip_address(address)) for address in dict.fromkeys(addresses)]
+    leaf = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(now + VALID)
+        .add_extension(x509.SubjectAlternativeName([*listed, *listed_addresses]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    chain = leaf.public_bytes(serialization.Encoding.PEM).decode()
+    return Certificate(chain, SecretStr(secret.decode()), _names(leaf))

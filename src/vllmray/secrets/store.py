@@ -1,0 +1,59 @@
+"""A cluster's secrets in this user's state folder: one file each, for this user alone.
+
+<state folder>/secrets/<cluster>/ray_token       what Ray asks of every node and client
+                                /api_key         what the endpoint asks for, a key a line
+                                /api_key.header  the first of them as curl takes it: curl -H @FILE
+                                /scrape_token    what /metrics asks of other hosts
+                                /tls.key, /tls.crt  a self-signed certificate
+                                /endpoint.crt    what the endpoint shows, whoever signed it
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from vllmray.private import PrivateFolder
+
+RAY_TOKEN = "ray_token"
+API_KEY = "api_key"
+API_KEY_HEADER = "api_key.header"
+SCRAPE_TOKEN = "scrape_token"
+TLS_KEY = "tls.key"
+TLS_CERTIFICATE = "tls.crt"
+ENDPOINT_CERTIFICATE = "endpoint.crt"
+TOKEN_BYTES = 32
+
+
+class SecretStore:
+    """One cluster's. Every call raises ConfigError when others can write or read what is there."""
+
+    def __init__(self, state_folder: Path, cluster: str) -> None:
+        self._folder = PrivateFolder(state_folder, "secrets", cluster)
+
+    def path(self, name: str) -> Path:
+        return self._folder.path / name
+
+    def get(self, name: str) -> str | None:
+        """A secret, or None when there is none; without the end of its line."""
+        text = self._folder.read(name)
+        return text.rstrip("\n") or None if text else None
+
+    def have(self, name: str) -> str:
+        """A secret, made now if there is none: random, TOKEN_BYTES long, in hexadecimal digits."""
+        return self.get(name) or self._folder.write_first(name, _new(name) + "\n").rstrip("\n")
+
+    def replace(self, name: str) -> str:
+        """A new one in its place."""
+        text = _new(name)
+        self.keep(name, text)
+        return text
+
+    def keep(self, name: str, text: str) -> None:
+        """Put one there, unless it is there already."""
+        if self.get(name) != text:
+            self._folder.write(name, text + "\n")
+
+
+def _new(name: str) -> str:
+    return ("sk-" if name == API_KEY else "") + secrets.token_hex(TOKEN_BYTES)

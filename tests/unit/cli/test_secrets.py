@@ -1,0 +1,294 @@
+"""`key`, `token` and `dashboard`, and what `up` says of secrets, as typed."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.cli.test_cli import exit_code
+from tests.unit.cli.test_plan import DUMMY, make_model
+from tests.unit.cli.test_runtime import record_a_node
+from vllmray.cli.secrets import store_of
+from vllmray.cluster.labels import CONFIG
+from vllmray.secrets.store import API_KEY, RAY_TOKEN, SCRAPE_TOKEN
+
+HEAD = ("up", "--role", "head", "--node-ip", "10.0.0.1", "--no-model-check", "--dry-run")
+WORKER = ("up", "--role", "worker", "--head-ip", "10.0.0.1", "--node-ip", "10.0.0.2", "--dry-run")
+TOKEN = "a-token-that-is-long-enough"
+
+
+def printed(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> str:
+    """What a command prints, progress and errors too."""
+    assert exit_code(*argv) == code
+    captured = capsys.readouterr()
+    return captured.out + captured.err
+
+
+def kept(state: Path, cluster: str = "vllmray") -> dict[str, str]:
+    """The secrets on disk, by the names of their files."""
+    return {path.name: path.read_text().rstrip("\n") for path in (state / "secrets" / cluster).iterdir()}
+
+
+@pytest.mark.parametrize("runtime", ["docker", "native"])
+def test_a_plan_makes_the_secrets_that_it_names_for_their_user_alone_and_shows_none(
+    nowhere: Path, state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_this_user")
+    text = printed(capsys, *HEAD, "--runtime", runtime, "--tls", "self-signed")
+    secrets = kept(state)
+    assert set(secrets) >= {"ray_token", "api_key", "scrape_token", "tls.crt", "tls.key"}
+    hidden = {name: secret for name, secret in secrets.items() if name not in ("tls.crt", "endpoint.crt")}
+    assert not [name for name, secret in hidden.items() if secret in text]
+    assert not [line for line in secrets["tls.key"].splitlines() if line in text]
+    assert "hf_of_this_user" not in text
+    for name in ("ray_token", "api_key", "scrape_token", "tls.crt", "tls.key"):
+        assert str(state / "secrets/vllmray" / name) in text
+    for path in (state / "secrets/vllmray").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for folder in (state, state / "secrets", state / "secrets/vllmray"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    # The same again changes nothing.
+    assert printed(capsys, *HEAD, "--runtime", runtime, "--tls", "self-signed") == text
+    assert kept(state) == secrets
+
+
+def test_a_plan_for_another_host_whose_address_is_not_known_has_a_certificate_too(
+    nowhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ("up", "--role", "head", "--no-model-check", "--dry-run", "--tls", "self-signed", "--host", "ssh://10.0.0.9")
+    text = printed(capsys, *argv)
+    assert "NODE_IP" in text
+    assert "--ssl-certfile=/vllmray/secrets/tls.crt" in text
+
+
+def test_a_plan_shows_no_stated_secret_and_keeps_none_in_the_place_of_those_that_a_cluster_may_have(
+    nowhere: Path, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed(capsys, *HEAD)
+    before = kept(state)
+    (nowhere / "keys").write_text("sk-first\n\n  sk-second  \n")
+    (nowhere / "keys").chmod(0o600)
+    (nowhere / ".env").write_text(f"VLLMRAY_RAY_TOKEN={TOKEN}\nVLLM_API_KEY=sk-variable\n")
+    for argv in ((*HEAD, "--api-key-file", "keys"), HEAD):
+        text = printed(capsys, *argv)
+        assert not [secret for secret in ("sk-first", "sk-second", "sk-variable", TOKEN) if secret in text]
+        for name in ("ray_token", "api_key"):
+            assert f"# and /vllmray/secrets/{name}, mode 0600, put there before the start" in text
+            assert str(state / "secrets/vllmray" / name) not in text
+        assert kept(state) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "mode", "words"),
+    [
+        ("--token-file", TOKEN, 0o644, "can be read by others"),
+        ("--token-file", TOKEN, 0o622, "can be written by others"),
+        ("--token-file", "short", 0o600, "too short for a token"),
+        ("--token-file", f"{TOKEN} and {TOKEN}", 0o600, "printable ASCII characters without spaces"),
+        ("--api-key-file", "sk-first", 0o640, "can be read by others"),
+        ("--api-key-file", "\n \n", 0o600, "it is empty"),
+        ("--api-key-file", "sk-fi\x07rst", 0o600, "printable ASCII characters without spaces"),
+        ("--token-file", None, 0o600, "can't read"),
+    ],
+)
+def test_a_file_that_is_no_secret_is_refused_without_a_word_of_it(
+    nowhere: Path,
+    state: Path,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    text: str | None,
+    mode: int,
+    words: str,
+) -> None:
+    if text is not None:
+        (nowhere / "file").write_text(text)
+        (nowhere / "file").chmod(mode)
+    said = printed(capsys, *HEAD, option, "file", code=2)
+    assert said.startswith(f"error: {option}: ")
+    assert words in said
+    assert TOKEN not in said
+    assert "sk-" not in said
+    name = {"--token-file": "ray_token", "--api-key-file": "api_key"}[option]
+    assert not (state / "secrets/vllmray" / name).exists()
+
+
+def test_an_open_endpoint_is_said_in_a_warning(nowhere: Path, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    warning = "the endpoint asks for no key (--no-api-key): whoever reaches its port uses it"
+    assert warning not in printed(capsys, *HEAD)
+    printed(capsys, "key")
+    said = printed(capsys, *HEAD, "--no-api-key")
+    assert said.count(warning) == 1
+    assert "/vllmray/secrets/api_key" not in said
+    assert '"keyed": false' in said
+    # A worker has no endpoint.
+    assert warning not in printed(capsys, *WORKER, "--no-api-key")
+
+
+def test_a_worker_without_a_token_is_refused_with_what_to_do(
+    nowhere: Path, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = printed(capsys, *WORKER, "--cluster", "lab", code=3)
+    assert "no token for cluster lab, and the head 10.0.0.1 takes no worker without it" in said
+    assert "`vllmray token --cluster lab` on the head's host" in said
+    assert "--token-file FILE" in said
+    assert not state.exists()
+
+
+def test_the_key_and_the_tokens_are_printed_alone_for_other_programs_to_read(
+    nowhere: Path, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed(capsys, *HEAD, "--cluster", "lab")
+    secrets = kept(state, "lab")
+    for argv, name in (
+        (("key",), "api_key"),
+        (("key", "--scrape"), "scrape_token"),
+        (("token",), "ray_token"),
+        (("token", "show"), "ray_token"),
+    ):
+        assert exit_code(*argv, "--cluster", "lab") == 0
+        captured = capsys.readouterr()
+        assert (captured.out, captured.err) == (f"{secrets[name]}\n", "")
+    (nowhere / ".env").write_text("VLLMRAY_CLUSTER=lab\nVLLM_PORT=none\n")  # a wrong setting is nothing to them
+    assert printed(capsys, "key") == f"{secrets['api_key']}\n"
+    assert printed(capsys, "token") == f"{secrets['ray_token']}\n"
+    assert secrets["api_key"].startswith("sk-")
+    assert len({*secrets.values()}) == len(secrets)
+    assert all(len(bytes.fromhex(secrets[name])) == 32 for name in ("ray_token", "scrape_token"))
+
+
+@pytest.mark.parametrize("argv", [("key",), ("key", "--scrape"), ("token",)])
+def test_where_no_secret_is_kept_it_says_who_makes_one(
+    nowhere: Path, state: Path, capsys: pytest.CaptureFixture[str], argv: tuple[str, ...]
+) -> None:
+    said = printed(capsys, *argv, "--cluster", "lab", code=4)
+    assert "of cluster lab is kept here" in said
+    assert "vllmray up --role head" in said
+    assert not state.exists()
+
+
+@pytest.mark.parametrize(("argv", "name"), [(("key",), API_KEY), (("token",), RAY_TOKEN)])
+@pytest.mark.parametrize(("mode", "words"), [(0o644, "can be read by others"), (0o602, "can be written by others")])
+def test_a_secret_that_others_can_read_is_refused(
+    nowhere: Path,
+    state: Path,
+    capsys: pytest.CaptureFixture[str],
+    argv: tuple[str, ...],
+    name: str,
+    mode: int,
+    words: str,
+) -> None:
+    printed(capsys, *HEAD)
+    path = state / "secrets/vllmray" / name
+    path.chmod(mode)
+    for command in (argv, HEAD):
+        said = printed(capsys, *command, code=2)
+        assert f"error: {path} {words}" in said
+        assert path.read_text().strip() not in said
+
+
+@pytest.mark.parametrize("link", ["secrets/vllmray/ray_token", "secrets/vllmray", "secrets", "."])
+def test_no_link_below_the_state_folder_is_followed(
+    nowhere: Path, state: Path, capsys: pytest.CaptureFixture[str], link: str
+) -> None:
+    """Nor is the state folder itself one: what it led to might be anybody's."""
+    printed(capsys, *HEAD)
+    path = (state / link).absolute()
+    moved = path.rename(nowhere / "moved")
+    path.symlink_to(moved)
+    for command in (("token",), ("token", "rotate", "--runtime", "native"), HEAD):
+        assert f"error: {path} is a symbolic link" in printed(capsys, *command, code=2)
+    assert path.is_symlink()
+
+
+def test_rotating_a_token_where_no_head_runs_replaces_the_one_that_is_kept(
+    nowhere: Path, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed(capsys, *HEAD)
+    before = kept(state)
+    said = printed(capsys, "token", "rotate", "--runtime", "native")
+    assert said == "replaced; no head of this cluster runs here\n"
+    after = kept(state)
+    assert {name for name in before if before[name] != after[name]} == {"ray_token"}
+    assert len(bytes.fromhex(after["ray_token"])) == 32
+    assert exit_code("token", "turn") == 2
+
+
+def test_on_a_workers_host_no_token_is_rotated(nowhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is the head's to choose: another here would only keep this worker out."""
+    store_of("lab").keep(RAY_TOKEN, TOKEN)
+    record_a_node("lab", "worker", **{CONFIG: json.dumps({"head_ip": "10.0.0.1"})})
+    said = printed(capsys, "token", "rotate", "--cluster", "lab", "--runtime", "native", code=4)
+    assert "head's host" in said
+    assert store_of("lab").get(RAY_TOKEN) == TOKEN
+
+
+def record(role: str, **settings: Any) -> None:
+    usual = {"head_ip": "10.0.0.1", "node_ip": "10.0.0.1", "network": "host", "ray_ports": {"dashboard": 8300}}
+    record_a_node("lab", role, **{CONFIG: json.dumps(usual | settings)})
+
+
+DASHBOARD = ("dashboard", "--cluster", "lab", "--runtime", "native")
+
+
+def test_the_dashboard_of_this_machines_head_is_where_ray_puts_it(
+    nowhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record("head")
+    assert printed(capsys, *DASHBOARD) == "http://127.0.0.1:8300\n"
+
+
+def test_the_dashboard_is_not_looked_for_where_it_can_not_be(nowhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no cluster lab here" in printed(capsys, *DASHBOARD, code=4)
+    record("worker", node_ip="10.0.0.2")
+    said = printed(capsys, *DASHBOARD, code=4)
+    assert "the dashboard is on the head's host, 10.0.0.1" in said
+    assert "--host" in said
+    record("head", network="vllmray-lab")
+    assert "on a Docker network of its own" in printed(capsys, *DASHBOARD, code=4)
+    assert exit_code(*DASHBOARD, "--port", "0") == 2
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("up", "--role", "head", "--no-model-check"),
+        *[(command,) for command in ("status", "chat", "logs", "down", "dashboard")],
+        ("token", "rotate"),
+        *[("image", "inspect", "image:1"), ("image", "build"), ("image", "copy", "image:1", "--to", "10.0.0.2")],
+    ],
+)
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_no_command_speaks_to_a_daemon_over_tcp_without_tls(
+    nowhere: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    argv: tuple[str, ...],
+    way: str,
+) -> None:
+    address = "tcp://192.0.2.1:2375"
+    if way == "option":
+        argv = (*argv, "--host", address)
+    else:
+        monkeypatch.setenv("VLLMRAY_HOST", address)
+    said = printed(capsys, *argv, code=3)
+    assert f"error: {address} is a Docker daemon over TCP without TLS" in said
+    assert "--insecure-docker-tcp" in said
+
+
+def test_a_plan_over_hosts_speaks_to_none_without_tls_either(nowhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make_model(nowhere, "smollm2-135m")
+    said = printed(capsys, "plan", str(model), "--hosts", "tcp://192.0.2.1:2375", *DUMMY, code=3)
+    assert "over TCP without TLS" in said
+
+
+def test_rotating_on_a_daemon_that_is_refused_replaces_nothing(
+    nowhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store_of("vllmray").keep(RAY_TOKEN, TOKEN)
+    printed(capsys, "token", "rotate", "--host", "tcp://192.0.2.1:2375", code=3)
+    assert store_of("vllmray").get(RAY_TOKEN) == TOKEN
+    assert store_of("vllmray").get(SCRAPE_TOKEN) is None
