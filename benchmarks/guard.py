@@ -109,7 +109,7 @@ def server(folder: Path) -> Iterator[int]:
 
 
 async def request(port: int, *, guarded: bool, tokens: int) -> float:
-    """One completion, streamed to its end; milliseconds. A bare socket: a client library would cost more than a guard."""
+    """One completion, streamed to its end; milliseconds. By a bare socket: a library would cost more than a guard."""
     body = json.dumps(
         {"model": "tiny", "prompt": "w1 w2 w3", "max_tokens": tokens, "ignore_eos": True, "stream": tokens > 8}
     ).encode()
@@ -142,9 +142,9 @@ def measure(port: int, what: str, *, clients: int, each: int, tokens: int, round
     """Both ways in turn, in either order; prints a line of the table."""
     ways = {True: Figures(), False: Figures()}
     for number in range(rounds + 1):
-        for guarded in (True, False) if number % 2 else (False, True):
-            figures = ways[guarded] if number else Figures()  # the first round warms up
-            asyncio.run(turn(port, clients, each, tokens, figures, guarded=guarded))
+        for way in (True, False) if number % 2 else (False, True):
+            figures = ways[way] if number else Figures()  # the first round warms up
+            asyncio.run(turn(port, clients, each, tokens, figures, guarded=way))
     guarded, bare = ways[True], ways[False]
     with_it, without = statistics.median(guarded.latencies), statistics.median(bare.latencies)
     # Of the pairs of neighbouring rounds, the median: what one round of the two lost to something else is left out.
@@ -164,8 +164,8 @@ def alone() -> float:
     code = (
         "import timeit; from vllmray.engine.guard import Policy\n"
         f"policy = Policy(keys=[{KEY!r}])\n"
-        "scope = {'type': 'http', 'method': 'POST', 'path': '/v1/completions', 'client': ('10.0.0.9', 1), 'headers': ["
-        f"(b'host', b'x'), (b'content-type', b'application/json'), (b'authorization', b'Bearer ' + {KEY!r}.encode())]}}\n"
+        f"headers = [(b'content-type', b'application/json'), (b'authorization', b'Bearer ' + {KEY!r}.encode())]\n"
+        "scope = {'type': 'http', 'method': 'POST', 'path': '/v1/completions', 'headers': headers}\n"
         "print(min(timeit.repeat(lambda: policy.status(scope), number=20000, repeat=5)) / 20000 * 1e6)"
     )
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)

@@ -35,6 +35,10 @@ class HostError(VllmrayError):
     exit_code = 3
 
 
+class InsecureHostError(HostError):
+    """A host that must not be used as it is reached."""
+
+
 class BrokenConnectionError(HostError):
     """A connection broke in the middle, or was refused for now; the same again may well work."""
 

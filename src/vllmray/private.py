@@ -12,7 +12,7 @@ import os
 import pwd
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -45,14 +45,34 @@ def read_secret(path: Path) -> str:
 
 
 def _read(path: Path, *, hidden: bool) -> str:
-    with path.open(encoding="utf-8") as file:
-        found = os.fstat(file.fileno())
-        if stat.S_ISCHR(found.st_mode):  # /dev/null, whose contents nobody can change
-            return file.read()
-        _refuse(str(path), found)
+    def check(found: os.stat_result) -> None:
+        if not _is_null(found):  # --env-file /dev/null, whose contents nobody can change
+            _refuse_unless_file(path, found)
+            _refuse(str(path), found)
         if hidden and found.st_mode & 0o077:
             raise ConfigError(f"{path} can be read by others", hint=f"Keep it to yourself: chmod 600 {path}")
+
+    return _text(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), check)
+
+
+def _text(descriptor: int, check: Callable[[os.stat_result], None]) -> str:
+    """What can be read there, after the check; closes it."""
+    try:
+        check(os.fstat(descriptor))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    with os.fdopen(descriptor, encoding="utf-8") as file:
         return file.read()
+
+
+def _is_null(found: os.stat_result) -> bool:
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == os.makedev(1, 3)  # Linux, Documentation/admin-guide/devices
+
+
+def _refuse_unless_file(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigError(f"{path} is no file")
 
 
 def _refuse(path: str, found: os.stat_result) -> None:
@@ -102,19 +122,22 @@ class PrivateFolder:
 
     def read(self, name: str) -> str | None:
         """The text of a file in it, or None."""
+        path = self.path / name
+
+        def check(found: os.stat_result) -> None:
+            _refuse_unless_file(path, found)
+            _refuse(str(path), found)
+            if found.st_mode & 0o077:
+                raise ConfigError(
+                    f"{path} can be read by others",
+                    hint=f"Others may have it: take it away, and a new one is made (rm {path}).",
+                )
+
         with suppress(FileNotFoundError), self._opened() as folder:
-            descriptor = _open(self.path / name, os.O_RDONLY | os.O_NONBLOCK, at=(name, folder))
-            with os.fdopen(descriptor, encoding="utf-8") as file:
-                found = os.fstat(descriptor)
-                if not stat.S_ISREG(found.st_mode):
-                    raise ConfigError(f"{self.path / name} is no file")
-                _refuse(str(self.path / name), found)
-                if found.st_mode & 0o077:
-                    raise ConfigError(
-                        f"{self.path / name} can be read by others",
-                        hint=f"Others may have it: take it away, and a new one is made (rm {self.path / name}).",
-                    )
-                return file.read()
+            try:
+                return _text(_open(path, os.O_NONBLOCK, at=(name, folder)), check)
+            except UnicodeDecodeError:
+                raise ConfigError(f"{path} is no text", hint=f"Look at it, or take it away: rm {path}") from None
         return None
 
     def write(self, name: str, text: str) -> None:
@@ -123,10 +146,10 @@ class PrivateFolder:
             os.replace(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
 
     def write_first(self, name: str, text: str) -> str:
-        """Put a file into it unless there is one; the text of the one that is there then."""
+        """Put a file into it unless there is one; the text of the one that is there then, which may be empty."""
         with self._opened(make=True) as folder, _draft(folder, text) as draft, suppress(FileExistsError):
             os.link(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
-        return self.read(name) or text
+        return self.read(name) or ""
 
     @contextmanager
     def _opened(self, *, make: bool = False) -> Iterator[int]:

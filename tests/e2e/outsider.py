@@ -106,7 +106,7 @@ def main(head: str, ports: dict[str, list[tuple[str, int]]], token: str) -> dict
                         f"http://{address}:{port}{path}", given, body
                     )
     # With the right token `ray status` alone: a driver on a host without a raylet would wait in vain.
-    tries = [("none", name, None) for name in commands]
+    tries: list[tuple[str, str, str | None]] = [("none", name, None) for name in commands]
     tries += [("wrong", "ray status", "f" * 64), ("wrong", "ray.init", "f" * 64), ("right", "ray status", token)]
     with ThreadPoolExecutor(4) as pool:
         for (kind, name, _), words in zip(

@@ -228,3 +228,9 @@ def test_a_token_file_holds_one_token_or_is_refused_without_a_word_of_it(joining
     cases()
     assert min(seen["taken"], seen["refused"]) > 100, seen
     assert store.get("ray_token") is None
+
+
+def test_the_plan_of_a_worker_names_the_token_file_that_it_was_given(joining: Path) -> None:
+    code, out, _ = typed(["up", "--dry-run", "--role", "worker", *USUAL])
+    assert code == 0
+    assert f"{joining / TOKEN_FILE}:/vllmray/secrets/ray_token:ro" in shlex.split(out, comments=True)

@@ -13,7 +13,7 @@ def statements(text: str) -> list[str]:
     """Items of lists and paragraphs below the second heading, whole; tables and examples belong to what follows."""
     body = text.partition("\n## Ray\n")[2]
     blocks = re.split(r"\n\s*\n|\n(?=- )", body)
-    return [block for block in blocks if block.strip() and not block.lstrip().startswith(("#", "|", "    "))]
+    return [block for block in blocks if block.strip() and not block.strip("\n").startswith(("#", "|", "    "))]
 
 
 def names_of_tests() -> set[str]:

@@ -180,7 +180,12 @@ def test_a_users_own_path_may_lead_through_links_and_what_it_leads_to_counts(
 def test_a_pipe_is_no_file_and_is_not_waited_for(read: Reader, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     assert "is no file" in refusal(lambda: read(tmp_path / "pipe")).message
-    assert "is no file" in refusal(lambda: read(Path("/dev/null"))).message
+    assert "is no file" in refusal(lambda: read(Path("/dev/zero"))).message
+
+
+def test_the_empty_device_is_a_file_without_settings_and_no_secret() -> None:
+    assert read_trusted(Path("/dev/null")) == ""
+    refusal(lambda: read_secret(Path("/dev/null")))
 
 
 @pytest.mark.parametrize("read", READERS)

@@ -35,7 +35,7 @@ def dashboard(
         there = int(ports["dashboard"])
         address = about.host.address
     if not address.startswith("ssh://"):
-        if address.startswith("tcp://"):
+        if address.startswith(("tcp://", "https://", "http://")):
             raise HostError(
                 f"{address} gives no way to its host's loopback address",
                 hint=f"By SSH: ssh -N -L {there}:127.0.0.1:{there} HOST",

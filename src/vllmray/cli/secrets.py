@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,8 +45,25 @@ def settled(config: ClusterConfig, role: str) -> ClusterConfig:
     if role == "worker":
         return of_worker(config, store_of(config.cluster))
     if config.ssl_certfile:
-        certificate_of(config, store_of(config.cluster))  # before anything else, to be refused early
-    return of_head(config, store_of(config.cluster))
+        certificate_of(config, store_of(config.cluster), keep=False)  # before anything else, to be refused early
+    return of_head(config, store_of(config.cluster), keep=False)
+
+
+def keep_secrets(config: ClusterConfig) -> None:
+    """Keep those of a head's settled settings, once its cluster is to have them."""
+    from vllmray.secrets.settle import certificate_of, of_head
+
+    certificate_of(config, store_of(config.cluster))
+    of_head(config, store_of(config.cluster))
+
+
+def has_address(config: ClusterConfig) -> bool:
+    """Whether the endpoint's address is known, and not a word that stands for it in a plan."""
+    try:
+        ipaddress.ip_address(str(config.node_ip))
+    except ValueError:
+        return False
+    return True
 
 
 def secrets_for(config: ClusterConfig) -> Secrets:
@@ -56,21 +73,27 @@ def secrets_for(config: ClusterConfig) -> Secrets:
     from vllmray.cluster.contents import Secrets
     from vllmray.secrets.settle import certificate_of
 
-    certificate = certificate_of(config, store_of(config.cluster))
+    certificate = certificate_of(config, store_of(config.cluster), keep=False)
     if certificate is None:
         return Secrets.of(config)
     return replace(Secrets.of(config), certificate=certificate.chain, certificate_key=certificate.key)
 
 
-def places_for(config: ClusterConfig) -> dict[str, Path]:
-    """Files of this machine that hold such secrets, by their path in a container."""
+def places_for(config: ClusterConfig, role: str) -> dict[str, Path]:
+    """Files of this machine that hold the secrets of settled settings, by their path in a container."""
     from vllmray.cluster import contents
 
     store = store_of(config.cluster)
-    places = {contents.RAY_TOKEN: store.path(RAY_TOKEN), contents.SCRAPE_TOKEN: store.path(SCRAPE_TOKEN)}
-    if not config.no_api_key:
-        places[contents.API_KEY] = store.path(API_KEY)
-    if config.serves_https:
+    if role == "worker" and config.token_file:
+        return {contents.RAY_TOKEN: Path(config.token_file).expanduser().absolute()}
+    named = (
+        (contents.RAY_TOKEN, RAY_TOKEN, config.ray_token),
+        (contents.SCRAPE_TOKEN, SCRAPE_TOKEN, config.scrape_token),
+        (contents.API_KEY, API_KEY, config.api_key),
+    )
+    kept = (found for found in named if found[2] and found[2].get_secret_value() == store.get(found[1]))
+    places = {path: store.path(name) for path, name, _ in kept}
+    if config.serves_https and has_address(config):
         certificate, key = store.path(TLS_CERTIFICATE), store.path(TLS_KEY)
         if config.ssl_certfile and config.ssl_keyfile:
             certificate, key = Path(config.ssl_certfile).absolute(), Path(config.ssl_keyfile).absolute()
@@ -105,8 +128,9 @@ def client_of(cluster: str, url: str) -> Endpoint:
 
 def caller_on(target: Target) -> str | None:
     """UID:GID of who types this, where the containers' host is this machine; None for root."""
-    here = target.runtime == "docker" and target.host.address.startswith("unix://")
-    return f"{os.geteuid()}:{os.getegid()}" if here and os.geteuid() != 0 else None
+    return caller() if target.runtime == "docker" and target.host.address.startswith("unix://") else None
 
 
-Secreter = Callable[["ClusterConfig"], "Secrets"]
+def caller() -> str | None:
+    """UID:GID of who types this; None for root."""
+    return f"{os.geteuid()}:{os.getegid()}" if os.geteuid() != 0 else None

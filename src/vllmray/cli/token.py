@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vllmray.cli.options import Place, with_place
-from vllmray.cli.secrets import caller_on, secrets_for, settled, store_of
+from vllmray.cli.secrets import caller_on, keep_secrets, secrets_for, settled, store_of
 from vllmray.cli.wiring import open_target, reporter
 from vllmray.errors import ClusterStateError
 from vllmray.secrets.store import RAY_TOKEN
@@ -54,6 +54,8 @@ def token(
 
 def _rotate(address: str | None, config: ClusterConfig) -> None:
     from vllmray.cluster.commands import token_words, worker_command
+    from vllmray.cluster.existing import by_role
+    from vllmray.cluster.labels import WORKER
     from vllmray.cluster.running import head_config
     from vllmray.cluster.up import Options, up_head
     from vllmray.config.settings import cache_folder
@@ -62,6 +64,13 @@ def _rotate(address: str | None, config: ClusterConfig) -> None:
     insecure = config.insecure_docker_tcp
     with open_target(address, config.runtime, having=config.cluster, insecure_tcp=insecure) as target:
         running = head_config(target.host, config, target.runtime)
+        if running is None and WORKER in by_role(target.host, config.cluster):
+            raise ClusterStateError(
+                f"{target.host.address}: a worker of cluster {config.cluster} runs here, and its token is the head's",
+                hint=f"On the head's host: vllmray token rotate{config.cluster_option}",
+            )
+        if running:
+            settled(running, "head")  # to be refused before anything is replaced
         store_of(config.cluster).replace(RAY_TOKEN)
         if running is None:
             print("replaced; no head of this cluster runs here")
@@ -69,8 +78,10 @@ def _rotate(address: str | None, config: ClusterConfig) -> None:
         options = Options(
             wait=False,
             recreate=True,
+            whole=True,
             cache=cache_folder() / "images",
             secrets=secrets_for,
+            keep=keep_secrets,
             caller=caller_on(target),
         )
         outcome = up_head(target.host, settled(running, "head"), options, report)

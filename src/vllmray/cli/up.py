@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vllmray.cli.options import EnvFileOption, HostOption, with_settings
-from vllmray.cli.secrets import access_to, caller_on, places_for, secrets_for, settled, store_of
+from vllmray.cli.secrets import (
+    access_to,
+    caller,
+    caller_on,
+    has_address,
+    keep_secrets,
+    places_for,
+    secrets_for,
+    settled,
+    store_of,
+)
 from vllmray.cli.wiring import Invocation, model_files, on_runtime, open_target, reporter, say_runtime, settings
 from vllmray.errors import ConfigError
 
@@ -78,6 +88,8 @@ def up(  # noqa: PLR0913  # the command line's own breadth
         from vllmray.cluster.preview import preview
 
         config = settle(look.model, config, (), report)
+        if config.runtime != "native" and (host is None or host.startswith("unix://")):
+            config = config.model_copy(update={"user": config.user or caller()})
         print(
             preview(on_runtime(config, config.runtime or "docker"), role.value, host, lambda found: _kept(found, role))
         )
@@ -90,6 +102,7 @@ def up(  # noqa: PLR0913  # the command line's own breadth
         cache=cache_folder() / "images",
         look=look,
         secrets=secrets_for if role is RoleChoice.head else Secrets.of,
+        keep=keep_secrets,
     )
     with open_target(host, config.runtime, insecure_tcp=config.insecure_docker_tcp) as target:
         say_runtime(target, report)
@@ -103,10 +116,18 @@ def up(  # noqa: PLR0913  # the command line's own breadth
 
 def _kept(config: ClusterConfig, role: RoleChoice) -> tuple[Secrets, dict[str, Path]]:
     """Secrets of a plan, and the files that have them here."""
+    from pydantic import SecretStr
+
     from vllmray.cluster.contents import Secrets
 
-    secrets = secrets_for(config) if role is RoleChoice.head else Secrets.of(config)
-    return secrets, places_for(config)
+    if role is RoleChoice.head and has_address(config):
+        secrets = secrets_for(config)
+    elif role is RoleChoice.head and config.serves_https:
+        # A certificate is for an address: until that is known there is only a place for one.
+        secrets = replace(Secrets.of(config), certificate="to come", certificate_key=SecretStr("to come"))
+    else:
+        secrets = Secrets.of(config)
+    return secrets, places_for(config, role.value)
 
 
 def _look(loaded: Loaded, report: Reporter, *, lenient: bool) -> Look:

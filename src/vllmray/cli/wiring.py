@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vllmray.errors import HostError
+from vllmray.errors import ConfigError, HostError, InsecureHostError
 
 if TYPE_CHECKING:
     from vllmray.cli.options import Place
@@ -88,7 +88,7 @@ def _choose(address: str | None, runtime: str | None, having: str | None, *, ins
         host = DockerHost(address, insecure_tcp=insecure_tcp)
         return Target(host, "docker", None if runtime or address else f"a daemon answers at {host.address}")
     except HostError as error:
-        if runtime or address:
+        if runtime or address or isinstance(error, InsecureHostError):
             raise
         return Target(_native(), "native", f"no Docker daemon answers: {_in_one_line(error)}")
 
@@ -143,7 +143,7 @@ def reporter() -> Reporter:
 
 
 def settings(flags: Mapping[str, Any], env_file: Path | None, report: Reporter) -> Loaded:
-    """Settings from flags, environment, .env file and defaults; a relative model_cache_dir is made absolute.
+    """Settings from flags, environment, .env file and defaults; relative paths of this machine are made absolute.
 
     Raises:
         ConfigError: with every problem.
@@ -153,8 +153,19 @@ def settings(flags: Mapping[str, Any], env_file: Path | None, report: Reporter) 
     loaded = load(flags, env_file=env_file)
     for notice in loaded.notices:
         report.warning(notice)
-    folder = str(Path(loaded.config.model_cache_dir).expanduser().absolute())
-    return replace(loaded, config=loaded.config.model_copy(update={"model_cache_dir": folder}))
+    names = ("model_cache_dir", "ssl_certfile", "ssl_keyfile")
+    given = {name: getattr(loaded.config, name) for name in names if getattr(loaded.config, name)}
+    absolute = {name: _absolute(name, path) for name, path in given.items()}
+    return replace(loaded, config=loaded.config.model_copy(update=absolute))
+
+
+def _absolute(name: str, path: str) -> str:
+    from vllmray.config.settings import flag_of
+
+    try:
+        return str(Path(path).expanduser().absolute())
+    except RuntimeError as error:  # ~nobody
+        raise ConfigError(f"{flag_of(name)}: {path!r} can't be a path: {error}") from error
 
 
 def model_files(config: ClusterConfig) -> ModelFiles | None:

@@ -45,6 +45,8 @@ class Options:
     """What is known of the model, or whether to ask the host."""
     secrets: Callable[[ClusterConfig], Secrets] = Secrets.of
     """The cluster's, once the node's address is known: a certificate is for it."""
+    keep: Callable[[ClusterConfig], object] = lambda _: None
+    """Called on a head when nothing that runs has others than these settings' secrets, or is to."""
     caller: str | None = None
     """UID:GID to run containers as where the image says nothing better than root."""
 
@@ -131,6 +133,7 @@ def up_head(
     check_span(config, int(node.gpus), host.address, options.look.named)
     run.secrets = options.secrets(config)
     _converge(run, config, (labels.HEAD, labels.ENGINE))
+    options.keep(config)
     command = worker_command(config.model_copy(update={"image": image.named, "user": image.config.user}))
     with _cleaning_up(run, config):
         run.start("Ray head", head_spec(config, node, run.contents), labels.HEAD)

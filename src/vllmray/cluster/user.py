@@ -28,7 +28,7 @@ def with_user(
     if config.user or caller is None or facts.user not in ROOT or config.runtime == "native":
         return config
     mine = config.model_copy(update={"user": caller})
-    if CAN_RUN in said_by(host, replace(brief_spec(mine, ("python3", "-c", QUESTION)), network="none")):
+    if CAN_RUN in said_by(host, replace(brief_spec(mine, ("python3", "-c", QUESTION)), network="none", ip=None)):
         return mine
     reporter.warning(
         f"containers of {config.image} run as root: user {caller} can't read Ray and vLLM there (--user names another)"

@@ -6,6 +6,7 @@ that many users come from work too.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import tomllib
@@ -55,7 +56,7 @@ class Layer:
     """One place that settings come from: its values by field name, and the name each stands under there."""
 
     title: str
-    values: Mapping[str, Any]
+    values: Mapping[str, Any] = dataclasses.field(repr=False)  # there may be secrets among them
     names: Mapping[str, str]
 
 
@@ -152,7 +153,7 @@ def _cluster_file_layer(environ: Mapping[str, str]) -> tuple[Layer, list[Problem
         return Layer(str(path), {}, {}), []
     try:
         values: dict[str, Any] = tomllib.loads(read_trusted(path))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"can't read {path}: {error}", hint="It must be TOML: name = value, a line each.") from error
     image = values.get("image")
     if isinstance(image, dict):

@@ -23,7 +23,7 @@ def parse_size(value: object) -> object:
     """A number of bytes, also written as "16g" or "16GiB": Docker's own suffixes, powers of 1024."""
     if not isinstance(value, str):
         return value
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", value.strip().lower())
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", value.strip().lower())
     if not match:
         raise ValueError("not a size: write it like 16g or 512m")
     return int(float(match[1]) * _UNITS[match[2]])
@@ -64,7 +64,7 @@ def parse_cluster_gpus(value: object) -> object:
             count, size = "1", part
         memory = parse_size(size)
         if not count.isdigit() or not 0 < int(count) <= MOST_GPUS or not isinstance(memory, int) or memory <= 0:
-            raise ValueError(f"{part!r} is no host's GPUs: write a count and their memory, like 2x80GiB")
+            raise ValueError("not the GPUs of a host: write a count and their memory, like 2x80GiB")  # as below
         hosts.append((memory,) * int(count))
     return tuple(hosts)
 
@@ -117,7 +117,7 @@ def check_volume(value: str) -> str:
         or not all(part.startswith("/") for part in parts[:2])
         or parts[2:] not in ([], ["ro"], ["rw"])
     ):
-        raise ValueError(f"{value!r} is not /source:/target or /source:/target:rw")
+        raise ValueError("not /source:/target or /source:/target:rw")  # as below
     return value
 
 
@@ -136,13 +136,15 @@ UNFIT_VARIABLES = {
     "RAY_AUTH_TOKEN": "give --token-file",
     "RAY_AUTH_TOKEN_PATH": "give --token-file",
     "RAY_AUTH_MODE": "Ray's token is always asked for",
+    "FORWARDED_ALLOW_IPS": "with it others could say that they are this host",
+    "VLLMRAY_GUARD": "give --no-api-key or --allow-route",
 }
 
 
 def unfit_variables(variables: tuple[str, ...]) -> list[str]:
     """A line for each variable of the containers that may not be one."""
     names = (variable.partition("=")[0] for variable in variables)
-    return [f"{name} would be seen by everyone: {UNFIT_VARIABLES[name]}" for name in names if name in UNFIT_VARIABLES]
+    return [f"{name} can't be one of them: {UNFIT_VARIABLES[name]}" for name in names if name in UNFIT_VARIABLES]
 
 
 def check_key(value: SecretStr) -> SecretStr:

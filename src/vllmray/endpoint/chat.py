@@ -12,6 +12,7 @@ from vllmray.errors import VllmrayError
 
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 600.0
+END_OF_PEM = "-----END CERTIFICATE-----"
 
 
 class Message(TypedDict):
@@ -89,8 +90,12 @@ class Endpoint:
 
 
 def _only(certificate: str) -> ssl.SSLContext:
-    """Trust in that certificate itself, whoever signed it and whatever name the server is called by."""
-    context = ssl.create_default_context(cadata=certificate)
+    """Trust in the first certificate of a chain, whoever signed it and whatever name the server is called by.
+
+    Not in those that follow: an authority of many others stands for them too.
+    """
+    leaf = certificate[: certificate.index(END_OF_PEM) + len(END_OF_PEM)]
+    context = ssl.create_default_context(cadata=leaf)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.check_hostname = False
     return context

@@ -20,6 +20,7 @@ OWNED_FLAGS = {
     "-pp": "--pipeline-parallel-size",
     "--distributed-executor-backend": "no setting: it is always ray",
     "--api-key": "--api-key-file, or VLLM_API_KEY in .env",
+    "--hf-token": "HF_TOKEN in .env",
     "--ssl-certfile": "--ssl-certfile",
     "--ssl-keyfile": "--ssl-keyfile",
     "--host": "no setting: the endpoint listens on every address of the head's host",

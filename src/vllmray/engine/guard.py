@@ -48,6 +48,7 @@ KEYED = (
 )
 """The OpenAI and Anthropic routes: answered with the API key."""
 
+WEBSOCKET = "WEBSOCKET"
 NOT_FOUND = json.dumps({"detail": "Not Found"}, separators=(",", ":")).encode()  # Starlette's own, of FastAPI
 UNAUTHORIZED = json.dumps(
     {"error": {"message": "a valid API key is needed", "type": "invalid_request_error", "code": "invalid_api_key"}}
@@ -111,8 +112,7 @@ class Policy:
 
     def status(self, scope: Scope) -> int:
         """200 to let a request through, else 401 or 404, from an ASGI scope alone."""
-        method = "WEBSOCKET" if scope["type"] == "websocket" else str(scope["method"])
-        path = route_path(scope)
+        method, path = method_of(scope), route_path(scope)
         if self._open.have(method, path):
             return 200
         if self._metrics.have(method, path):
@@ -123,6 +123,14 @@ class Policy:
         if not self._keyed.have(method, path):
             return 404
         return 200 if self._keys is None or self._keys.have(given_key(scope)) else 401
+
+
+def method_of(scope: Scope) -> str:
+    """The method as the lists above have it; empty for a request that claims to be a websocket."""
+    if scope["type"] == "websocket":
+        return WEBSOCKET
+    method = str(scope["method"])
+    return "" if method == WEBSOCKET else method
 
 
 def route_path(scope: Scope) -> str:

@@ -13,7 +13,7 @@ import re
 import socket
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, TypeVar
 
 import docker
@@ -23,7 +23,7 @@ from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
 
-from vllmray.errors import HostError
+from vllmray.errors import HostError, InsecureHostError
 from vllmray.hosts.base import BuildSpec, Container, ContainerSpec, Exec, HostInfo, Image, PullEvent
 from vllmray.hosts.docker_build import BuildError, build, refusal
 from vllmray.hosts.docker_errors import NO_REGISTRY, REFUSED_LOGIN, explain
@@ -39,6 +39,7 @@ REQUEST_TIMEOUT_S = 60
 SILENCE_S = 1800
 """A daemon that packs or unpacks a large image says nothing for minutes."""
 CHUNK = 1024**2
+NO_ADDRESS = "the default Docker host"
 NEVER_STARTED = "0001-01-01T00:00:00Z"
 
 
@@ -46,9 +47,10 @@ class DockerHost:
     """One daemon, by its address or (None) by DOCKER_HOST, the current Docker context, or the local socket."""
 
     def __init__(self, address: str | None = None, *, insecure_tcp: bool = False) -> None:
-        self._address = address or default_address()
-        if not insecure_tcp:
-            refuse_bare_tcp(address, self._address)
+        with self._telling_of("find the daemon", address or "Docker"):
+            self._address = address or default_address()
+            if not insecure_tcp:
+                refuse_bare_tcp(address, self._address)
         self._tunnel = Tunnel(self._address) if self._address.startswith("ssh://") else None
         try:
             with self._telling("reach the daemon"):
@@ -74,14 +76,18 @@ class DockerHost:
     def address(self) -> str:
         return self._address
 
-    @contextmanager
-    def _telling(self, what: str) -> Iterator[None]:
+    def _telling(self, what: str) -> AbstractContextManager[None]:
         """Every failure of the SDK leaves as a HostError that names this host."""
+        return self._telling_of(what, self._address)
+
+    @staticmethod
+    @contextmanager
+    def _telling_of(what: str, address: str) -> Iterator[None]:
         try:
             yield
         except (DockerException, requests.exceptions.RequestException, OSError) as error:
             explanation = error.explanation if isinstance(error, APIError) else None
-            raise explain(self._address, what, str(explanation or error)) from error
+            raise explain(address, what, str(explanation or error)) from error
 
     def ping(self) -> None:
         with self._telling("reach the daemon"):
@@ -311,7 +317,8 @@ def _knock(address: str) -> None:
 
 
 def _is_tcp(address: str) -> bool:
-    return address.startswith(("tcp://", "http://", "https://"))
+    """Whether the SDK would open a TCP connection: for all that names no other way (docker 7.2, utils/utils.py)."""
+    return address != NO_ADDRESS and not address.startswith(("unix://", "http+unix://", "ssh://", "npipe://"))
 
 
 def _as_url(address: str, tls: object) -> str:
@@ -326,16 +333,17 @@ def refuse_bare_tcp(stated: str | None, address: str) -> None:
         address: what that comes to.
 
     Raises:
-        HostError: a TCP address, and no certificates to know the daemon by.
+        InsecureHostError: a TCP address, and no certificates to know the daemon by.
     """
     if not _is_tcp(address):
         return
     tls = kwargs_from_env().get("tls")
     if stated is None and not kwargs_from_env().get("base_url"):
-        tls = ContextAPI.get_current_context().TLSConfig
-    if tls and tls.verify:
+        tls = tls or ContextAPI.kwargs_from_context().get("tls")
+    # For http:// the SDK leaves certificates aside.
+    if tls and tls.verify and address.startswith(("tcp://", "https://")):
         return
-    raise HostError(
+    raise InsecureHostError(
         f"{address} is a Docker daemon over TCP without TLS: whoever reaches that port is root on its host",
         hint="Use ssh://USER@HOST; or TLS: DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH, as for the docker command. On a "
         "network that nobody else is on, --insecure-docker-tcp.",
@@ -347,9 +355,9 @@ def default_address() -> str:
     stated = kwargs_from_env().get("base_url")
     if stated:
         return str(stated)
-    with suppress(DockerException, OSError, ValueError):
-        return str(ContextAPI.get_current_context().Host)
-    return "the default Docker host"
+    with suppress(DockerException, OSError, ValueError, KeyError):
+        return str(ContextAPI.kwargs_from_context()["base_url"])  # as docker.from_env does, DOCKER_CONTEXT too
+    return NO_ADDRESS
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:

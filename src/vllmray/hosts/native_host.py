@@ -127,6 +127,9 @@ class NativeHost:
             path.touch(mode=0o600)
             path.write_bytes(file.content)
             path.chmod(file.mode)
+        for mount in spec.mounts:
+            if mount.kind == "own":
+                Path(f"{draft.files}{mount.target}").mkdir(parents=True, exist_ok=True)
         node_id = uuid.uuid4().hex
         node = NodeSpec(
             id=node_id,
@@ -153,7 +156,7 @@ class NativeHost:
                 if not Path(parent).exists():  # a folder of the container's alone
                     paths[parent] = f"{folder.files}{parent}"
         for mount in spec.mounts:
-            source = self._source(mount)
+            source = f"{folder.files}{mount.target}" if mount.kind == "own" else self._source(mount)
             if source != mount.target:
                 paths[mount.target] = source
         return paths

@@ -166,9 +166,11 @@ def forward(address: str, here: int, there: int) -> Iterator[subprocess.Popen[st
     """A port of loopback here that leads to one of loopback there, for as long as the process it yields runs.
 
     Raises:
-        HostError: it could not be opened, or ended by itself.
+        HostError: the port is in use; or the tunnel could not be opened, or ended by itself.
     """
     argv = SshAddress.parse(address).argv(f"127.0.0.1:{here}:127.0.0.1:{there}")
+    if _answers(here):
+        raise HostError(f"port {here} of this machine is in use", hint="Name another with --port.")
     process = subprocess.Popen(
         argv,
         preexec_fn=_end_with_parent(),  # noqa: PLW1509  # as above
@@ -182,8 +184,7 @@ def forward(address: str, here: int, there: int) -> Iterator[subprocess.Popen[st
     def probe(_left: float) -> Ready[None] | NotReady:
         if process.poll() is not None:
             raise explain(address, "open a tunnel", process.stderr.read() if process.stderr else "")
-        with socket.socket() as knocking:
-            return Ready(None) if knocking.connect_ex(("127.0.0.1", here)) == 0 else NotReady("ssh is connecting")
+        return Ready(None) if _answers(here) else NotReady("ssh is connecting")
 
     try:
         wait_until(probe, what="tunnel", timeout=2 * CONNECT_TIMEOUT_S, step=SilentStep(), poll_interval=0.05)
@@ -195,3 +196,8 @@ def forward(address: str, here: int, there: int) -> Iterator[subprocess.Popen[st
         process.wait(timeout=END_TIMEOUT_S)
         if process.stderr:
             process.stderr.close()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as knocking:
+        return knocking.connect_ex(("127.0.0.1", port)) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -126,9 +127,9 @@ def outcome_text(outcome: Outcome, access: Access | None) -> str:
 
 def curl_line(access: Access, model: str) -> str:
     """A request that can be pasted into a shell; it reads the key from its file, so that no process list shows it."""
-    message = '[{"role": "user", "content": "What is the capital of France?"}]'
+    question = {"role": "user", "content": "What is the capital of France?"}
     argv = ["curl", f"{access.url}/chat/completions"]
     argv += ["--cacert", str(access.certificate_file)] if access.certificate_file else []
     argv += ["-H", f"@{access.header_file}"] if access.header_file else []
-    argv += ["-H", "Content-Type: application/json", "-d", f'{{"model": "{model}", "messages": {message}}}']
+    argv += ["-H", "Content-Type: application/json", "-d", json.dumps({"model": model, "messages": [question]})]
     return shlex.join(argv)

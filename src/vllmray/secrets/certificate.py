@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -20,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pydantic import SecretStr
 
 from vllmray.errors import ConfigError
-from vllmray.private import read_secret, read_trusted
+from vllmray.secrets.files import text_of
 from vllmray.secrets.store import TLS_CERTIFICATE, TLS_KEY, SecretStore
 
 VALID = timedelta(days=365)
@@ -49,12 +48,15 @@ def of_files(certfile: str, keyfile: str, now: datetime | None = None) -> Certif
     Raises:
         ConfigError: a file can't be read, is no PEM, the two do not belong together, or it is not valid now.
     """
-    chain = _text("--ssl-certfile", certfile, hidden=False)
-    key = _text("--ssl-keyfile", keyfile, hidden=True)
+    chain = text_of("--ssl-certfile", certfile, hidden=False)
+    key = text_of("--ssl-keyfile", keyfile, hidden=True)
     try:
-        leaf = x509.load_pem_x509_certificates(chain.encode())[0]
+        certificates = x509.load_pem_x509_certificates(chain.encode())
     except ValueError as error:
         raise ConfigError(f"--ssl-certfile: {certfile} is no certificate in PEM form") from error
+    leaf = certificates[0]
+    # What else stands in the file, such as a key, goes nowhere.
+    chain = "".join(each.public_bytes(serialization.Encoding.PEM).decode() for each in certificates)
     try:
         private = serialization.load_pem_private_key(key.encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -64,19 +66,6 @@ def of_files(certfile: str, keyfile: str, now: datetime | None = None) -> Certif
         raise ConfigError(f"--ssl-keyfile: {keyfile} is not the key of {certfile}")
     _check_dates(certfile, leaf, now or datetime.now(UTC))
     return Certificate(chain, SecretStr(key), _names(leaf))
-
-
-def _text(option: str, name: str, *, hidden: bool) -> str:
-    path = Path(name).expanduser()
-    try:
-        return read_secret(path) if hidden else read_trusted(path)
-    except ConfigError as error:
-        error.message = f"{option}: {error.message}"
-        raise
-    except OSError as error:
-        raise ConfigError(f"{option}: can't read {name}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise ConfigError(f"{option}: {name} is not in PEM form") from None
 
 
 def _public(key: object) -> bytes:
@@ -109,9 +98,11 @@ def self_signed(address: str, store: SecretStore, now: datetime | None = None) -
     now = now or datetime.now(UTC)
     chain, key = store.get(TLS_CERTIFICATE), store.get(TLS_KEY)
     if chain and key:
-        with suppress(ValueError):
+        with suppress(ValueError, TypeError, UnsupportedAlgorithm):
             leaf = x509.load_pem_x509_certificate(chain.encode())
-            if address in _names(leaf) and now < leaf.not_valid_after_utc - RENEW_BEFORE:
+            private = serialization.load_pem_private_key(key.encode(), password=None)
+            lasts = now < leaf.not_valid_after_utc - RENEW_BEFORE
+            if lasts and address in _names(leaf) and _public(private.public_key()) == _public(leaf.public_key()):
                 return Certificate(chain + "\n", SecretStr(key + "\n"), _names(leaf))
     made = _make(("localhost", socket.gethostname()), (address, "127.0.0.1"), now)
     store.keep(TLS_KEY, made.key.get_secret_value().rstrip("\n"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
@@ -11,7 +10,7 @@ from pydantic import SecretStr
 from vllmray.config.models import ClusterConfig
 from vllmray.config.values import check_key, check_token
 from vllmray.errors import ConfigError, HostError
-from vllmray.private import read_secret
+from vllmray.secrets.files import text_of
 from vllmray.secrets.store import (
     API_KEY,
     API_KEY_HEADER,
@@ -25,8 +24,12 @@ if TYPE_CHECKING:
     from vllmray.secrets.certificate import Certificate
 
 
-def of_head(config: ClusterConfig, store: SecretStore) -> ClusterConfig:
-    """The settings with every secret of a head and its engine, all of them kept in the store too.
+def of_head(config: ClusterConfig, store: SecretStore, *, keep: bool = True) -> ClusterConfig:
+    """The settings with every secret of a head and its engine; those that are made now are in the store too.
+
+    Args:
+        keep: also those that the settings state. Not before a cluster has them: what is kept is what `vllmray key` and
+            `vllmray token` show, and the cluster that runs may have others.
 
     Raises:
         ConfigError: a file of a secret can't be read, is no secret, or others can read it.
@@ -34,11 +37,12 @@ def of_head(config: ClusterConfig, store: SecretStore) -> ClusterConfig:
     token = stated_token(config) or store.have(RAY_TOKEN)
     scrape = config.scrape_token.get_secret_value() if config.scrape_token else store.have(SCRAPE_TOKEN)
     keys = None if config.no_api_key else stated_keys(config) or store.have(API_KEY)
-    store.keep(RAY_TOKEN, token)
-    store.keep(SCRAPE_TOKEN, scrape)
-    if keys:
-        store.keep(API_KEY, keys)
-        store.keep(API_KEY_HEADER, f"Authorization: Bearer {keys.splitlines()[0]}")
+    if keep:
+        store.keep(RAY_TOKEN, token)
+        store.keep(SCRAPE_TOKEN, scrape)
+        if keys:
+            store.keep(API_KEY, keys)
+            store.keep(API_KEY_HEADER, f"Authorization: Bearer {keys.splitlines()[0]}")
     return config.model_copy(
         update={
             "ray_token": SecretStr(token),
@@ -71,8 +75,11 @@ def keep_token(config: ClusterConfig, store: SecretStore) -> None:
         store.keep(RAY_TOKEN, config.ray_token.get_secret_value())
 
 
-def certificate_of(config: ClusterConfig, store: SecretStore) -> Certificate | None:
-    """The endpoint's certificate, for the address in config.node_ip; kept in the store as what clients may trust.
+def certificate_of(config: ClusterConfig, store: SecretStore, *, keep: bool = True) -> Certificate | None:
+    """The endpoint's certificate, for the address in config.node_ip.
+
+    Args:
+        keep: in the store, as what clients may trust; as with of_head.
 
     Raises:
         ConfigError: the user's own can't be used.
@@ -85,7 +92,8 @@ def certificate_of(config: ClusterConfig, store: SecretStore) -> Certificate | N
         certificate = self_signed(str(config.node_ip), store)
     else:
         certificate = of_files(str(config.ssl_certfile), str(config.ssl_keyfile))
-    store.keep(ENDPOINT_CERTIFICATE, certificate.chain.rstrip("\n"))
+    if keep:
+        store.keep(ENDPOINT_CERTIFICATE, certificate.chain.rstrip("\n"))
     return certificate
 
 
@@ -115,13 +123,8 @@ def _keys(text: str) -> str:
 
 
 def _from_file(option: str, name: str, check: Callable[[str], str]) -> str:
+    text = text_of(option, name, hidden=True)
     try:
-        return check(read_secret(Path(name).expanduser()))
-    except ConfigError as error:
-        error.message = f"{option}: {error.message}"
-        raise
-    except OSError as error:
-        raise ConfigError(f"{option}: can't read {name}: {error.strerror}") from error
-    except ValueError as error:  # also UnicodeDecodeError, whose text shows bytes of the file
-        what = "it is no text" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise ConfigError(f"{option}: {name}: {what}") from None
+        return check(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {name}: {error}") from None

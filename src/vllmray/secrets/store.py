@@ -41,7 +41,8 @@ class SecretStore:
 
     def have(self, name: str) -> str:
         """A secret, made now if there is none: random, TOKEN_BYTES long, in hexadecimal digits."""
-        return self.get(name) or self._folder.write_first(name, _new(name) + "\n").rstrip("\n")
+        found = self.get(name) or self._folder.write_first(name, _new(name) + "\n").rstrip("\n")
+        return found or self.replace(name)  # a file with nothing in it is no secret
 
     def replace(self, name: str) -> str:
         """A new one in its place."""

@@ -97,7 +97,7 @@ def test_all_problems_are_listed_at_once_each_with_its_origin_and_fix(folder: Pa
     ("name", "secret", "problem"),
     [
         ("HF_TOKEN", "hf_very_secret", None),
-        ("VLLMRAY_ENV", "A=1,HF_TOKEN=very_secret", "HF_TOKEN would be seen by everyone; put HF_TOKEN into .env"),
+        ("VLLMRAY_ENV", "A=1,HF_TOKEN=very_secret", "HF_TOKEN can't be one of them; put HF_TOKEN into .env"),
         ("VLLMRAY_ENV", "very_secret", "not NAME=VALUE"),
         ("VLLMRAY_RAY_TOKEN", "very_secret", "too short for a token; the least is 16 characters"),
         ("VLLMRAY_RAY_TOKEN", "a token that is very_secret", "a key is one line of printable ASCII characters"),
@@ -135,13 +135,13 @@ def test_variables_that_are_secrets_are_refused(name: str, instead: str) -> None
         ({}, {}),
     ):
         (line,) = details(dict(flags), dict(environ))
-        assert f": {name} would be seen by everyone; " in line
+        assert f": {name} can't be one of them; " in line
         assert instead in line
         assert "very_secret" not in line
     Path(".env").unlink()
     Path("vllmray.toml").write_text(f'env = ["{name}=very_secret"]\n')
     (line,) = details()
-    assert line.startswith(f"env in vllmray.toml: {name} would be seen by everyone")
+    assert line.startswith(f"env in vllmray.toml: {name} can't be one of them")
     assert "very_secret" not in line
 
 
@@ -192,17 +192,17 @@ def test_what_nobody_opened_is_closed() -> None:
         ({"port": "6379"}, "ray_ports: port and gcs are both 6379; choose another for one of them"),
         ({"port": "10500"}, "ray_ports: port 10500 is inside Ray's worker ports 10002-10999; move one of them"),
         ({"ray_ports": {"min_worker": "12000"}}, "--ray-port: ray_ports; min_worker must be below max_worker"),
-        ({"volumes": ["data:/data"]}, "--volume: 'data:/data' is not /source:/target or /source:/target:rw"),
-        ({"volumes": ["/a:/b:rx"]}, "--volume: '/a:/b:rx' is not /source:/target or /source:/target:rw"),
+        ({"volumes": ["data:/data"]}, "--volume: not /source:/target or /source:/target:rw"),
+        ({"volumes": ["/a:/b:rx"]}, "--volume: not /source:/target or /source:/target:rw"),
         ({"env": ["NOVALUE"]}, "--env: not NAME=VALUE"),
         (
             {"env": ["HF_TOKEN=hf_x"]},
-            "--env: HF_TOKEN would be seen by everyone; put HF_TOKEN into .env or the environment, it reaches "
+            "--env: HF_TOKEN can't be one of them; put HF_TOKEN into .env or the environment, it reaches "
             "containers as a file",
         ),
         (
             {"env": ["A=1", "RAY_AUTH_MODE=disabled"]},
-            "--env: RAY_AUTH_MODE would be seen by everyone; Ray's token is always asked for",
+            "--env: RAY_AUTH_MODE can't be one of them; Ray's token is always asked for",
         ),
         ({"allow_routes": ["v1/rerank"]}, "--allow-route: not a route; write it like /v1/rerank"),
         ({"allow_routes": ["/v1/{any}"]}, "--allow-route: not a route; write it like /v1/rerank"),

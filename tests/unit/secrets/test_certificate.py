@@ -162,9 +162,9 @@ def test_what_is_no_key_is_said_to_be_none(files: Files, text: str) -> None:
 
 def test_files_in_another_form_are_refused_by_name(files: Files) -> None:
     form, hidden = serialization.Encoding.DER, serialization.NoEncryption()
-    assert files.refused(b"\x30\xff", key_text(KEY)) == "--ssl-certfile: server.crt is not in PEM form"
+    assert files.refused(b"\x30\xff", key_text(KEY)) == "--ssl-certfile: server.crt is no text"
     binary = b"\xff" + KEY.private_bytes(form, PKCS8, hidden)
-    assert files.refused(GOOD, binary) == "--ssl-keyfile: server.key is not in PEM form"
+    assert files.refused(GOOD, binary) == "--ssl-keyfile: server.key is no text"
 
 
 @pytest.mark.parametrize("form", [PKCS8, serialization.PrivateFormat.TraditionalOpenSSL])

@@ -129,7 +129,7 @@ def test_the_users_own_variables_become_those_secrets(folder: Path, store: Secre
         (f"{TOKEN}\n{OTHER_TOKEN}", "a key is one line"),
         ("hidden-hidden-hidden-\N{LATIN SMALL LETTER E WITH ACUTE}", "a key is one line"),
         ("hidden-hidden-\0hidden", "a key is one line"),
-        (b"hidden-hidden-hidden\xff", "it is no text"),
+        (b"hidden-hidden-hidden\xff", "is no text"),
     ],
 )
 def test_a_file_that_holds_no_token_is_named_and_not_shown(
@@ -138,7 +138,8 @@ def test_a_file_that_holds_no_token_is_named_and_not_shown(
     stated = config(token_file=put(text))
     for error in (refused(stated, store), refused_worker(stated, store)):
         said = f"{error.message}{error.details}{error.hint}"
-        assert error.message.startswith(f"--token-file: {stated.token_file}: {words}")
+        assert error.message.startswith(f"--token-file: {stated.token_file}")
+        assert words in error.message
         assert "hidden" not in said
         assert TOKEN not in said
     assert store.get(names.RAY_TOKEN) is None
@@ -155,7 +156,7 @@ def refused_worker(settings: ClusterConfig, store: SecretStore) -> ConfigError:
 def test_a_file_that_holds_no_keys_is_named_and_not_shown(text: str | bytes, store: SecretStore, put: Any) -> None:
     stated = config(api_key_file=put(text))
     error = refused(stated, store)
-    assert error.message.startswith(f"--api-key-file: {stated.api_key_file}: ")
+    assert error.message.startswith(f"--api-key-file: {stated.api_key_file}")
     assert "hidden" not in f"{error.message}{error.details}{error.hint}"
     assert store.get(names.API_KEY) is None
 

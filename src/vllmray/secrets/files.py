@@ -1,0 +1,32 @@
+"""Files that the settings name: what can't be read is a wrong setting, said without a word of what is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vllmray.errors import ConfigError
+from vllmray.private import read_secret, read_trusted
+
+
+def text_of(option: str, name: str, *, hidden: bool) -> str:
+    """The text of a file.
+
+    Args:
+        option: what names it, for the error.
+        hidden: nobody else may be able to read it.
+
+    Raises:
+        ConfigError: it can't be read, is no text, or others can write it.
+    """
+    try:
+        path = Path(name).expanduser()
+        return read_secret(path) if hidden else read_trusted(path)
+    except ConfigError as error:
+        error.message = f"{option}: {error.message}"
+        raise
+    except OSError as error:
+        raise ConfigError(f"{option}: can't read {name}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{option}: {name} is no text") from None
+    except (RuntimeError, ValueError) as error:  # ~nobody; a name with a NUL in it
+        raise ConfigError(f"{option}: {name!r} can't be the name of a file: {error}") from error
