@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import socket
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -19,12 +18,12 @@ from typing import Any, TypeVar
 import docker
 import requests
 from docker import types as docker_types
-from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
 
-from vllmray.errors import HostError, InsecureHostError
+from vllmray.errors import HostError
 from vllmray.hosts.base import BuildSpec, Container, ContainerSpec, Exec, HostInfo, Image, PullEvent
+from vllmray.hosts.docker_address import CONNECT_TIMEOUT_S, as_url, default_address, is_tcp, knock, refuse_bare_tcp
 from vllmray.hosts.docker_build import BuildError, build, refusal
 from vllmray.hosts.docker_errors import NO_REGISTRY, REFUSED_LOGIN, explain
 from vllmray.hosts.docker_exec import DockerExec
@@ -34,12 +33,10 @@ from vllmray.hosts.ssh import Tunnel
 
 T = TypeVar("T")
 
-CONNECT_TIMEOUT_S = 10
 REQUEST_TIMEOUT_S = 60
 SILENCE_S = 1800
 """A daemon that packs or unpacks a large image says nothing for minutes."""
 CHUNK = 1024**2
-NO_ADDRESS = "the default Docker host"
 NEVER_STARTED = "0001-01-01T00:00:00Z"
 
 
@@ -54,7 +51,7 @@ class DockerHost:
         self._tunnel = Tunnel(self._address) if self._address.startswith("ssh://") else None
         try:
             with self._telling("reach the daemon"):
-                _knock(self._tunnel.url if self._tunnel else self._address)
+                knock(self._tunnel.url if self._tunnel else self._address)
                 self._api = self._connect(self._tunnel.url if self._tunnel else address)
         except BaseException:
             if self._tunnel:
@@ -66,8 +63,8 @@ class DockerHost:
         if address is None:
             client = docker.from_env(timeout=CONNECT_TIMEOUT_S)
         else:
-            tls = kwargs_from_env().get("tls") if _is_tcp(address) else None
-            client = docker.DockerClient(base_url=_as_url(address, tls), tls=tls or False, timeout=CONNECT_TIMEOUT_S)
+            tls = kwargs_from_env().get("tls") if is_tcp(address) else None
+            client = docker.DockerClient(base_url=as_url(address, tls), tls=tls or False, timeout=CONNECT_TIMEOUT_S)
         # Making the client asks the daemon for its version, so it is there; from here on a request may take longer.
         client.api.timeout = REQUEST_TIMEOUT_S
         return client.api
@@ -306,58 +303,6 @@ class DockerHost:
         self._api.close()
         if self._tunnel:
             self._tunnel.close()
-
-
-def _knock(address: str) -> None:
-    """Raises OSError where nothing listens; the SDK would leave its socket open then (docker 7.2, unixconn.py)."""
-    if address.startswith("unix://"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knocking:
-            knocking.settimeout(CONNECT_TIMEOUT_S)
-            knocking.connect(address.removeprefix("unix://"))
-
-
-def _is_tcp(address: str) -> bool:
-    """Whether the SDK would open a TCP connection: for all that names no other way (docker 7.2, utils/utils.py)."""
-    return address != NO_ADDRESS and not address.startswith(("unix://", "http+unix://", "ssh://", "npipe://"))
-
-
-def _as_url(address: str, tls: object) -> str:
-    return address.replace("tcp://", "https://", 1) if tls else address
-
-
-def refuse_bare_tcp(stated: str | None, address: str) -> None:
-    """Who reaches a daemon's TCP port without TLS is root on its host, and who is between reads every secret.
-
-    Args:
-        stated: by the user; None for DOCKER_HOST or the current Docker context, which has certificates of its own.
-        address: what that comes to.
-
-    Raises:
-        InsecureHostError: a TCP address, and no certificates to know the daemon by.
-    """
-    if not _is_tcp(address):
-        return
-    tls = kwargs_from_env().get("tls")
-    if stated is None and not kwargs_from_env().get("base_url"):
-        tls = tls or ContextAPI.kwargs_from_context().get("tls")
-    # For http:// the SDK leaves certificates aside.
-    if tls and tls.verify and address.startswith(("tcp://", "https://")):
-        return
-    raise InsecureHostError(
-        f"{address} is a Docker daemon over TCP without TLS: whoever reaches that port is root on its host",
-        hint="Use ssh://USER@HOST; or TLS: DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH, as for the docker command. On a "
-        "network that nobody else is on, --insecure-docker-tcp.",
-    )
-
-
-def default_address() -> str:
-    """Where the SDK goes when it is told nothing: DOCKER_HOST, the current Docker context, the local socket."""
-    stated = kwargs_from_env().get("base_url")
-    if stated:
-        return str(stated)
-    with suppress(DockerException, OSError, ValueError, KeyError):
-        return str(ContextAPI.kwargs_from_context()["base_url"])  # as docker.from_env does, DOCKER_CONTEXT too
-    return NO_ADDRESS
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:

@@ -15,8 +15,9 @@ import pytest
 
 from vllmray.errors import HostError
 from vllmray.hosts.base import ContainerSpec, File, GpuRequest, Mount
+from vllmray.hosts.docker_address import default_address, refuse_bare_tcp
 from vllmray.hosts.docker_errors import explain
-from vllmray.hosts.docker_host import DockerHost, default_address, label_filter, refuse_bare_tcp
+from vllmray.hosts.docker_host import DockerHost, label_filter
 from vllmray.hosts.docker_names import login_hint, split_image_name
 from vllmray.hosts.docker_spec import archive, base_of, creation
 
