@@ -29,6 +29,7 @@ def is_tcp(address: str) -> bool:
 
 
 def as_url(address: str, tls: object) -> str:
+    """The address as the SDK takes it with certificates."""
     return address.replace("tcp://", "https://", 1) if tls else address
 
 
