@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
-from vllmray.errors import HostError
+from vllmray.errors import ConfigError, HostError
 from vllmray.hosts.base import Container, ContainerSpec, File, GpuRequest, Mount
 from vllmray.hosts.native.processes import SHM, identify, living
 from vllmray.hosts.native.records import FORMAT, NodeFolder, Process, Records
@@ -324,7 +324,7 @@ def test_a_state_folder_that_can_not_be_written_is_an_error_that_names_it() -> N
 
 def test_a_state_folder_that_is_a_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(HostError, match="can't read"):
+    with pytest.raises(ConfigError, match="can't be used"):
         NativeHost(tmp_path / "file", os.environ).containers({})
 
 
@@ -439,8 +439,10 @@ def test_nodes_of_a_second_user_are_left_alone(host: NativeHost) -> None:
             host.stop_and_remove(ours.id, timeout=0)
             host.prune({})
             assert second_user("look") == "running"
-            # Not even with their state folder in hand does root end what is another user's.
-            assert [found.status for found in NativeHost(theirs / "state", os.environ).containers({})] == ["running"]
+            # Not even with their state folder in hand does root take up what is another user's.
+            with pytest.raises(ConfigError, match="is another user's"):
+                NativeHost(theirs / "state", os.environ).containers({})
+            assert second_user("look") == "running"
         finally:
             assert second_user("stop") == ""
 
@@ -450,3 +452,22 @@ def test_what_the_supervisor_says_can_be_read_at_any_time(host: NativeHost, stat
     there = folder(state)
     for _ in range(300):
         assert json.loads((there.path / "state.json").read_text())["status"] in ("created", "running", "restarting")
+
+
+def test_records_that_others_could_have_written_or_that_lie_elsewhere_are_not_read(
+    host: NativeHost, state: Path
+) -> None:
+    host.create_and_start(ContainerSpec(name="sleeper", image=sys.executable, argv=("sleep", "60"), labels=LABELS))
+    nodes = next(state.glob("native/*/nodes"))
+    nodes.chmod(0o777)
+    with pytest.raises(ConfigError, match="can be written by others"):
+        host.containers(LABELS)
+    nodes.chmod(0o700)
+    elsewhere = state / "elsewhere"
+    nodes.rename(elsewhere)
+    nodes.symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match="is a symbolic link"):
+        host.containers(LABELS)
+    nodes.unlink()
+    elsewhere.rename(nodes)
+    assert [node.name for node in host.containers(LABELS)] == ["sleeper"]

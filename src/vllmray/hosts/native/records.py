@@ -25,6 +25,7 @@ from typing import Any, Self
 
 from vllmray.errors import HostError
 from vllmray.hosts.base import ContainerStatus
+from vllmray.private import PrivateFolder
 
 FORMAT = "1"
 DRAFT, GONE = ".draft-", ".gone-"
@@ -138,11 +139,19 @@ class Records:
 
     def __init__(self, state_folder: Path, host_name: str) -> None:
         self.root = state_folder / "native" / host_name
+        self._folders = [PrivateFolder(state_folder, "native", host_name, name) for name in ("nodes", "volumes")]
         self._nodes = self.root / "nodes"
         self._volumes = self.root / "volumes"
 
     def check(self) -> None:
-        """Raises HostError when what lies there is another version's, or can't be read; nothing there is fine."""
+        """Whether what lies there is this user's own, and this version's; nothing there is fine.
+
+        Raises:
+            ConfigError: a folder is a symbolic link, another user's, or others can write it.
+            HostError: another version wrote it, or it can't be read.
+        """
+        for folder in self._folders:
+            folder.check()
         try:
             found = (self.root / "format").read_text().strip()
         except FileNotFoundError:
