@@ -15,7 +15,8 @@ from vllmray.errors import ConfigError
 
 if TYPE_CHECKING:
     from vllmray.config.models import ClusterConfig
-    from vllmray.model.layouts import HostGpus
+    from vllmray.model.layouts import HostGpus, Layout
+    from vllmray.model.model import Model
     from vllmray.reporter import Reporter
 
 
@@ -70,6 +71,20 @@ def plan(  # noqa: PLR0913  # the command line's own breadth
     known = known_model(files, config)
     found = _looked_at(hosts, config, report) if hosts or not config.cluster_gpus else stated_hosts(config)
     layouts = ranked(known, config, found)
+    _show(known, found, layouts, config, every=every, as_json=as_json)
+    if not layouts or layouts[0].rejected:
+        raise typer.Exit(1)
+
+
+def _show(  # what the two forms are made of
+    known: Model,
+    found: Sequence[HostGpus],
+    layouts: Sequence[Layout],
+    config: ClusterConfig,
+    *,
+    every: bool,
+    as_json: bool,
+) -> None:
     if as_json:
         from vllmray.output.envelope import envelope, plan_data
 
@@ -79,8 +94,6 @@ def plan(  # noqa: PLR0913  # the command line's own breadth
         from vllmray.output.tables import show
 
         show(plan_table(known, found, layouts, config, every=every))
-    if not layouts or layouts[0].rejected:
-        raise typer.Exit(1)
 
 
 def _looked_at(hosts: str | None, config: ClusterConfig, report: Reporter) -> Sequence[HostGpus]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from vllmray.cluster.contents import Secrets
     from vllmray.cluster.host_model import Look
+    from vllmray.cluster.up import Options
     from vllmray.config.models import ClusterConfig
     from vllmray.config.settings import Loaded
     from vllmray.reporter import Reporter
@@ -67,10 +68,8 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     from vllmray.cluster.contents import Secrets
     from vllmray.cluster.fit import settle
     from vllmray.cluster.host_model import Look
-    from vllmray.cluster.up import Options, up_head, up_worker
+    from vllmray.cluster.up import Options
     from vllmray.config.settings import cache_folder
-    from vllmray.output.tables import outcome_text
-    from vllmray.secrets.settle import keep_token
 
     invocation: Invocation = context.obj
     report = reporter()
@@ -85,14 +84,7 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     if config.no_api_key and role is RoleChoice.head:
         report.warning("the endpoint asks for no key (--no-api-key): whoever reaches its port uses it")
     if dry_run:
-        from vllmray.cluster.preview import preview
-
-        config = settle(look.model, config, (), report)
-        if config.runtime != "native" and (host is None or host.startswith("unix://")):
-            config = config.model_copy(update={"user": config.user or caller()})
-        print(
-            preview(on_runtime(config, config.runtime or "docker"), role.value, host, lambda found: _kept(found, role))
-        )
+        print(_planned(settle(look.model, config, (), report), role, host))
         return
     options = Options(
         wait=not no_wait,
@@ -104,14 +96,34 @@ def up(  # noqa: PLR0913  # the command line's own breadth
         secrets=secrets_for if role is RoleChoice.head else Secrets.of,
         keep=keep_secrets,
     )
+    print(_done(config, role, host, options, report))
+
+
+def _done(config: ClusterConfig, role: RoleChoice, host: str | None, options: Options, report: Reporter) -> str:
+    """Start it, and what to say of it then."""
+    from vllmray.cluster.up import up_head, up_worker
+    from vllmray.output.tables import outcome_text
+    from vllmray.secrets.settle import keep_token
+
     with open_target(host, config.runtime, insecure_tcp=config.insecure_docker_tcp) as target:
         say_runtime(target, report)
         act = up_head if role is RoleChoice.head else up_worker
         options = replace(options, caller=caller_on(target))
         outcome = act(target.host, on_runtime(config, target.runtime), options, report)
-    if role is RoleChoice.worker and outcome.ready:
+    if role is RoleChoice.head:
+        return outcome_text(outcome, access_to(outcome.config))
+    if outcome.ready:
         keep_token(config, store_of(config.cluster))
-    print(outcome_text(outcome, access_to(outcome.config) if role is RoleChoice.head else None))
+    return outcome_text(outcome, None)
+
+
+def _planned(config: ClusterConfig, role: RoleChoice, host: str | None) -> str:
+    """The command lines that do the same."""
+    from vllmray.cluster.preview import preview
+
+    if config.runtime != "native" and (host is None or host.startswith("unix://")):
+        config = config.model_copy(update={"user": config.user or caller()})
+    return preview(on_runtime(config, config.runtime or "docker"), role.value, host, lambda found: _kept(found, role))
 
 
 def _kept(config: ClusterConfig, role: RoleChoice) -> tuple[Secrets, dict[str, Path]]:
