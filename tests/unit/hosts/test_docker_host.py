@@ -232,8 +232,16 @@ def test_a_daemon_that_anyone_can_speak_to_is_refused(address: str, monkeypatch:
 @pytest.mark.usefixtures("no_docker_settings")
 @pytest.mark.parametrize("address", ["unix:///var/run/docker.sock", "ssh://root@10.0.0.1", "the default Docker host"])
 def test_a_daemon_that_its_host_guards_is_spoken_to(address: str) -> None:
-    refuse_bare_tcp(address, address)
-    refuse_bare_tcp(None, address)
+    assert not refuses(address, address)
+    assert not refuses(None, address)
+
+
+def refuses(stated: str | None, address: str) -> bool:
+    try:
+        refuse_bare_tcp(stated, address)
+    except HostError:
+        return True
+    return False
 
 
 @pytest.mark.usefixtures("certificates")

@@ -290,7 +290,7 @@ def test_a_pair_that_does_not_belong_together_in_the_store_is_made_anew(store: S
     assert belong_together(again)
 
 
-def shake_hands(shown: Certificate, trusted: str, *, name: str) -> None:
+def shake_hands(shown: Certificate, trusted: str, *, name: str) -> str | None:
     """A real handshake, of bytes in memory, with a client that trusts that certificate and asks for that name.
 
     Raises:
@@ -304,22 +304,21 @@ def shake_hands(shown: Certificate, trusted: str, *, name: str) -> None:
     client = ssl.create_default_context(cadata=trusted)
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT  # as Python 3.13 has them
     to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = [
-        client.wrap_bio(to_client, to_server, server_hostname=name),
-        server.wrap_bio(to_server, to_client, server_side=True),
-    ]
+    client_end = client.wrap_bio(to_client, to_server, server_hostname=name)
+    ends = [client_end, server.wrap_bio(to_server, to_client, server_side=True)]
     while ends:
         end = ends.pop(0)
         try:
             end.do_handshake()
         except ssl.SSLWantReadError:
             ends.append(end)
+    return client_end.version()
 
 
 @pytest.mark.parametrize("name", ["10.0.0.1", "127.0.0.1", "localhost"])
 def test_a_client_that_trusts_our_own_takes_it_by_each_of_its_names(store: SecretStore, name: str) -> None:
     made = self_signed("10.0.0.1", store)
-    shake_hands(made, made.chain, name=name)
+    assert shake_hands(made, made.chain, name=name) == "TLSv1.3"
 
 
 def test_our_own_is_taken_by_no_other_name(store: SecretStore) -> None:
