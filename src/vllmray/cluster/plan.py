@@ -276,6 +276,8 @@ def _environment(config: ClusterConfig, node: Node, secrets: Secrets) -> dict[st
         env["HF_TOKEN_PATH"] = (
             HF_TOKEN  # read by huggingface_hub (constants.py), so that no environment holds the token
         )
+    if config.user:
+        env["USER"] = "vllmray"  # a number that the image's /etc/passwd may not have: torch asks for a name (getpass)
     if "VLLM_USE_MODELSCOPE" in config.environment:
         env["MODELSCOPE_CACHE"] = f"{CACHE}/modelscope"  # else below the home directory, which goes with the container
     if config.accelerator == "cpu":

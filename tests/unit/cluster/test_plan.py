@@ -117,6 +117,7 @@ def test_every_container_is_closed_but_for_what_is_shown_to_be_needed() -> None:
     node, engine = worker_spec(asked, NODE, CONTENTS), engine_spec(asked, NODE, CONTENTS)
     assert (node.cap_add, engine.cap_add) == (("IPC_LOCK",), ("IPC_LOCK", "NET_BIND_SERVICE"))
     assert (node.read_only, node.user, node.ulimits["memlock"]) == (False, "1000:1000", -1)
+    assert node.env["USER"]
     assert "/dev/infiniband" in node.devices
     assert own_cache_spec(usual, "1:1").cap_add == ("CHOWN",)
 
