@@ -427,6 +427,20 @@ def test_the_machine_that_asks_is_no_host_of_the_cluster(cluster: Cluster) -> No
     assert cluster.outside.address not in addresses
 
 
+def test_https_is_served_alone_and_by_the_callers_own_user(cluster: Cluster) -> None:
+    address = cluster.head.host.address
+    assert f"endpoint https://{address}:8000/v1" in cluster.said
+    plain = run("curl", "--silent", "--noproxy", "*", f"http://{address}:8000/health", check=False)
+    assert plain.returncode != 0
+    unknown = run("curl", "--silent", "--noproxy", "*", f"https://{address}:8000/health", check=False)
+    assert unknown.returncode == 60  # curl: the certificate's authority is not known
+    said = cluster.head.vllmray("chat", "What is the capital of France?")
+    assert (said.returncode, bool(said.stdout.strip())) == (0, True)
+    for name in ("vllmray-head", "vllmray-engine"):
+        assert cluster.head.host.docker("exec", name, "id", "-u").strip() == "1234"
+    assert (cluster.head.folder / "models").stat().st_uid == 1234
+
+
 def test_the_documented_firewall_lets_only_the_endpoint_through(cluster: Cluster) -> None:
     head, worker = (user.host for user in cluster.members)
     lines = [line.strip() for line in SECURITY.read_text().splitlines() if line.startswith("    nft ")]
@@ -480,6 +494,9 @@ def test_the_token_crosses_the_network_as_it_is_and_by_https_the_key_does_not(cl
         assert sniffer.stdout.read().split() == [token]
 
 
+# From here on each test has hosts of its own: with them the cluster above is gone.
+
+
 def test_a_rotated_token_puts_out_who_has_the_old_one(users: Users) -> None:
     head, worker = users(1), users(2)
     for user in (head, worker):
@@ -509,20 +526,6 @@ def test_a_rotated_token_puts_out_who_has_the_old_one(users: Users) -> None:
     # It is kept, and need not be named again.
     assert worker.vllmray(*join).returncode == 0
     assert worker.status()["ready"] is True
-
-
-def test_https_is_served_alone_and_by_the_callers_own_user(cluster: Cluster) -> None:
-    address = cluster.head.host.address
-    assert f"endpoint https://{address}:8000/v1" in cluster.said
-    plain = run("curl", "--silent", "--noproxy", "*", f"http://{address}:8000/health", check=False)
-    assert plain.returncode != 0
-    unknown = run("curl", "--silent", "--noproxy", "*", f"https://{address}:8000/health", check=False)
-    assert unknown.returncode == 60  # curl: the certificate's authority is not known
-    said = cluster.head.vllmray("chat", "What is the capital of France?")
-    assert (said.returncode, bool(said.stdout.strip())) == (0, True)
-    for name in ("vllmray-head", "vllmray-engine"):
-        assert cluster.head.host.docker("exec", name, "id", "-u").strip() == "1234"
-    assert (cluster.head.folder / "models").stat().st_uid == 1234
 
 
 def test_a_docker_daemon_over_tcp_without_tls_is_refused(users: Users) -> None:

@@ -225,7 +225,7 @@ def ray_client_spec(config: ClusterConfig, argv: tuple[str, ...], secrets: Secre
     spec = brief_spec(config, argv)
     token = tuple(file for file in secrets.of_node() if file.path == RAY_TOKEN)
     env = ray_argv.authentication(RAY_TOKEN) | config.environment
-    return replace(spec, home=HOME, env=env, files=token, mounts=(_own_volume(),))
+    return replace(spec, home=HOME, env=env, files=token, mounts=(_own_volume(config),))
 
 
 def probe_spec(config: ClusterConfig, cdi_devices: tuple[str, ...], script: str, request: str) -> ContainerSpec:
@@ -286,7 +286,7 @@ def _environment(config: ClusterConfig, node: Node, secrets: Secrets) -> dict[st
 
 
 def _mounts(config: ClusterConfig, role: str) -> tuple[Mount, ...]:
-    mounts = [_own_volume(), _cache(config)]
+    mounts = [_own_volume(config), _cache(config)]
     if config.model_is_a_folder:
         mounts.append(Mount("bind", config.model, config.model, read_only=True))
     owner = labels.WORKER if role == labels.WORKER else labels.HEAD
@@ -310,6 +310,9 @@ def _ulimits(config: ClusterConfig) -> dict[str, int]:
     return {name: limit for name, limit in limits.items() if limit is not None}
 
 
-def _own_volume() -> Mount:
-    """Where the container's files are put, and its home is: the one part of its own file system that it can write."""
-    return Mount("own", "", SCRIPTS)
+def _own_volume(config: ClusterConfig) -> Mount:
+    """Where the container's files are put, and its home is: the one part of its own file system that it can write.
+
+    Labelled, so that `down` finds it when somebody has removed the container by hand: there are secrets in it.
+    """
+    return Mount("own", "", SCRIPTS, labels=labels.volume_labels(config))

@@ -28,7 +28,7 @@ class Mount:
     create: bool = False
     """bind: make the folder when it is missing; otherwise a missing one is a HostError."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """memory: the volume's labels, by which prune finds it."""
+    """memory and own: the volume's labels, by which prune finds it."""
 
 
 @dataclass(frozen=True, slots=True)

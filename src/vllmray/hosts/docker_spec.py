@@ -66,7 +66,7 @@ def _mount(mount: Mount) -> docker_types.Mount:
     if mount.kind == "bind":
         return docker_types.Mount(mount.target, mount.source, type="bind", read_only=mount.read_only)
     if mount.kind == "own":  # a volume without a name is the container's alone, and is removed with it
-        return docker_types.Mount(mount.target, None, type="volume", no_copy=True)
+        return docker_types.Mount(mount.target, None, type="volume", no_copy=True, labels=dict(mount.labels))
     # tmpfs by way of a volume, so that several containers see the same one; mode 1777 so that any image's user writes.
     driver = docker_types.DriverConfig("local", {"type": "tmpfs", "device": "tmpfs", "o": "mode=1777"})
     return docker_types.Mount(

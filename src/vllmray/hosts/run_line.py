@@ -132,9 +132,9 @@ def _mount(mount: Mount) -> str:
     if mount.kind == "bind":
         read_only = ",readonly" if mount.read_only else ""
         return _flag("mount", f"type=bind,source={mount.source},target={mount.target}{read_only}")
-    if mount.kind == "own":
-        return _flag("mount", f"type=volume,target={mount.target},volume-nocopy")
     marks = "".join(f",volume-label={name}={value}" for name, value in mount.labels.items())
+    if mount.kind == "own":
+        return _flag("mount", f"type=volume,target={mount.target},volume-nocopy{marks}")
     options = "volume-driver=local,volume-opt=type=tmpfs,volume-opt=device=tmpfs,volume-opt=o=mode=1777"
     return _flag("mount", f"type=volume,source={mount.source},target={mount.target},volume-nocopy,{options}{marks}")
 
