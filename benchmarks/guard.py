@@ -119,16 +119,19 @@ async def request(port: int, *, guarded: bool, tokens: int) -> float:
     return took
 
 
-async def client(port: int, pairs: int, tokens: int, took: dict[bool, list[float]]) -> None:
-    """Requests with and without the guard in turn, so that whatever slows the machine slows both."""
-    for number in range(pairs):
+async def client(port: int, first: int, pairs: int, tokens: int, took: dict[bool, list[float]]) -> None:
+    """Requests with and without the guard in turn, so that whatever slows the machine slows both.
+
+    Clients fall into step, so half of them begin with the one way and half with the other.
+    """
+    for number in range(first, first + pairs):
         for guarded in (True, False) if number % 2 else (False, True):
             took[guarded].append(await request(port, guarded=guarded, tokens=tokens))
 
 
 async def together(port: int, clients: int, pairs: int, tokens: int) -> dict[bool, list[float]]:
     took: dict[bool, list[float]] = {True: [], False: []}
-    await asyncio.gather(*(client(port, pairs, tokens, took) for _ in range(clients)))
+    await asyncio.gather(*(client(port, first, pairs, tokens, took) for first in range(clients)))
     return took
 
 
