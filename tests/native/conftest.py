@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.rig.model import CPU_PYTHON
+from tests.rig.model import CPU_PYTHON, model_folder
 
 
 @dataclass(slots=True)
@@ -46,6 +46,19 @@ class NativeUser:
         )
         print(f"$ vllmray {' '.join(argv)}\n{done.stdout}{done.stderr}[exit {done.returncode}]")
         return done
+
+    def write_settings(self, **more: str) -> None:
+        """SmolLM2 in two stages with one simulated GPU each, and what else is wanted."""
+        settings = {
+            "MODEL_NAME": str(model_folder()),
+            "TENSOR_PARALLEL_SIZE": "1",
+            "PIPELINE_PARALLEL_SIZE": "2",
+            "MAX_MODEL_LEN": "1024",
+            "VLLMRAY_ACCELERATOR": "cpu",
+            "VLLMRAY_OBJECT_STORE_MEMORY": "100m",
+            "VLLMRAY_RUNTIME": "native",
+        } | more
+        (self.home / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
 
     def status(self, *argv: str) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(self.vllmray("status", "--json", *argv).stdout)["data"]

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import pytest
 
 from tests.native.conftest import NativeUser
-from tests.rig.model import model_folder
 from tests.rig.settings import ENGINE_FLAGS
 
 HEAD_FLAGS = ("up", "--role", "head", "--node-ip", "127.0.0.1")
@@ -18,17 +17,7 @@ WORKER_FLAGS = ("up", "--role", "worker", "--head-ip", "127.0.0.1", "--node-ip",
 @pytest.fixture
 def serving(user: NativeUser) -> NativeUser:
     """Two nodes on one machine, by the two commands of the README, at 127.0.0.1 and 127.0.0.2."""
-    settings = {
-        "MODEL_NAME": str(model_folder()),
-        "TENSOR_PARALLEL_SIZE": "1",
-        "PIPELINE_PARALLEL_SIZE": "2",
-        "MAX_MODEL_LEN": "1024",
-        "VLLMRAY_ACCELERATOR": "cpu",
-        "VLLMRAY_OBJECT_STORE_MEMORY": "100m",
-        "VLLMRAY_ENV": "VLLM_CPU_KVCACHE_SPACE=1,HF_HUB_OFFLINE=1",
-        "VLLMRAY_RUNTIME": "native",
-    }
-    (user.home / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    user.write_settings(VLLMRAY_ENV="VLLM_CPU_KVCACHE_SPACE=1,HF_HUB_OFFLINE=1")
     assert user.vllmray(*HEAD_FLAGS, "--no-wait", *ENGINE_FLAGS).returncode == 0
     assert user.vllmray(*WORKER_FLAGS).returncode == 0
     assert user.vllmray(*HEAD_FLAGS, *ENGINE_FLAGS).returncode == 0

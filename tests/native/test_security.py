@@ -12,7 +12,7 @@ import psutil
 
 from tests.native.conftest import NativeUser
 from tests.native.test_killed import HEAD_FLAGS, wait_for
-from tests.rig.model import CPU_PYTHON, model_folder
+from tests.rig.model import CPU_PYTHON
 from tests.rig.settings import ENGINE_FLAGS
 from vllmray.ray.ports import METRICS, RayPorts
 
@@ -31,17 +31,7 @@ with grpc.insecure_channel(sys.argv[1], options=[("grpc.enable_http_proxy", 0)])
 
 def started(user: NativeUser) -> str:
     """A head whose engine waits for a second node; its token."""
-    settings = {
-        "MODEL_NAME": str(model_folder()),
-        "TENSOR_PARALLEL_SIZE": "1",
-        "PIPELINE_PARALLEL_SIZE": "2",
-        "MAX_MODEL_LEN": "1024",
-        "HF_TOKEN": "hf_not_a_real_token_but_a_secret",
-        "VLLMRAY_ACCELERATOR": "cpu",
-        "VLLMRAY_OBJECT_STORE_MEMORY": "100m",
-        "VLLMRAY_RUNTIME": "native",
-    }
-    (user.home / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    user.write_settings(HF_TOKEN="hf_not_a_real_token_but_a_secret")
     assert user.vllmray(*HEAD_FLAGS, "--no-wait", *ENGINE_FLAGS).returncode == 0
     wait_for(lambda: len(user.status()["nodes"]) == 1, "the head in Ray", 60)
     return user.vllmray("token").stdout.strip()

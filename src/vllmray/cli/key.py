@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from vllmray.cli.options import ClusterOption, EnvFileOption
-from vllmray.cli.secrets import store_of
-from vllmray.errors import ClusterStateError
+from vllmray.cli.secrets import kept_secret
 from vllmray.secrets.store import API_KEY, SCRAPE_TOKEN
 
 
@@ -21,10 +20,4 @@ def key(
     from vllmray.config.settings import load
 
     name = load({"cluster": cluster}, env_file=env_file, fields=("cluster",)).config.cluster
-    found = store_of(name).get(SCRAPE_TOKEN if scrape else API_KEY)
-    if found is None:
-        raise ClusterStateError(
-            f"no key of cluster {name} is kept here",
-            hint="`vllmray up --role head` makes one, on the machine and as the user that types it.",
-        )
-    print(found)
+    print(kept_secret(name, SCRAPE_TOKEN if scrape else API_KEY, "key"))

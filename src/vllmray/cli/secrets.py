@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vllmray.errors import ClusterStateError
 from vllmray.secrets.store import (
     API_KEY,
     API_KEY_HEADER,
@@ -45,16 +47,30 @@ def settled(config: ClusterConfig, role: str) -> ClusterConfig:
     if role == "worker":
         return of_worker(config, store_of(config.cluster))
     if config.ssl_certfile:
-        certificate_of(config, store_of(config.cluster), keep=False)  # before anything else, to be refused early
-    return of_head(config, store_of(config.cluster), keep=False)
+        certificate_of(config, store_of(config.cluster))  # before anything else, to be refused early
+    return of_head(config, store_of(config.cluster))
 
 
-def keep_secrets(config: ClusterConfig) -> None:
-    """Keep those of a head's settled settings, once its cluster is to have them."""
-    from vllmray.secrets.settle import certificate_of, of_head
+def kept_secret(cluster: str, name: str, what: str) -> str:
+    """One that is kept here, by its name in the store.
 
-    certificate_of(config, store_of(config.cluster))
-    of_head(config, store_of(config.cluster))
+    Raises:
+        ClusterStateError: there is none; what says what it would be.
+    """
+    found = store_of(cluster).get(name)
+    if found is None:
+        raise ClusterStateError(
+            f"no {what} of cluster {cluster} is kept here",
+            hint="`vllmray up --role head` makes one, on the machine and as the user that types it.",
+        )
+    return found
+
+
+def keep_for(cluster: str) -> Callable[[Secrets], None]:
+    """What keeps a cluster's secrets here."""
+    from vllmray.secrets.settle import keep
+
+    return lambda secrets: keep(secrets, store_of(cluster))
 
 
 def has_address(config: ClusterConfig) -> bool:
@@ -73,10 +89,17 @@ def secrets_for(config: ClusterConfig) -> Secrets:
     from vllmray.cluster.contents import Secrets
     from vllmray.secrets.settle import certificate_of
 
-    certificate = certificate_of(config, store_of(config.cluster), keep=False)
+    certificate = certificate_of(config, store_of(config.cluster))
     if certificate is None:
         return Secrets.of(config)
     return replace(Secrets.of(config), certificate=certificate.chain, certificate_key=certificate.key)
+
+
+def worker_secrets(config: ClusterConfig) -> Secrets:
+    """What a worker's container of settled settings gets; the endpoint's are the head's alone."""
+    from vllmray.cluster.contents import Secrets
+
+    return Secrets(config.ray_token, config.hf_token)
 
 
 def places_for(config: ClusterConfig, role: str) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vllmray.cli.options import Place, with_place
-from vllmray.cli.secrets import caller_on, keep_secrets, secrets_for, settled, store_of
+from vllmray.cli.secrets import caller_on, keep_for, kept_secret, secrets_for, settled, store_of
 from vllmray.cli.wiring import open_target, reporter
 from vllmray.errors import ClusterStateError
 from vllmray.secrets.store import RAY_TOKEN
@@ -43,13 +43,7 @@ def token(
     if action is TokenAction.rotate:
         _rotate(place.host, config)
         return
-    found = store_of(config.cluster).get(RAY_TOKEN)
-    if found is None:
-        raise ClusterStateError(
-            f"no token of cluster {config.cluster} is kept here",
-            hint="`vllmray up --role head` makes one, on the machine and as the user that types it.",
-        )
-    print(found)
+    print(kept_secret(config.cluster, RAY_TOKEN, "token"))
 
 
 def _rotate(address: str | None, config: ClusterConfig) -> None:
@@ -81,7 +75,7 @@ def _rotate(address: str | None, config: ClusterConfig) -> None:
             whole=True,
             cache=cache_folder() / "images",
             secrets=secrets_for,
-            keep=keep_secrets,
+            keep=keep_for(config.cluster),
             caller=caller_on(target),
         )
         outcome = up_head(target.host, settled(running, "head"), options, report)

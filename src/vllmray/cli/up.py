@@ -14,11 +14,11 @@ from vllmray.cli.secrets import (
     caller,
     caller_on,
     has_address,
-    keep_secrets,
+    keep_for,
     places_for,
     secrets_for,
     settled,
-    store_of,
+    worker_secrets,
 )
 from vllmray.cli.wiring import Invocation, model_files, on_runtime, open_target, reporter, say_runtime, settings
 from vllmray.errors import ConfigError
@@ -65,7 +65,6 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     Settings come from options, then environment variables, then the .env file, then defaults. Everything after -- goes
     to the vLLM server unchanged.
     """
-    from vllmray.cluster.contents import Secrets
     from vllmray.cluster.fit import settle
     from vllmray.cluster.host_model import Look
     from vllmray.cluster.up import Options
@@ -86,6 +85,7 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     if dry_run:
         print(_planned(settle(look.model, config, (), report), role, host))
         return
+    secrets = secrets_for if role is RoleChoice.head else worker_secrets
     options = Options(
         wait=not no_wait,
         recreate=recreate,
@@ -93,8 +93,8 @@ def up(  # noqa: PLR0913  # the command line's own breadth
         derive=not no_derive,
         cache=cache_folder() / "images",
         look=look,
-        secrets=secrets_for if role is RoleChoice.head else Secrets.of,
-        keep=keep_secrets,
+        secrets=secrets,
+        keep=keep_for(config.cluster),
     )
     print(_done(config, role, host, options, report))
 
@@ -103,18 +103,13 @@ def _done(config: ClusterConfig, role: RoleChoice, host: str | None, options: Op
     """Start it, and what to say of it then."""
     from vllmray.cluster.up import up_head, up_worker
     from vllmray.output.tables import outcome_text
-    from vllmray.secrets.settle import keep_token
 
     with open_target(host, config.runtime, insecure_tcp=config.insecure_docker_tcp) as target:
         say_runtime(target, report)
         act = up_head if role is RoleChoice.head else up_worker
         options = replace(options, caller=caller_on(target))
         outcome = act(target.host, on_runtime(config, target.runtime), options, report)
-    if role is RoleChoice.head:
-        return outcome_text(outcome, access_to(outcome.config))
-    if outcome.ready:
-        keep_token(config, store_of(config.cluster))
-    return outcome_text(outcome, None)
+    return outcome_text(outcome, access_to(outcome.config) if role is RoleChoice.head else None)
 
 
 def _planned(config: ClusterConfig, role: RoleChoice, host: str | None) -> str:
@@ -138,7 +133,7 @@ def _kept(config: ClusterConfig, role: RoleChoice) -> tuple[Secrets, dict[str, P
         # A certificate is for an address: until that is known there is only a place for one.
         secrets = replace(Secrets.of(config), certificate="to come", certificate_key=SecretStr("to come"))
     else:
-        secrets = Secrets.of(config)
+        secrets = Secrets.of(config) if role is RoleChoice.head else worker_secrets(config)
     return secrets, places_for(config, role.value)
 
 

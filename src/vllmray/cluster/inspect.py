@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from vllmray.cluster import labels
 from vllmray.cluster.brief import said_by
-from vllmray.cluster.plan import NO_NEW_PRIVILEGES
 from vllmray.errors import HostError
 from vllmray.hosts.base import ContainerSpec, Host, Image
 from vllmray.images.facts import ImageFacts
@@ -54,8 +53,6 @@ def _ask(host: Host, name: str, image: Image) -> ImageFacts:
         argv=("python3", "-c", resources.files("vllmray.images").joinpath("image_probe.py").read_text()),
         labels=labels.selector(OWNER, labels.PROBE),
         network="none",
-        cap_drop=("ALL",),
-        security_opt=(NO_NEW_PRIVILEGES,),
         read_only=True,
     )
     lines = said_by(host, spec)

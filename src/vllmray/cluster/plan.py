@@ -26,13 +26,12 @@ from vllmray.config.models import DEFAULT_CLUSTER, ClusterConfig
 from vllmray.engine.argv import server_argv
 from vllmray.engine.cpu_platform import ENVIRONMENT_SWITCH
 from vllmray.engine.guard import SETTINGS as GUARD_SETTINGS
-from vllmray.hosts.base import ContainerSpec, File, Mount
+from vllmray.hosts.base import NO_NEW_PRIVILEGES, ContainerSpec, File, Mount
 from vllmray.ray import argv as ray_argv
 from vllmray.ray.argv import TEMP_DIR
 
 CACHE = "/var/lib/vllmray/cache"
 ENGINE_STATE = f"{TEMP_DIR}/vllmray/engine.json"
-NO_NEW_PRIVILEGES = "no-new-privileges"
 RDMA_DEVICES = ("/dev/infiniband",)
 UNPRIVILEGED_PORT = 1024  # the first that anyone may listen on (man 7 ip)
 
@@ -82,7 +81,7 @@ def head_spec(config: ClusterConfig, node: Node, contents: Contents) -> Containe
         labels=node.labels,
     )
     sharing = _Sharing(network=config.network, ipc="shareable", shm_size=config.shm_size)
-    own = _Own(labels.HEAD, argv, contents.of_head(config), contents.secrets, {})
+    own = _Own(labels.HEAD, argv, contents.of_head(config), contents.secrets)
     return _spec(config, node, own, sharing)
 
 
@@ -96,7 +95,7 @@ def worker_spec(config: ClusterConfig, node: Node, contents: Contents) -> Contai
         ports=config.ray_ports,
     )
     sharing = _Sharing(network=config.network, ipc="private", shm_size=config.shm_size)
-    own = _Own(labels.WORKER, argv, contents.of_node(config), contents.secrets, {})
+    own = _Own(labels.WORKER, argv, contents.of_node(config), contents.secrets)
     return _spec(config, node, own, sharing)
 
 
@@ -127,8 +126,8 @@ def engine_spec(config: ClusterConfig, node: Node, contents: Contents) -> Contai
     )
     guard = {"keyed": not config.no_api_key, "allow_routes": config.allow_routes}
     env = {"RAY_ADDRESS": address, GUARD_SETTINGS: json.dumps(guard)}
-    own = _Own(labels.ENGINE, argv, contents.of_engine(config), contents.secrets, env)
-    return replace(_spec(config, node, own, sharing), cap_add=_device_capabilities(config) + _to_listen(config))
+    own = _Own(labels.ENGINE, argv, contents.of_engine(config), contents.secrets, env, _to_listen(config))
+    return _spec(config, node, own, sharing)
 
 
 def _guard_argv(secrets: Secrets) -> tuple[str, ...]:
@@ -145,7 +144,8 @@ class _Own:
     argv: tuple[str, ...]
     files: tuple[File, ...]
     secrets: Secrets
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cap_add: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,18 +179,13 @@ def _spec(config: ClusterConfig, node: Node, own: _Own, sharing: _Sharing) -> Co
         ulimits=_ulimits(config),
         devices=access.devices + (RDMA_DEVICES if config.rdma else ()),
         group_add=access.group_add,
-        cap_drop=("ALL",),
-        cap_add=_device_capabilities(config),
+        cap_add=(*access.cap_add, *(("IPC_LOCK",) if config.rdma else ()), *own.cap_add),
         security_opt=(NO_NEW_PRIVILEGES, *access.security_opt),
         read_only=not config.writable_root,
         gpus=access.request,
         restart="unless-stopped",
         init=sharing.init,
     )
-
-
-def _device_capabilities(config: ClusterConfig) -> tuple[str, ...]:
-    return device_access(config, ()).cap_add + (("IPC_LOCK",) if config.rdma else ())
 
 
 def _to_listen(config: ClusterConfig) -> tuple[str, ...]:
@@ -213,9 +208,7 @@ def brief_spec(config: ClusterConfig, argv: tuple[str, ...]) -> ContainerSpec:
         labels=labels.selector(config.cluster, labels.PROBE),
         network=config.network,
         ip=_own_address(config.network, config.node_ip),
-        cap_drop=("ALL",),
         cap_add=_to_listen(config),
-        security_opt=(NO_NEW_PRIVILEGES,),
         read_only=True,
     )
 
@@ -223,9 +216,9 @@ def brief_spec(config: ClusterConfig, argv: tuple[str, ...]) -> ContainerSpec:
 def ray_client_spec(config: ClusterConfig, argv: tuple[str, ...], secrets: Secrets) -> ContainerSpec:
     """One that speaks to Ray."""
     spec = brief_spec(config, argv)
-    token = tuple(file for file in secrets.of_node() if file.path == RAY_TOKEN)
+    token = Secrets(ray_token=secrets.ray_token)
     env = ray_argv.authentication(RAY_TOKEN) | config.environment
-    return replace(spec, home=HOME, env=env, files=token, mounts=(_own_volume(config),))
+    return replace(spec, home=HOME, env=env, files=token.of_node(), mounts=(_own_volume(config),))
 
 
 def probe_spec(config: ClusterConfig, cdi_devices: tuple[str, ...], script: str, request: str) -> ContainerSpec:

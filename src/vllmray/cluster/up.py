@@ -45,8 +45,10 @@ class Options:
     """What is known of the model, or whether to ask the host."""
     secrets: Callable[[ClusterConfig], Secrets] = Secrets.of
     """The cluster's, once the node's address is known: a certificate is for it."""
-    keep: Callable[[ClusterConfig], object] = lambda _: None
-    """Called on a head when nothing that runs has others than these settings' secrets, or is to."""
+    keep: Callable[[Secrets], object] = lambda _: None
+    """Called with them once they are the cluster's: on a head when nothing that runs has others, or is to; for a worker
+    when the head has taken it.
+    """
     caller: str | None = None
     """UID:GID to run containers as where the image says nothing better than root."""
 
@@ -133,7 +135,7 @@ def up_head(
     check_span(config, int(node.gpus), host.address, options.look.named)
     run.secrets = options.secrets(config)
     _converge(run, config, (labels.HEAD, labels.ENGINE))
-    options.keep(config)
+    options.keep(run.secrets)
     command = worker_command(config.model_copy(update={"image": image.named, "user": image.config.user}))
     with _cleaning_up(run, config):
         run.start("Ray head", head_spec(config, node, run.contents), labels.HEAD)
@@ -177,6 +179,7 @@ def up_worker(host: Host, config: ClusterConfig, options: Options, reporter: Rep
         if not options.wait:
             return Outcome("worker", config, worker_command(config), ready=False)
         status = waits.for_worker(host, config, node, run.containers, reporter)
+    options.keep(run.secrets)
     return Outcome("worker", config, worker_command(config), ready=True, status=status)
 
 

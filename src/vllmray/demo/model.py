@@ -15,7 +15,6 @@ from pathlib import Path
 
 from vllmray.cluster import labels
 from vllmray.cluster.brief import said_by
-from vllmray.cluster.plan import NO_NEW_PRIVILEGES
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError
 from vllmray.hosts.base import ContainerSpec, File, Host, Mount
@@ -98,9 +97,7 @@ def _convert(host: Host, config: ClusterConfig, work: Path) -> None:
         labels=labels.selector(config.cluster, labels.PROBE),
         mounts=(Mount("bind", str(work), str(work)),),
         files=(File(CONVERTER, script),),
-        cap_drop=("ALL",),
         cap_add=("DAC_OVERRIDE",),  # where the image's user is root, and the folder somebody else's
-        security_opt=(NO_NEW_PRIVILEGES,),
     )
     said = said_by(host, spec)
     if said[-1:] != ["converted"]:

@@ -14,6 +14,12 @@ from typing import Literal, Protocol
 ContainerStatus = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
 
 
+NO_NEW_PRIVILEGES = "no-new-privileges"
+SCRATCH = "/tmp"  # nosec B108 # of a container, a tmpfs of its own
+# In memory; programs that compile load what they have written there, so not noexec, which is Docker's default.
+SCRATCH_OPTIONS = "rw,exec,nosuid,nodev,mode=1777"
+
+
 @dataclass(frozen=True, slots=True)
 class Mount:
     """A folder of the host (kind bind), a named volume in memory that containers share (kind memory), or a volume that
@@ -59,7 +65,7 @@ class GpuRequest:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """One container's whole intent. Sizes in bytes."""
+    """One container's whole intent, without capabilities unless it names some. Sizes in bytes."""
 
     name: str
     image: str
@@ -89,9 +95,9 @@ class ContainerSpec:
     """Soft and hard alike; -1 is unlimited."""
     devices: tuple[str, ...] = ()
     group_add: tuple[str, ...] = ()
-    cap_drop: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ("ALL",)
     cap_add: tuple[str, ...] = ()
-    security_opt: tuple[str, ...] = ()
+    security_opt: tuple[str, ...] = (NO_NEW_PRIVILEGES,)
     gpus: GpuRequest | None = None
     restart: Literal["no", "unless-stopped"] = "no"
     init: bool = True

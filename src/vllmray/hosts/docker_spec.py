@@ -10,11 +10,7 @@ from typing import Any
 import docker
 from docker import types as docker_types
 
-from vllmray.hosts.base import ContainerSpec, File, Mount
-
-SCRATCH = "/tmp"  # nosec B108 # of a container, a tmpfs of its own
-# In memory; programs that compile load what they have written there, so not noexec, which is Docker's default.
-SCRATCH_OPTIONS = "rw,exec,nosuid,nodev,mode=1777"
+from vllmray.hosts.base import SCRATCH, SCRATCH_OPTIONS, ContainerSpec, File, Mount
 
 
 def creation(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:

@@ -6,10 +6,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
-from vllmray.hosts.base import ContainerSpec, File, Mount
+from vllmray.hosts.base import SCRATCH, SCRATCH_OPTIONS, ContainerSpec, File, Mount
 from vllmray.hosts.native.paths import PathMap, folders_of
-
-IN_MEMORY = "rw,exec,nosuid,nodev,mode=1777"
 
 
 def run_line(spec: ContainerSpec, sources: Mapping[str, str]) -> str:
@@ -71,9 +69,9 @@ def _options(spec: ContainerSpec, sources: Mapping[str, str]) -> Iterator[str]:
         yield _flag("user", spec.user)
     if spec.read_only:
         yield "--read-only"
-        yield _flag("tmpfs", f"/tmp:{IN_MEMORY}")  # nosec B108 # of a container, a tmpfs of its own
+        yield _flag("tmpfs", f"{SCRATCH}:{SCRATCH_OPTIONS}")
     if spec.home:
-        yield _flag("tmpfs", f"{spec.home}:{IN_MEMORY}")
+        yield _flag("tmpfs", f"{spec.home}:{SCRATCH_OPTIONS}")
     for name, limit in spec.ulimits.items():
         yield _flag("ulimit", f"{name}={limit}:{limit}")
     yield from (_mount(mount) for mount in spec.mounts)

@@ -106,58 +106,73 @@ def _end_with_parent() -> Callable[[], object]:
     return partial(prctl, PR_SET_PDEATHSIG, signal.SIGTERM.value)
 
 
+def _start(argv: Sequence[str]) -> subprocess.Popen[str]:
+    """In a session of its own: Ctrl-C is for the command, which ends the process when it is done."""
+    return subprocess.Popen(
+        argv,
+        preexec_fn=_end_with_parent(),  # noqa: PLW1509  # one system call, looked up before the fork
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _said(process: subprocess.Popen[str]) -> str:
+    """The last words of one that has ended."""
+    return (process.stderr.read() if process.stderr else "") or "ssh ended without a word"
+
+
+def _wait(process: subprocess.Popen[str], address: str, what: str, is_open: Callable[[], bool]) -> None:
+    """Until it forwards.
+
+    Raises:
+        HostError: it ended, or took too long.
+    """
+
+    def probe(_left: float) -> Ready[None] | NotReady:
+        if process.poll() is not None:
+            raise explain(address, what, _said(process))
+        return Ready(None) if is_open() else NotReady("ssh is connecting")
+
+    try:
+        wait_until(probe, what="ssh connection", timeout=2 * CONNECT_TIMEOUT_S, step=SilentStep(), poll_interval=0.05)
+    except WaitTimeoutError as error:
+        raise explain(address, what, error.message) from error
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=END_TIMEOUT_S)
+    if process.stderr:
+        process.stderr.close()
+
+
 class Tunnel:
     """The remote daemon's socket as a local one; `url` is its Docker address."""
 
     def __init__(self, address: str) -> None:
-        self._address = address
         self._folder = Path(tempfile.mkdtemp(prefix="vllmray-"))
         local = self._folder / "docker.sock"
         self.url = f"unix://{local}"
         try:
             parsed = SshAddress.parse(address)
             argv = parsed.argv(f"{local}:{parsed.socket}")
-            argv = with_ciphers_in_hardware(argv, _settled_ciphers(argv))
-            # In a session of its own: Ctrl-C is for the command, which closes the tunnel when it is done.
-            self._process = subprocess.Popen(
-                argv,
-                preexec_fn=_end_with_parent(),  # noqa: PLW1509  # one system call, looked up before the fork
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
+            self._process = _start(with_ciphers_in_hardware(argv, _settled_ciphers(argv)))
         except BaseException:
             shutil.rmtree(self._folder)
             raise
-        self._wait(local)
-
-    def _wait(self, local: Path) -> None:
-        def probe(_left: float) -> Ready[None] | NotReady:
-            if self._process.poll() is not None:
-                said = self._process.stderr.read() if self._process.stderr else ""
-                raise explain(self._address, "reach the daemon", said or "ssh ended without a word")
-            return Ready(None) if local.exists() else NotReady("ssh is connecting")
-
         try:
-            wait_until(
-                probe, what="ssh connection", timeout=2 * CONNECT_TIMEOUT_S, step=SilentStep(), poll_interval=0.05
-            )
-        except WaitTimeoutError as error:
-            self.close()
-            raise explain(self._address, "reach the daemon", error.message) from error
+            _wait(self._process, address, "reach the daemon", local.exists)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """End the ssh process and remove the socket."""
-        self._process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=END_TIMEOUT_S)
-        if self._process.stderr:
-            self._process.stderr.close()
+        _end(self._process)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -171,31 +186,14 @@ def forward(address: str, here: int, there: int) -> Iterator[subprocess.Popen[st
     argv = SshAddress.parse(address).argv(f"127.0.0.1:{here}:127.0.0.1:{there}")
     if _answers(here):
         raise HostError(f"port {here} of this machine is in use", hint="Name another with --port.")
-    process = subprocess.Popen(
-        argv,
-        preexec_fn=_end_with_parent(),  # noqa: PLW1509  # as above
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-    def probe(_left: float) -> Ready[None] | NotReady:
-        if process.poll() is not None:
-            raise explain(address, "open a tunnel", process.stderr.read() if process.stderr else "")
-        return Ready(None) if _answers(here) else NotReady("ssh is connecting")
-
+    process = _start(argv)
     try:
-        wait_until(probe, what="tunnel", timeout=2 * CONNECT_TIMEOUT_S, step=SilentStep(), poll_interval=0.05)
+        _wait(process, address, "open a tunnel", lambda: _answers(here))
         yield process
         if process.returncode:
-            raise explain(address, "keep a tunnel", process.stderr.read() if process.stderr else "")
+            raise explain(address, "keep a tunnel", _said(process))
     finally:
-        process.terminate()
-        process.wait(timeout=END_TIMEOUT_S)
-        if process.stderr:
-            process.stderr.close()
+        _end(process)
 
 
 def _answers(port: int) -> bool:

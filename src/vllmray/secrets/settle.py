@@ -21,15 +21,12 @@ from vllmray.secrets.store import (
 )
 
 if TYPE_CHECKING:
+    from vllmray.cluster.contents import Secrets
     from vllmray.secrets.certificate import Certificate
 
 
-def of_head(config: ClusterConfig, store: SecretStore, *, keep: bool = True) -> ClusterConfig:
+def of_head(config: ClusterConfig, store: SecretStore) -> ClusterConfig:
     """The settings with every secret of a head and its engine; those that are made now are in the store too.
-
-    Args:
-        keep: also those that the settings state. Not before a cluster has them: what is kept is what `vllmray key` and
-            `vllmray token` show, and the cluster that runs may have others.
 
     Raises:
         ConfigError: a file of a secret can't be read, is no secret, or others can read it.
@@ -37,12 +34,6 @@ def of_head(config: ClusterConfig, store: SecretStore, *, keep: bool = True) -> 
     token = stated_token(config) or store.have(RAY_TOKEN)
     scrape = config.scrape_token.get_secret_value() if config.scrape_token else store.have(SCRAPE_TOKEN)
     keys = None if config.no_api_key else stated_keys(config) or store.have(API_KEY)
-    if keep:
-        store.keep(RAY_TOKEN, token)
-        store.keep(SCRAPE_TOKEN, scrape)
-        if keys:
-            store.keep(API_KEY, keys)
-            store.keep(API_KEY_HEADER, f"Authorization: Bearer {keys.splitlines()[0]}")
     return config.model_copy(
         update={
             "ray_token": SecretStr(token),
@@ -69,17 +60,27 @@ def of_worker(config: ClusterConfig, store: SecretStore) -> ClusterConfig:
     return config.model_copy(update={"ray_token": SecretStr(token)})
 
 
-def keep_token(config: ClusterConfig, store: SecretStore) -> None:
-    """Keep the token of settled settings, once a head has taken it."""
-    if config.ray_token:
-        store.keep(RAY_TOKEN, config.ray_token.get_secret_value())
+def keep(secrets: Secrets, store: SecretStore) -> None:
+    """Keep what a cluster has, for the commands and clients that come after.
+
+    Not before it has them: what is kept is what `vllmray key` and `vllmray token` show, and the cluster that runs may
+    have others.
+    """
+    for name, secret in (
+        (RAY_TOKEN, secrets.ray_token),
+        (SCRAPE_TOKEN, secrets.scrape_token),
+        (API_KEY, secrets.api_key),
+    ):
+        if secret:
+            store.keep(name, secret.get_secret_value())
+    if secrets.api_key:
+        store.keep(API_KEY_HEADER, f"Authorization: Bearer {secrets.api_key.get_secret_value().splitlines()[0]}")
+    if secrets.certificate:
+        store.keep(ENDPOINT_CERTIFICATE, secrets.certificate.rstrip("\n"))
 
 
-def certificate_of(config: ClusterConfig, store: SecretStore, *, keep: bool = True) -> Certificate | None:
+def certificate_of(config: ClusterConfig, store: SecretStore) -> Certificate | None:
     """The endpoint's certificate, for the address in config.node_ip.
-
-    Args:
-        keep: in the store, as what clients may trust; as with of_head.
 
     Raises:
         ConfigError: the user's own can't be used.
@@ -89,12 +90,8 @@ def certificate_of(config: ClusterConfig, store: SecretStore, *, keep: bool = Tr
     from vllmray.secrets.certificate import of_files, self_signed
 
     if config.tls:
-        certificate = self_signed(str(config.node_ip), store)
-    else:
-        certificate = of_files(str(config.ssl_certfile), str(config.ssl_keyfile))
-    if keep:
-        store.keep(ENDPOINT_CERTIFICATE, certificate.chain.rstrip("\n"))
-    return certificate
+        return self_signed(str(config.node_ip), store)
+    return of_files(str(config.ssl_certfile), str(config.ssl_keyfile))
 
 
 def stated_token(config: ClusterConfig) -> str | None:

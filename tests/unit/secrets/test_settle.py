@@ -11,11 +11,13 @@ import pytest
 from pydantic import SecretStr
 
 from tests.unit.support import config
+from vllmray.cluster.contents import Secrets
 from vllmray.config.models import ClusterConfig
 from vllmray.config.settings import load
 from vllmray.errors import ConfigError, HostError
 from vllmray.secrets import store as names
-from vllmray.secrets.settle import certificate_of, keep_token, of_head, of_worker, stated_keys, stated_token
+from vllmray.secrets.certificate import Certificate
+from vllmray.secrets.settle import certificate_of, keep, of_head, of_worker, stated_keys, stated_token
 from vllmray.secrets.store import SecretStore
 
 TOKEN, OTHER_TOKEN = "token-of-sixteen-and-more", "another-of-sixteen-and-more"
@@ -45,6 +47,19 @@ def plain(settled: ClusterConfig) -> dict[str, str | None]:
     return {name: secret.get_secret_value() if secret else None for name, secret in secrets.items()}
 
 
+def kept_head(settings: ClusterConfig, store: SecretStore) -> ClusterConfig:
+    """As `up` does it: settled, and kept when the cluster has them."""
+    settled = of_head(settings, store)
+    keep(Secrets.of(settled), store)
+    return settled
+
+
+def kept_certificate(settings: ClusterConfig, store: SecretStore) -> Certificate | None:
+    made = certificate_of(settings, store)
+    keep(Secrets(certificate=made.chain if made else None), store)
+    return made
+
+
 def refused(settings: ClusterConfig, store: SecretStore) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
         of_head(settings, store)
@@ -52,18 +67,18 @@ def refused(settings: ClusterConfig, store: SecretStore) -> ConfigError:
 
 
 def test_a_head_has_every_secret_and_keeps_it(store: SecretStore) -> None:
-    settled = of_head(config(), store)
+    settled = kept_head(config(), store)
     made = plain(settled)
     assert re.fullmatch(r"[0-9a-f]{64}", str(made["ray_token"]))
     assert re.fullmatch(r"[0-9a-f]{64}", str(made["scrape_token"]))
     assert re.fullmatch(r"sk-[0-9a-f]{64}", str(made["api_key"]))
     assert {name: store.get(name) for name in made} == made
     assert store.get(names.API_KEY_HEADER) == f"Authorization: Bearer {made['api_key']}"
-    assert plain(of_head(config(), store)) == made
+    assert plain(kept_head(config(), store)) == made
 
 
 def test_a_head_shows_no_secret_when_it_is_printed(store: SecretStore) -> None:
-    settled = of_head(config(), store)
+    settled = kept_head(config(), store)
     for text in (repr(settled), str(settled), settled.model_dump_json()):
         assert not [secret for secret in plain(settled).values() if str(secret) in text]
 
@@ -73,27 +88,27 @@ def test_a_file_wins_over_a_variable_and_that_over_what_is_kept(store: SecretSto
     stated = config(ray_token=SecretStr(TOKEN))
     assert plain(of_worker(config(), store))["ray_token"] == "the-kept-one-of-the-cluster"
     assert plain(of_worker(stated, store))["ray_token"] == TOKEN
-    assert plain(of_head(stated, store))["ray_token"] == TOKEN
+    assert plain(kept_head(stated, store))["ray_token"] == TOKEN
     assert store.get(names.RAY_TOKEN) == TOKEN
     both = stated.model_copy(update={"token_file": put(f"\n  {OTHER_TOKEN} \n")})
     assert stated_token(both) == OTHER_TOKEN
-    assert plain(of_head(both, store))["ray_token"] == OTHER_TOKEN
+    assert plain(kept_head(both, store))["ray_token"] == OTHER_TOKEN
     assert plain(of_worker(both, store))["ray_token"] == OTHER_TOKEN
-    assert plain(of_head(config(), store))["ray_token"] == OTHER_TOKEN
+    assert plain(kept_head(config(), store))["ray_token"] == OTHER_TOKEN
 
 
 def test_keys_have_the_same_order_and_may_be_several_in_a_file(store: SecretStore, put: Any) -> None:
-    kept = plain(of_head(config(), store))["api_key"]
-    assert plain(of_head(config(), store))["api_key"] == kept
+    kept = plain(kept_head(config(), store))["api_key"]
+    assert plain(kept_head(config(), store))["api_key"] == kept
     stated = config(api_key=SecretStr("sk-variable"), scrape_token=SecretStr("scraper"))
-    assert plain(of_head(stated, store)) | {"ray_token": None} == {
+    assert plain(kept_head(stated, store)) | {"ray_token": None} == {
         "ray_token": None,
         "api_key": "sk-variable",
         "scrape_token": "scraper",
     }
     both = stated.model_copy(update={"api_key_file": put("sk-one\r\n\n sk-two \n")})
     assert stated_keys(both) == "sk-one\nsk-two"
-    assert plain(of_head(both, store))["api_key"] == "sk-one\nsk-two"
+    assert plain(kept_head(both, store))["api_key"] == "sk-one\nsk-two"
     assert store.get(names.API_KEY) == "sk-one\nsk-two"
     assert store.get(names.API_KEY_HEADER) == "Authorization: Bearer sk-one"
     assert store.get(names.SCRAPE_TOKEN) == "scraper"
@@ -101,12 +116,12 @@ def test_keys_have_the_same_order_and_may_be_several_in_a_file(store: SecretStor
 
 def test_an_open_endpoint_has_no_key_but_a_token_and_what_was_kept_stays(store: SecretStore, put: Any) -> None:
     stated = config(no_api_key=True, api_key=SecretStr("sk-variable"), api_key_file=put("sk-one\n"))
-    assert plain(of_head(stated, store))["api_key"] is None
+    assert plain(kept_head(stated, store))["api_key"] is None
     assert store.get(names.API_KEY) is None
     assert store.get(names.API_KEY_HEADER) is None
     assert store.get(names.RAY_TOKEN)
     store.keep(names.API_KEY, "sk-kept")
-    assert plain(of_head(config(no_api_key=True), store))["api_key"] is None
+    assert plain(kept_head(config(no_api_key=True), store))["api_key"] is None
     assert store.get(names.API_KEY) == "sk-kept"
 
 
@@ -200,32 +215,32 @@ def test_a_worker_without_a_token_is_told_where_it_is_and_leaves_nothing(store: 
 def test_a_workers_token_is_kept_only_once_a_head_has_taken_it(store: SecretStore, tmp_path: Path, put: Any) -> None:
     settled = of_worker(config(token_file=put(TOKEN)), store)
     assert not (tmp_path / "state").exists()
-    keep_token(settled, store)
+    keep(Secrets.of(settled), store)
     assert store.get(names.RAY_TOKEN) == TOKEN
     assert plain(of_worker(config(), store))["ray_token"] == TOKEN
     assert plain(settled) == {"ray_token": TOKEN, "api_key": None, "scrape_token": None}
 
 
 def test_settings_without_a_token_leave_none(store: SecretStore, tmp_path: Path) -> None:
-    keep_token(config(), store)
+    keep(Secrets.of(config()), store)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_self_signed_certificate_is_for_the_heads_address_and_is_kept_for_clients(store: SecretStore) -> None:
     settings = config(tls="self-signed", node_ip="10.0.0.1")
-    made = certificate_of(settings, store)
+    made = kept_certificate(settings, store)
     assert made is not None
     assert "10.0.0.1" in made.names
     assert store.get(names.ENDPOINT_CERTIFICATE) == made.chain.rstrip("\n")
-    assert certificate_of(settings, store) == made
-    moved = certificate_of(settings.model_copy(update={"node_ip": "10.0.0.2"}), store)
+    assert kept_certificate(settings, store) == made
+    moved = kept_certificate(settings.model_copy(update={"node_ip": "10.0.0.2"}), store)
     assert moved is not None
     assert "10.0.0.2" in moved.names
     assert store.get(names.ENDPOINT_CERTIFICATE) == moved.chain.rstrip("\n") != made.chain.rstrip("\n")
 
 
 def test_an_endpoint_without_tls_has_no_certificate(store: SecretStore, tmp_path: Path) -> None:
-    assert certificate_of(config(node_ip="10.0.0.1"), store) is None
+    assert kept_certificate(config(node_ip="10.0.0.1"), store) is None
     assert list(tmp_path.iterdir()) == []
 
 
