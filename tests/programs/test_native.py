@@ -200,23 +200,6 @@ def test_a_node_is_restarted_with_a_doubling_pause_until_it_is_removed(host: Nat
     assert len(times.read_text().split()) == count
 
 
-def test_a_node_that_can_not_outlive_another_ends_and_starts_again_with_it(host: NativeHost, state: Path) -> None:
-    forever = {"restart": "unless-stopped"}
-    host.create_and_start(spec("sleep", "600", name="head", **forever))
-    host.create_and_start(spec("sleep", "600", name="engine", pid="container:head", init=False, **forever))
-    before = {name: folder(state, name).state().main for name in ("head", "engine")}
-    assert before["head"] is not None
-    os.kill(before["head"].pid, signal.SIGKILL)
-    for name, main in before.items():
-        assert_started_again(folder(state, name), main)
-
-
-def assert_started_again(node: NodeFolder, before: Process | None) -> None:
-    wait_for(lambda: node.state().main != before and node.state().status == "running")
-    assert living(node.state().main)
-    assert living(before) is None
-
-
 SEGMENT = """
 import time
 from multiprocessing import resource_tracker, shared_memory

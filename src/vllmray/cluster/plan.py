@@ -26,7 +26,7 @@ from vllmray.config.models import DEFAULT_CLUSTER, ClusterConfig
 from vllmray.engine.argv import server_argv
 from vllmray.engine.cpu_platform import ENVIRONMENT_SWITCH
 from vllmray.engine.guard import SETTINGS as GUARD_SETTINGS
-from vllmray.hosts.base import NO_NEW_PRIVILEGES, ContainerSpec, File, Mount
+from vllmray.hosts.base import NO_NEW_PRIVILEGES, SHARED_MEMORY, ContainerSpec, File, Mount
 from vllmray.ray import argv as ray_argv
 from vllmray.ray.argv import TEMP_DIR
 
@@ -71,7 +71,7 @@ def gcs_address(config: ClusterConfig, head_ip: str) -> str:
 
 
 def head_spec(config: ClusterConfig, node: Node, contents: Contents) -> ContainerSpec:
-    """The Ray head; its IPC namespace and /tmp/ray are there for the engine to share."""
+    """The Ray head."""
     argv = ray_argv.start_head(
         ("python3", START_HEAD),
         node_ip=node.ip,
@@ -80,9 +80,7 @@ def head_spec(config: ClusterConfig, node: Node, contents: Contents) -> Containe
         ports=config.ray_ports,
         labels=node.labels,
     )
-    sharing = _Sharing(network=config.network, ipc="shareable", shm_size=config.shm_size)
-    own = _Own(labels.HEAD, argv, contents.of_head(config), contents.secrets)
-    return _spec(config, node, own, sharing)
+    return _spec(config, node, _Own(labels.HEAD, argv, contents.of_head(config), contents.secrets))
 
 
 def worker_spec(config: ClusterConfig, node: Node, contents: Contents) -> ContainerSpec:
@@ -94,17 +92,16 @@ def worker_spec(config: ClusterConfig, node: Node, contents: Contents) -> Contai
         object_store_memory=config.object_store_memory,
         ports=config.ray_ports,
     )
-    sharing = _Sharing(network=config.network, ipc="private", shm_size=config.shm_size)
-    own = _Own(labels.WORKER, argv, contents.of_node(config), contents.secrets)
-    return _spec(config, node, own, sharing)
+    return _spec(config, node, _Own(labels.WORKER, argv, contents.of_node(config), contents.secrets))
 
 
 def engine_spec(config: ClusterConfig, node: Node, contents: Contents) -> ContainerSpec:
     """The vLLM server beside the head.
 
-    It shares the head's PID namespace, since Ray's driver looks for its raylet among the processes it sees (ray
-    issue 63923), its IPC namespace, since raylet and driver share /dev/shm, and /tmp/ray, where their sockets are.
-    Without an init of its own: a zombie here is the child of the head's.
+    It shares two folders in memory with the head: /tmp/ray, where the sockets of Ray and vLLM are, and /dev/shm. No
+    namespace: Docker does not start a container that joins one of a container which does not run at that moment, and
+    its restart policy makes no second attempt (moby, daemon/monitor.go), so the engine would stay down whenever both
+    end at once. What Ray's driver wants to see of the head's processes launch.py gives it.
     """
     address = gcs_address(config, node.ip)
     argv = (
@@ -117,17 +114,13 @@ def engine_spec(config: ClusterConfig, node: Node, contents: Contents) -> Contai
         "--",
         *server_argv(config, _guard_argv(contents.secrets)),
     )
-    head = container_name(config, labels.HEAD)
-    sharing = _Sharing(
-        network="host" if config.network == "host" else f"container:{head}",
-        ipc=f"container:{head}",
-        pid=f"container:{head}",
-        init=False,
-    )
     guard = {"keyed": not config.no_api_key, "allow_routes": config.allow_routes}
     env = {"RAY_ADDRESS": address, GUARD_SETTINGS: json.dumps(guard)}
     own = _Own(labels.ENGINE, argv, contents.of_engine(config), contents.secrets, env, _to_listen(config))
-    return _spec(config, node, own, sharing)
+    # In a network of containers both have one address: the node's.
+    head = container_name(config, labels.HEAD)
+    network = "host" if config.network == "host" else f"container:{head}"
+    return replace(_spec(config, node, own), network=network, ip=None)
 
 
 def _guard_argv(secrets: Secrets) -> tuple[str, ...]:
@@ -148,18 +141,7 @@ class _Own:
     cap_add: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Sharing:
-    """Namespaces of a container, and what comes with having one's own."""
-
-    network: str
-    ipc: str
-    pid: str | None = None
-    shm_size: int | None = None
-    init: bool = True
-
-
-def _spec(config: ClusterConfig, node: Node, own: _Own, sharing: _Sharing) -> ContainerSpec:
+def _spec(config: ClusterConfig, node: Node, own: _Own) -> ContainerSpec:
     access = device_access(config, node.cdi_devices)
     return ContainerSpec(
         name=container_name(config, own.role),
@@ -171,11 +153,9 @@ def _spec(config: ClusterConfig, node: Node, own: _Own, sharing: _Sharing) -> Co
         labels=labels.container_labels(config, own.role, own.secrets.marks(own.role)),
         mounts=_mounts(config, own.role),
         files=own.files,
-        network=sharing.network,
-        ip=_own_address(sharing.network, node.ip),
-        ipc=sharing.ipc,
-        pid=sharing.pid,
-        shm_size=sharing.shm_size,
+        network=config.network,
+        ip=_own_address(config.network, node.ip),
+        shm_size=config.shm_size if own.role == labels.WORKER else None,
         ulimits=_ulimits(config),
         devices=access.devices + (RDMA_DEVICES if config.rdma else ()),
         group_add=access.group_add,
@@ -184,7 +164,6 @@ def _spec(config: ClusterConfig, node: Node, own: _Own, sharing: _Sharing) -> Co
         read_only=not config.writable_root,
         gpus=access.request,
         restart="unless-stopped",
-        init=sharing.init,
     )
 
 
@@ -194,7 +173,7 @@ def _to_listen(config: ClusterConfig) -> tuple[str, ...]:
 
 def _own_address(network: str, ip: str | None) -> str | None:
     """In a network of its own a container takes the address that was planned; elsewhere it has the host's."""
-    return None if network == "host" or network.startswith("container:") else ip
+    return None if network == "host" else ip
 
 
 def brief_spec(config: ClusterConfig, argv: tuple[str, ...]) -> ContainerSpec:
@@ -282,9 +261,11 @@ def _mounts(config: ClusterConfig, role: str) -> tuple[Mount, ...]:
     mounts = [_own_volume(config), _cache(config)]
     if config.model_is_a_folder:
         mounts.append(Mount("bind", config.model, config.model, read_only=True))
-    owner = labels.WORKER if role == labels.WORKER else labels.HEAD
-    volume = f"{container_name(config, owner)}-ray"
-    mounts.append(Mount("memory", volume, TEMP_DIR, labels=labels.volume_labels(config)))
+    owner = container_name(config, labels.WORKER if role == labels.WORKER else labels.HEAD)
+    marks = labels.volume_labels(config)
+    mounts.append(Mount("memory", f"{owner}-ray", TEMP_DIR, labels=marks))
+    if role != labels.WORKER:
+        mounts.append(Mount("memory", f"{owner}-shm", SHARED_MEMORY, size=config.shm_size, labels=marks))
     return (*mounts, *(_volume(text) for text in config.volumes))
 
 

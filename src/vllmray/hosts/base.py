@@ -15,6 +15,8 @@ ContainerStatus = Literal["created", "running", "paused", "restarting", "removin
 
 
 NO_NEW_PRIVILEGES = "no-new-privileges"
+SHARED_MEMORY = "/dev/shm"  # nosec B108 # a mount point in containers
+"""A volume in memory that several containers mount here is their shared memory. Processes have this machine's."""
 SCRATCH = "/tmp"  # nosec B108 # of a container, a tmpfs of its own
 # In memory; programs that compile load what they have written there, so not noexec, which is Docker's default.
 SCRATCH_OPTIONS = "rw,exec,nosuid,nodev,mode=1777"
@@ -33,6 +35,8 @@ class Mount:
     read_only: bool = False
     create: bool = False
     """bind: make the folder when it is missing; otherwise a missing one is a HostError."""
+    size: int | None = None
+    """memory: at most this many bytes; None for half of the host's memory."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """memory and own: the volume's labels, by which prune finds it."""
 
@@ -86,11 +90,8 @@ class ContainerSpec:
     """host, container:NAME, or a network's name."""
     ip: str | None = None
     """Its address in a network of that name."""
-    ipc: str = "private"
-    """private, shareable, or container:NAME."""
-    pid: str | None = None
-    """None for a namespace of its own, or container:NAME."""
     shm_size: int | None = None
+    """Of a /dev/shm of its own."""
     ulimits: Mapping[str, int] = field(default_factory=dict)
     """Soft and hard alike; -1 is unlimited."""
     devices: tuple[str, ...] = ()

@@ -17,8 +17,7 @@ def creation(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
     """The keyword arguments of create_container for a spec."""
     host_config = api.create_host_config(
         network_mode=spec.network,
-        ipc_mode=spec.ipc,
-        pid_mode=spec.pid,
+        ipc_mode="private",
         shm_size=spec.shm_size,
         binds=[_bind(mount) for mount in spec.mounts if mount.kind == "bind" and mount.create],
         mounts=[_mount(mount) for mount in spec.mounts if not (mount.kind == "bind" and mount.create)],
@@ -64,7 +63,7 @@ def _mount(mount: Mount) -> docker_types.Mount:
     if mount.kind == "own":  # a volume without a name is the container's alone, and is removed with it
         return docker_types.Mount(mount.target, None, type="volume", no_copy=True, labels=dict(mount.labels))
     # tmpfs by way of a volume, so that several containers see the same one; mode 1777 so that any image's user writes.
-    driver = docker_types.DriverConfig("local", {"type": "tmpfs", "device": "tmpfs", "o": "mode=1777"})
+    driver = docker_types.DriverConfig("local", {"type": "tmpfs", "device": "tmpfs", "o": memory_options(mount)})
     return docker_types.Mount(
         mount.target,
         mount.source,
@@ -73,6 +72,11 @@ def _mount(mount: Mount) -> docker_types.Mount:
         labels=dict(mount.labels),
         driver_config=driver,
     )
+
+
+def memory_options(mount: Mount) -> str:
+    """Options of mount(8) for a volume in memory."""
+    return "mode=1777" + (f",size={mount.size}" if mount.size else "")
 
 
 def _device_requests(spec: ContainerSpec) -> list[docker_types.DeviceRequest]:

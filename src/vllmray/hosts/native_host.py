@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 
 from vllmray.errors import HostError
-from vllmray.hosts.base import BuildSpec, Container, ContainerSpec, Exec, HostInfo, Image, Mount, PullEvent
+from vllmray.hosts.base import SHARED_MEMORY, BuildSpec, Container, ContainerSpec, Exec, HostInfo, Image, Mount, PullEvent
 from vllmray.hosts.native.environment import environment
 from vllmray.hosts.native.exec import NativeExec
 from vllmray.hosts.native.paths import PathMap, folders_of
@@ -141,7 +141,6 @@ class NativeHost:
             limits=dict(spec.ulimits),
             restart=spec.restart == "unless-stopped",
             init=spec.init,
-            beside=spec.pid.partition(":")[2] if spec.pid else None,
             paths=paths.paths,
         )
         draft.write_spec(node)
@@ -156,6 +155,8 @@ class NativeHost:
                 if not Path(parent).exists():  # a folder of the container's alone
                     paths[parent] = f"{folder.files}{parent}"
         for mount in spec.mounts:
+            if mount.target == SHARED_MEMORY:
+                continue
             source = f"{folder.files}{mount.target}" if mount.kind == "own" else self._source(mount)
             if source != mount.target:
                 paths[mount.target] = source

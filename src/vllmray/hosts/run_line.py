@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
-from vllmray.hosts.base import SCRATCH, SCRATCH_OPTIONS, ContainerSpec, File, Mount
+from vllmray.hosts.base import SCRATCH, SCRATCH_OPTIONS, SHARED_MEMORY, ContainerSpec, File, Mount
 from vllmray.hosts.native.paths import PathMap, folders_of
 
 
@@ -41,7 +41,7 @@ def process_line(spec: ContainerSpec, sources: Mapping[str, str]) -> str:
     copied = [file for file in spec.files if file.path in sources]
     files = {file.path: f"/tmp/{spec.name}{file.path}" for file in copied}  # nosec B108 # lines for a person, who makes these folders
     folders = {parent: f"/tmp/{spec.name}{parent}" for path in files for parent in folders_of(path)}  # nosec B108 # as above
-    mounts = [mount for mount in spec.mounts if mount.kind != "own"]
+    mounts = [mount for mount in spec.mounts if mount.kind != "own" and mount.target != SHARED_MEMORY]
     shared = {mount.target: mount.source if mount.kind == "bind" else f"/tmp/{mount.source}" for mount in mounts}  # nosec B108 # as above
     paths = PathMap({**folders, **files, **shared})
     env = paths.env(spec.env) | {"PATH": f"{PurePosixPath(spec.image).parent}:$PATH"}
@@ -92,9 +92,6 @@ def _sharing_options(spec: ContainerSpec) -> Iterator[str]:
     yield _flag("restart", spec.restart)
     if spec.init:
         yield "--init"
-    yield _flag("ipc", spec.ipc)
-    if spec.pid:
-        yield _flag("pid", spec.pid)
     if spec.shm_size is not None:
         yield _flag("shm-size", str(spec.shm_size))
 
@@ -133,7 +130,9 @@ def _mount(mount: Mount) -> str:
     marks = "".join(f",volume-label={name}={value}" for name, value in mount.labels.items())
     if mount.kind == "own":
         return _flag("mount", f"type=volume,target={mount.target},volume-nocopy{marks}")
-    options = "volume-driver=local,volume-opt=type=tmpfs,volume-opt=device=tmpfs,volume-opt=o=mode=1777"
+    size = f",size={mount.size}" if mount.size else ""
+    # Docker's own parser takes a comma for the end of an option unless the option is in quotes (encoding/csv).
+    options = f'volume-driver=local,volume-opt=type=tmpfs,volume-opt=device=tmpfs,"volume-opt=o=mode=1777{size}"'
     return _flag("mount", f"type=volume,source={mount.source},target={mount.target},volume-nocopy,{options}{marks}")
 
 

@@ -45,8 +45,6 @@ class NodeSpec:
     limits: Mapping[str, int]
     restart: bool
     init: bool
-    beside: str | None
-    """Name of the node that it can't outlive: the one whose PID namespace a container would share."""
     paths: Mapping[str, str]
     """Of the container, each with this machine's in its place."""
 

@@ -22,7 +22,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vllmray.hosts.native.processes import SHM, end, free_memory, identify, living, members, note_memory
+from vllmray.hosts.native.processes import SHM, end, free_memory, identify, members, note_memory
 from vllmray.hosts.native.records import NodeFolder, NodeSpec, NodeState
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -80,7 +80,7 @@ class Supervisor:
                 return
             self._become(status="restarting", exit_code=exit_code, restarts=self._state.restarts + 1)
             backoff = FIRST_BACKOFF_S if time.monotonic() - began >= RAN_WELL_S else backoff
-            if self._wait(backoff) or not self._wait_for_neighbour():
+            if self._wait(backoff):
                 self._become(status="exited")
                 return
             backoff = min(backoff * 2, LONGEST_BACKOFF_S)
@@ -96,7 +96,6 @@ class Supervisor:
 
     def _until_it_ends(self) -> int:
         main = self._state.main
-        neighbour = self._neighbour()
         while main:
             got = signal.sigtimedwait(SIGNALS, LOOK_S)
             if got and got.si_signo == signal.SIGTERM:
@@ -105,8 +104,6 @@ class Supervisor:
             ended = self._reap(main.pid)
             if ended is not None:
                 return ended
-            if neighbour and living(neighbour.main) is None:
-                os.kill(main.pid, signal.SIGKILL)
             self._look_at_memory()
         return NOT_FOUND
 
@@ -140,20 +137,6 @@ class Supervisor:
     def _pause(self) -> None:
         signal.sigtimedwait({signal.SIGCHLD}, 0.05)
         self._reap(0)
-
-    def _neighbour(self) -> NodeState | None:
-        """The node that this one can't outlive."""
-        return NodeFolder(self._folder.path.with_name(self._spec.beside)).state() if self._spec.beside else None
-
-    def _wait_for_neighbour(self) -> bool:
-        """False when told to end before it runs again."""
-        while self._spec.beside:
-            neighbour = self._neighbour()
-            if neighbour and neighbour.status == "running" and living(neighbour.main):
-                break
-            if self._wait(0.2):
-                return False
-        return True
 
     def _wait(self, seconds: float) -> bool:
         """Whether SIGTERM came within that time."""

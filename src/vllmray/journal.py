@@ -1,0 +1,60 @@
+"""What happened, as lines in the logs of containers: the history of a cluster that `vllmray events` reads.
+
+Standard library only: it is put into containers, whose programs write lines, and read on the other side. A line is
+`vllmray-event {"at": unix seconds, "kind": …, "text": …}`; kinds are those of Kind, the text is for a person.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any, Literal, NamedTuple, TextIO, get_args
+
+Kind = Literal[
+    "waiting",  # node: for the head. engine: for GPUs
+    "node-started",  # Ray was started in this container
+    "node-ended",  # it ended, or stopped answering and was ended
+    "joined",  # a node, as the engine's container sees it
+    "lost",
+    "starting",  # the engine loads the model
+    "ready",  # it answered a completion
+    "stalled",  # it makes no tokens, and is ended
+    "died",  # it ended, and not because it was told to
+    "given-up",  # it died too often, and is left stopped
+    "stopped",  # it was told to end
+]
+PREFIX = "vllmray-event "
+
+
+class Entry(NamedTuple):
+    """One line."""
+
+    at: float
+    """Unix seconds, by the clock of the container's host."""
+    kind: Kind
+    text: str
+
+
+def tell(kind: Kind, text: str, *, to: TextIO | None = None) -> None:
+    """Write an entry to the log, whole and at once."""
+    stream = to or sys.stdout
+    stream.write(line_of(Entry(time.time(), kind, text)) + "\n")
+    stream.flush()
+
+
+def line_of(entry: Entry) -> str:
+    """An entry as it stands in a log."""
+    return PREFIX + json.dumps({"at": round(entry.at, 3), "kind": entry.kind, "text": entry.text})
+
+
+def parse(line: str) -> Entry | None:
+    """The entry of a line of a log; None for any other line."""
+    if not line.startswith(PREFIX):
+        return None
+    try:
+        values: dict[str, Any] = json.loads(line[len(PREFIX) :])
+        entry = Entry(float(values["at"]), values["kind"], str(values["text"]))
+    except (ValueError, LookupError, TypeError):
+        return None
+    return entry if entry.kind in get_args(Kind) else None
