@@ -24,7 +24,7 @@ import pytest
 from vllmray.errors import ConfigError, HostError
 from vllmray.hosts.base import Container, ContainerSpec, File, GpuRequest, Mount
 from vllmray.hosts.native.processes import SHM, identify, living
-from vllmray.hosts.native.records import FORMAT, NodeFolder, Process, Records
+from vllmray.hosts.native.records import FORMAT, NodeFolder, Records
 from vllmray.hosts.native_host import NativeHost
 
 LABELS = {"io.vllmray.cluster": "programs"}

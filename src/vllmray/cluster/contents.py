@@ -20,6 +20,7 @@ SCRIPTS = "/vllmray"
 HOME = f"{SCRIPTS}/home"
 WATCH = f"{SCRIPTS}/watch.py"
 START_HEAD = f"{SCRIPTS}/start_head.py"
+NODE = f"{SCRIPTS}/node.py"
 LAUNCH = f"{SCRIPTS}/launch.py"
 GUARD_MODULE = "vllmray_guard"
 GUARD = f"{SCRIPTS}/{GUARD_MODULE}.py"
@@ -100,12 +101,16 @@ def _files(contents: Mapping[str, SecretStr | None]) -> tuple[File, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The texts of programs, and of the vLLM plugin by path below a Python path; the secrets."""
+    """The texts of programs, of what they need of vllmray and of the vLLM plugin, both by path below a Python path; the
+    secrets.
+    """
 
     watch: bytes
     launch: bytes
+    node: bytes = b""
     guard: bytes = b""
     start_head: bytes = b""
+    modules: Mapping[str, bytes] = field(default_factory=dict)
     plugin: Mapping[str, bytes] = field(default_factory=dict)
     secrets: Secrets = field(default_factory=Secrets)
 
@@ -114,10 +119,13 @@ class Contents:
 
     def of_node(self, config: ClusterConfig) -> tuple[File, ...]:
         """The files of any node's container."""
-        plugin = self.plugin if config.accelerator == "cpu" else {}
+        return (File(NODE, self.node), *self._of_any(config))
+
+    def _of_any(self, config: ClusterConfig) -> tuple[File, ...]:
+        site = {**self.modules, **(self.plugin if config.accelerator == "cpu" else {})}
         return (
             File(WATCH, self.watch),
-            *(File(f"{SITE}/{path}", content) for path, content in plugin.items()),
+            *(File(f"{SITE}/{path}", content) for path, content in site.items()),
             *self.secrets.of_node(),
         )
 
@@ -128,7 +136,7 @@ class Contents:
     def of_engine(self, config: ClusterConfig) -> tuple[File, ...]:
         """The files of the engine's container."""
         return (
-            *self.of_node(config),
+            *self._of_any(config),
             File(LAUNCH, self.launch),
             File(GUARD, self.guard),
             *self.secrets.of_endpoint(),

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vllmray.cluster.brief import said_by
-from vllmray.cluster.contents import GUARD, LAUNCH, SITE, START_HEAD, WATCH, Contents
+from vllmray.cluster.contents import GUARD, LAUNCH, NODE, SITE, START_HEAD, WATCH, Contents
 from vllmray.cluster.gpus import stated_gpus
 from vllmray.cluster.plan import CACHE, Node, own_cache_spec, probe_spec
 from vllmray.config.models import ClusterConfig
@@ -52,10 +52,17 @@ class NodeProbe(BaseModel):
 PACKAGE = Path(str(resources.files("vllmray")))
 PROGRAMS = {
     WATCH: PACKAGE / "ray/watch.py",
+    NODE: PACKAGE / "ray/node.py",
     START_HEAD: PACKAGE / "ray/start_head.py",
     LAUNCH: PACKAGE / "engine/launch.py",
     GUARD: PACKAGE / "engine/guard.py",
 }
+MODULES = (
+    "__init__",
+    "journal",
+    *(f"engine/{name}" for name in ("__init__", "door", "gate", "pulse", "remains", "serve", "server")),
+)
+"""Of this package, what the programs import or start; the standard library is all that these need."""
 PLUGIN_MODULES = ("cpu_platform", "cpu_slots", "cpu_communicator")
 # Their builds on PyPI are for CUDA: beside a CPU build of torch they fail on import, and transformers with them.
 CUDA_COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
@@ -80,14 +87,21 @@ def contents() -> Contents:
         watch=PROGRAMS[WATCH].read_bytes(),
         launch=PROGRAMS[LAUNCH].read_bytes(),
         guard=PROGRAMS[GUARD].read_bytes(),
+        node=PROGRAMS[NODE].read_bytes(),
         start_head=PROGRAMS[START_HEAD].read_bytes(),
+        modules={name: path.read_bytes() for name, path in module_sources().items()},
         plugin={name: path.read_bytes() for name, path in plugin_sources().items()},
     )
 
 
 def sources() -> dict[str, Path]:
     """Where on this machine the files of the containers lie, by their path there."""
-    return PROGRAMS | {f"{SITE}/{name}": path for name, path in plugin_sources().items()}
+    return PROGRAMS | {f"{SITE}/{name}": path for name, path in (module_sources() | plugin_sources()).items()}
+
+
+def module_sources() -> dict[str, Path]:
+    """The files of this package that the programs in containers need, by their path below a Python path."""
+    return {f"vllmray/{name}.py": PACKAGE / f"{name}.py" for name in MODULES}
 
 
 def plugin_sources() -> dict[str, Path]:
@@ -96,7 +110,7 @@ def plugin_sources() -> dict[str, Path]:
     With what makes them an installed distribution, since vLLM finds plugins by entry point (Python packaging
     specifications, "Entry points"); so no image needs vllmray inside.
     """
-    names = ("__init__.py", "engine/__init__.py", *(f"engine/{name}.py" for name in PLUGIN_MODULES))
+    names = tuple(f"engine/{name}.py" for name in PLUGIN_MODULES)
     about = [file for file in metadata.files("vllmray") or () if file.name in ("METADATA", "entry_points.txt")]
     return {f"vllmray/{name}": PACKAGE / name for name in names} | {
         str(file): Path(str(file.locate())) for file in about

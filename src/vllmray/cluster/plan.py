@@ -12,6 +12,7 @@ from vllmray.cluster.contents import (
     HF_TOKEN,
     HOME,
     LAUNCH,
+    NODE,
     RAY_TOKEN,
     SCRIPTS,
     SITE,
@@ -33,6 +34,8 @@ from vllmray.ray.argv import TEMP_DIR
 CACHE = "/var/lib/vllmray/cache"
 ENGINE_STATE = f"{TEMP_DIR}/vllmray/engine.json"
 RDMA_DEVICES = ("/dev/infiniband",)
+START_TIMEOUT_S = 3 * 3600
+"""For an engine's first token, the download of a model included; an engine that hangs while it loads is ended then."""
 UNPRIVILEGED_PORT = 1024  # the first that anyone may listen on (man 7 ip)
 
 
@@ -73,7 +76,7 @@ def gcs_address(config: ClusterConfig, head_ip: str) -> str:
 def head_spec(config: ClusterConfig, node: Node, contents: Contents) -> ContainerSpec:
     """The Ray head."""
     argv = ray_argv.start_head(
-        ("python3", START_HEAD),
+        (*_node_argv(config, f"--dashboard-port={config.ray_ports.dashboard}"), "python3", START_HEAD),
         node_ip=node.ip,
         gpus=node.gpus,
         object_store_memory=config.object_store_memory,
@@ -86,6 +89,7 @@ def head_spec(config: ClusterConfig, node: Node, contents: Contents) -> Containe
 def worker_spec(config: ClusterConfig, node: Node, contents: Contents) -> ContainerSpec:
     """A Ray worker that joins config.head_ip."""
     argv = ray_argv.start_worker(
+        (*_node_argv(config, f"--head={gcs_address(config, str(config.head_ip))}", *_own_memory(config)), "ray"),
         head_ip=str(config.head_ip),
         node_ip=node.ip,
         gpus=node.gpus,
@@ -93,6 +97,17 @@ def worker_spec(config: ClusterConfig, node: Node, contents: Contents) -> Contai
         ports=config.ray_ports,
     )
     return _spec(config, node, _Own(labels.WORKER, argv, contents.of_node(config), contents.secrets))
+
+
+def _node_argv(config: ClusterConfig, *more: str) -> tuple[str, ...]:
+    """The program that starts Ray and looks after it; `ray` and its arguments follow."""
+    agent = f"--agent-port={config.ray_ports.dashboard_agent_listen}"
+    return ("python3", NODE, f"--folder={TEMP_DIR}", agent, *more, "--")
+
+
+def _own_memory(config: ClusterConfig) -> tuple[str, ...]:
+    """That /dev/shm is the containers' own, to be cleared; processes have this machine's."""
+    return () if config.runtime == "native" else ("--own-memory",)
 
 
 def engine_spec(config: ClusterConfig, node: Node, contents: Contents) -> ContainerSpec:
@@ -111,6 +126,9 @@ def engine_spec(config: ClusterConfig, node: Node, contents: Contents) -> Contai
         f"--gate={json.dumps(gate(config), separators=(',', ':'))}",
         f"--state={ENGINE_STATE}",
         f"--port={config.port}",
+        f"--stall-timeout={config.stall_timeout:g}",
+        f"--start-timeout={START_TIMEOUT_S}",
+        *_own_memory(config),
         "--",
         *server_argv(config, _guard_argv(contents.secrets)),
     )

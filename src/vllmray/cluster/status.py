@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from vllmray.cluster import labels
 from vllmray.cluster.existing import by_role, usable
@@ -146,12 +146,9 @@ def _ray(host: Host, found: dict[str, Container]) -> RayStatus | None:
     return ask_ray(host, node.id, _settings(found), engine=role == labels.HEAD)
 
 
-class _Said(BaseModel):
+class _Said(EngineState):
     """The whole of launch.py's state file."""
 
-    phase: Any = None
-    detail: str = ""
-    since: float = 0.0
     heartbeat: float
     ray: RayStatus
 
@@ -169,7 +166,7 @@ def _from_engine(host: Host, container: str) -> RayStatus | None:
         running.close()
     try:
         now, said = float(lines[0].split()[0]), _Said.model_validate_json(lines[1])
-        state = EngineState(phase=said.phase, detail=said.detail, since=said.since)
+        state = EngineState.model_validate(said.model_dump(include=set(EngineState.model_fields)))
     except (IndexError, ValueError, ValidationError):
         return None
     return said.ray.model_copy(update={"engine": state}) if now - said.heartbeat < FRESH_S else None

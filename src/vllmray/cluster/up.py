@@ -81,6 +81,11 @@ class _Run:
         """What the containers get."""
         return contents().with_secrets(self.secrets)
 
+    @property
+    def made_engine(self) -> bool:
+        """Whether the engine's container is this run's own."""
+        return any(container.labels[labels.ROLE] == labels.ENGINE for container in self.made)
+
     def running(self, role: str) -> str | None:
         """The name of the container of that role, when it can stay as it is."""
         container = self.containers.get(role)
@@ -146,7 +151,7 @@ def up_head(
         meanwhile()
         if not options.wait:
             return Outcome("head", config, command, ready=False)
-        status = waits.for_engine(host, config, run.containers, reporter)
+        status = waits.for_engine(host, config, run.containers, reporter, fresh=run.made_engine)
     return Outcome("head", config, command, ready=True, status=status)
 
 

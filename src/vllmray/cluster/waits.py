@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from vllmray.cluster import labels
 from vllmray.cluster.agreement import check_token
 from vllmray.cluster.node import NodeProbe
-from vllmray.cluster.plan import Node, gate, gcs_address
+from vllmray.cluster.plan import Node, container_name, gate, gcs_address
 from vllmray.cluster.watching import Guard, Watch, log_tail, watch_argv
 from vllmray.config.models import ClusterConfig
+from vllmray.errors import WorkloadError
 from vllmray.hosts.base import Container, Host
-from vllmray.ray.status import RayStatus
+from vllmray.ray.status import EngineState, RayStatus
 from vllmray.reporter import Reporter, Step
 from vllmray.wait import NotReady, Ready, wait_until
 
@@ -21,7 +22,13 @@ POLL_S = 0.1
 CONNECT_S = 10.0
 GLIMPSE_S = 3.0
 
-PHASE_WORDS = {"importing": "importing vLLM", "waiting": "waiting for GPUs", "starting": "starting", "ready": "ready"}
+PHASE_WORDS = {
+    "importing": "importing vLLM",
+    "waiting": "waiting for GPUs",
+    "starting": "starting",
+    "ready": "ready",
+    "given-up": "given up",
+}
 
 
 def for_head(config: ClusterConfig, first: NodeProbe, step: Step, *, again: Callable[[float], str]) -> None:
@@ -68,12 +75,19 @@ def for_worker(
     return status
 
 
-def for_engine(host: Host, config: ClusterConfig, containers: Mapping[str, Container], reporter: Reporter) -> RayStatus:
-    """Wait until Ray has the GPUs, then until the engine has answered a completion."""
+def for_engine(
+    host: Host, config: ClusterConfig, containers: Mapping[str, Container], reporter: Reporter, *, fresh: bool
+) -> RayStatus:
+    """Wait until Ray has the GPUs, then until the engine has answered a completion.
+
+    Args:
+        fresh: the engine's container was made for this wait, so that any death of the engine counts.
+    """
     head, engine = containers[labels.HEAD], containers[labels.ENGINE]
     argv = watch_argv(gcs_address(config, str(config.node_ip)), gate=gate(config), engine=True)
     with Watch(host, head.id, argv) as watch:
         seen = _Seen(host, config, watch, Guard(host, [head, engine]))
+        seen.deaths = 0 if fresh else None
         with reporter.step(f"{config.world_size} GPUs in Ray") as step:
             status = wait_until(
                 lambda left: seen.gpus(left, step),
@@ -106,10 +120,14 @@ class _Seen:
         self._last = RayStatus(error="it is starting")
         self._joined: set[str] = set()
         self._glimpsed_at = float("inf")
+        self.deaths: int | None = None
+        """How often the engine had ended by itself before the wait; None for as often as is seen first."""
 
     def _look(self, left: float) -> RayStatus:
         self._last = self._watch.latest(min(left, NEWS_TIMEOUT_S)) or self._last
         self._guard.check()
+        if self._last.engine:
+            self._check_deaths(self._last.engine)
         check_token(self._host, self._config, self._last.error or "")
         return self._last
 
@@ -148,6 +166,17 @@ class _Seen:
             step.glimpse(log_tail(self._host, engine.id, lines=1))
         words = PHASE_WORDS[status.engine.phase]
         return NotReady(f"{words}: {status.engine.detail}" if status.engine.detail not in ("", words) else words)
+
+    def _check_deaths(self, state: EngineState) -> None:
+        """An engine that ended by itself is started again, but who waits for it is to know at once."""
+        self.deaths = state.deaths if self.deaths is None else self.deaths
+        if state.deaths > self.deaths or state.phase == "given-up":
+            name = container_name(self._config, labels.ENGINE)
+            raise WorkloadError(
+                f"{self._host.address}: the engine in {name} ended by itself",
+                details=log_tail(self._host, name),
+                hint=f"The whole log, if it is kept (--retain): vllmray logs engine{self._config.cluster_option}",
+            )
 
 
 def _no_answer(error: str) -> str:

@@ -16,8 +16,11 @@ from vllmray.config.values import (
     IPv4,
     Limit,
     ParallelSize,
+    Patience,
+    Port,
     RayToken,
     Route,
+    Seconds,
     Size,
     Variable,
     Volume,
@@ -39,9 +42,6 @@ DEFAULT_MODEL = "meta-llama/Llama-3.1-70B-Instruct"
 
 MAX_NEIGHBOURS = 40  # so that the ports of each stay below 52365, where the dashboard agents' begin
 MIN_OBJECT_STORE = 75 * 1024**2  # Ray's own minimum: OBJECT_STORE_MINIMUM_MEMORY_BYTES, ray/_private/ray_constants.py
-
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600)]
 
 
 def _of(kind: str) -> dict[str, Any]:
@@ -242,14 +242,15 @@ class ClusterConfig(BaseModel):
     engine_timeout: Seconds = Field(
         3600, description="Longest wait for the engine, in seconds", json_schema_extra=_of("command")
     )
+    stall_timeout: Patience = Field(
+        120, description="An engine that makes no token for this long is restarted", json_schema_extra=_of("engine")
+    )
     insecure_docker_tcp: bool = Field(
         default=False,
         description="Use a Docker daemon over TCP without TLS: whoever reaches its port is root there",
         json_schema_extra=_of("command"),
     )
-    vllm_startup_delay: str | None = Field(
-        None, description="No longer needed, and ignored", json_schema_extra=_of("command")
-    )
+    vllm_startup_delay: str | None = Field(None, description="Ignored: not needed", json_schema_extra=_of("command"))
 
     @property
     def cluster_option(self) -> str:

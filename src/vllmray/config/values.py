@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 DEFAULT_LIMIT = "default"
@@ -203,6 +203,10 @@ def parse_gpus(value: object) -> object:
     return Gpus(count=len(ids), ids=ids)
 
 
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600)]
+Patience = Annotated[float, Field(ge=10, le=24 * 3600)]
+"""Seconds too, but never so few that one slow answer uses them up."""
 Size = Annotated[int, BeforeValidator(parse_size)]
 Limit = Annotated[int | None, BeforeValidator(parse_limit)]
 IPv4 = Annotated[str, AfterValidator(check_ipv4)]

@@ -1,141 +1,211 @@
-"""The main process of the engine container: import vLLM, wait for the GPUs, serve.
+"""The main process of the engine container: waits for the GPUs, starts the vLLM server, and starts it again.
 
-Standard library plus the container's own vLLM; copied into the container beside watch.py, which it starts to see Ray.
+Standard library only; copied into the container beside serve.py, the server's own process, and watch.py, through which
+it sees Ray. Both are its children.
 
-The import takes tens of seconds and goes on while the cluster forms. Then this process waits until watch.py says that
-the GPUs suffice, and becomes the vLLM server. Docker's restart policy runs all of it again when the engine ends, so
-the same gate holds after every failure: an engine never starts on a cluster too small for it.
+Again and again: the server's process imports vLLM, which takes tens of seconds and goes on while the cluster forms.
+When watch.py says that the GPUs are there and that nobody holds them, the server is told to go on. Once it has made a
+token it is ready; when it makes none any more it is ended; and when it ended, whatever it left is taken away and the
+next one waits for the GPUs in its turn. So an engine never starts on a cluster too small for it, and Docker's restart
+policy is needed only where this process, its container or the host is lost. After too many deaths in a short time none
+is started any more. As long as no server listens, the door answers in its place.
 
 What it is doing stands in a JSON file that the head container sees too (both mount the same /tmp/ray):
-`{"phase": str, "detail": str, "since": unix seconds, "heartbeat": seconds since the boot, "ray": snapshot}`,
-with the phases importing, waiting, starting and ready. Ready means that a completion of one token was answered: vLLM's
-/health says 200 on engines whose first completion then kills them.
+`{"phase": str, "detail": str, "since": unix seconds, "heartbeat": seconds since the boot, "deaths": int,
+"missing_since": unix seconds | null, "ray": snapshot}`, with the phases importing, waiting, starting, ready and
+given-up. What happened goes to the log, a line of journal.py each.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import json
-import ssl
-import subprocess
+import signal
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
+from collections import deque
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
 
-# The server's main() since vLLM 0.26 or so; before, the module below it was the server itself.
-SERVER_MODULE = "vllm.entrypoints.launchers.api_server.entry"
-OLD_SERVER_MODULE = "vllm.entrypoints.openai.api_server"
+if __name__ == "__main__":  # in a container, where what it needs of vllmray lies beside it
+    sys.path[0] = str(Path(__file__).with_name("site"))
 
-BEAT_S = 2.0
-COMPLETION_TIMEOUT_S = 300.0
+from vllmray.engine.door import Door
+from vllmray.engine.gate import Gate, State, start_watch
+from vllmray.engine.pulse import Endpoint, Pulse
+from vllmray.engine.remains import Remains, kill_below
+from vllmray.engine.server import Server
+from vllmray.journal import tell
+
+TICK_S = 1.0
+DEATHS, WITHIN_S = 5, 600.0
+"""So many attempts within that time that ended by themselves: no further one."""
+PAUSES_S = (0.0, 2.0, 5.0, 10.0)
+"""Before the next attempt, by how many ended within WITHIN_S before it, less one."""
 
 
-class State:
-    """The state file, written whole at each change so that a reader never sees half of it."""
+class Verdict:
+    """Whether a server that was started must be ended.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._values: dict[str, Any] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
+    VLLM notices itself that a worker is gone, but not while its core waits for that worker's answer: with a request
+    under way it sits there for VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS, five minutes, and its clients with it (measured with
+    vllm 0.32; v1/executor/multiproc_executor.py, get_response).
+    """
 
-    def phase(self, phase: str, detail: str = "") -> None:
-        """Enter a phase; `since` moves only when the phase does."""
-        since = self._values.get("since") if self._values.get("phase") == phase else time.time()
-        self.set(phase=phase, detail=detail, since=since)
-
-    def set(self, **values: Any) -> None:
-        with self._lock:
-            self._values.update(values, heartbeat=time.clock_gettime(time.CLOCK_BOOTTIME))
-            new = self._path.with_suffix(".new")
-            new.write_text(json.dumps(self._values))
-            new.replace(self._path)
+    def __init__(self, gate: Gate, pulse: Pulse, start_timeout: float) -> None:
+        self._gate = gate
+        self._pulse = pulse
+        self._start_timeout = start_timeout
+        self._began = time.monotonic()
+        self._nodes: dict[str, str] = {}
+        self._actors = 0
 
     @property
-    def current(self) -> str:
-        return str(self._values.get("phase"))
+    def age(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._began
+
+    def against(self) -> str | None:
+        """Why it must be ended."""
+        gate, pulse = self._gate, self._pulse
+        # Nobody held a GPU when it was started, so whoever holds one now is this engine.
+        self._nodes |= {node: name for node, name in gate.nodes.items() if node in gate.used}
+        lost = [name for node, name in self._nodes.items() if node not in gate.nodes]
+        if lost:
+            return f"it lost {'; '.join(lost)}"
+        if pulse.ready and gate.actors is not None:
+            self._actors = max(self._actors, gate.actors)
+            if gate.actors < self._actors:
+                return f"{self._actors - gate.actors} of its {self._actors} processes in Ray died"
+        if pulse.stalled:
+            return f"it stalled: no token for {pulse.silent_for:.0f} s, though asked for one"
+        if not pulse.ready and self.age > self._start_timeout:
+            return f"not ready {self.age:.0f} s after its start"
+        return None
 
 
-class Gate:
-    """Opens when watch.py first says that the GPUs suffice; goes on copying what it sees into the state file."""
+class Launcher:
+    """One server after the other."""
 
-    def __init__(self, state: State, watch: subprocess.Popen[str]) -> None:
-        self._state = state
-        self._watch = watch
-        self._open = threading.Event()
-        self._ended = threading.Event()
-        self._waiting_for = "the first answer of Ray"
-        threading.Thread(target=self._follow, daemon=True).start()
+    def __init__(self, options: argparse.Namespace, key: str | None) -> None:
+        self._options = options
+        self._wake = threading.Event()
+        self._told = threading.Event()
+        self._state = State(options.state)
+        certificate = certificate_of(options.vllm_args)
+        self._door = Door(options.port, certificate)
+        self._endpoint = Endpoint(options.port, tls=bool(certificate), key=key)
+        self._remains = Remains(options.state.parents[1], own_memory=options.own_memory)
+        self._attempts: deque[float] = deque()
+        self._deaths = 0
 
-    def _follow(self) -> None:
-        lines: IO[str] = self._watch.stdout  # type: ignore[assignment]  # Popen was given a pipe
-        for line in lines:
-            try:
-                seen = json.loads(line)
-                self._waiting_for = seen.get("error") or seen["shortfall"]
-            except (ValueError, LookupError):
-                continue  # something that Ray printed there, and none of watch.py's lines
-            self._state.set(ray=seen)
-            if self._state.current == "waiting":
-                self._state.phase("waiting", self._waiting_for)
-            if not self._waiting_for:
-                self._open.set()
-        self._ended.set()
+    def end(self) -> None:
+        """Called on SIGTERM."""
+        self._told.set()
+        self._wake.set()
 
-    def wait(self) -> None:
-        """Returns when the GPUs are there; raises RuntimeError when watch.py ended before that."""
-        self._state.phase("waiting", self._waiting_for)
-        while not self._open.wait(0.5):
-            if self._ended.is_set():
-                raise RuntimeError(f"watch.py ended with exit code {self._watch.wait()}")
+    def run(self) -> int:
+        """Until told to end; returns the exit code."""
+        self._door.open()
+        self._state.phase("importing", "importing vLLM")
+        watch = start_watch(Path(__file__).with_name("watch.py"), self._options.address, self._options.gate)
+        gate = Gate(self._state, watch, self._wake)
+        while not self._told.is_set():
+            if gate.ended:
+                tell("died", f"watch.py ended with exit code {watch.wait()}")
+                return 1  # a fresh container is a fresh start, with Docker's growing pauses before it
+            self._one_server(gate, watch.pid)
+            if self._tired():
+                self._give_up()
+        tell("stopped", "told to end")
+        return 0
 
-
-def start_watch(address: str, gate: str) -> subprocess.Popen[str]:
-    """watch.py as a child that ends with this process: its standard input is a pipe that only we hold."""
-    script = Path(__file__).with_name("watch.py")
-    argv = [sys.executable, str(script), "--address", address, "--gate", gate, "--beat", str(BEAT_S), "--stdin"]
-    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-class Endpoint:
-    """This container's own server, spoken to as any client would."""
-
-    def __init__(self, port: int, vllm_args: list[str]) -> None:
-        tls = any(arg.split("=")[0] == "--ssl-certfile" for arg in vllm_args)
-        self._base = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
-        self._key = api_key()
-
-    def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        headers = {"Content-Type": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        data = json.dumps(body).encode() if body else None
-        request = urllib.request.Request(self._base + path, data=data, headers=headers)
-        trust = ssl.create_default_context()
-        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE  # it is ourselves, on loopback
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust)
-        )
-        with opener.open(request, timeout=COMPLETION_TIMEOUT_S) as reply:
-            return json.load(reply)
-
-    def complete_one_token(self) -> None:
-        """One token from the served model; a model that has no completions need only be listed.
-
-        Raises:
-            OSError: no answer, or an HTTP error other than that the route does not exist.
-        """
-        model = self._call("/v1/models")["data"][0]["id"]
+    def _one_server(self, gate: Gate, watch: int) -> None:
+        """From the import to the end of a server, with what is told of it."""
+        server = Server(self._options.vllm_args, self._options.port, self._wake)
+        pulse = Pulse(self._endpoint, self._options.stall_timeout, self._wake.set)
+        why = None
         try:
-            self._call("/v1/completions", {"model": model, "prompt": "1", "max_tokens": 1})
-        except urllib.error.HTTPError as error:
-            if error.code != 404:
-                raise
+            why = self._until_it_may_start(server, gate) or self._serve(server, gate, pulse)
+        finally:
+            pulse.stop()
+            with suppress(OSError):
+                self._door.open()
+            server.end(first=kill_below if why and server.listening else None)
+            stuck = self._remains.sweep(spare=watch)
+        if not self._told.is_set():
+            self._deaths += 1
+            self._state.set(deaths=self._deaths)
+            left = f"; processes that can't be killed: {stuck}" if stuck else ""
+            tell("died", (why or f"the vLLM server ended by itself ({server.exit_words})") + left)
+
+    def _until_it_may_start(self, server: Server, gate: Gate) -> str | None:
+        """Wait for the GPUs; returns why the server can't be used any more, None when it may start or has ended."""
+        recent = len(self._attempts)
+        not_before = time.monotonic() + PAUSES_S[min(recent, len(PAUSES_S)) - 1] if recent else 0.0
+        told = ""
+        while not (self._told.is_set() or server.has_ended or gate.ended):
+            if gate.closed_by:
+                self._state.phase("waiting", gate.closed_by)
+                if gate.closed_by != told:
+                    told = gate.closed_by
+                    tell("waiting", told)
+            elif time.monotonic() < not_before:
+                self._state.phase("waiting", "a pause before the next attempt")
+            elif server.imported:
+                return None
+            else:
+                self._state.phase("importing", "importing vLLM")
+            self._pause()
+        return None
+
+    def _serve(self, server: Server, gate: Gate, pulse: Pulse) -> str | None:
+        """From the word to start until the server ended; returns why it must be ended, None when it has."""
+        if self._told.is_set() or server.has_ended or gate.ended:
+            return None
+        self._attempts.append(time.monotonic())
+        self._remains.clear()
+        server.go(gate.head)
+        tell("starting", "the GPUs are there")
+        self._state.phase("starting", pulse.detail)
+        pulse.start()
+        verdict = Verdict(gate, pulse, self._options.start_timeout)
+        while not (self._told.is_set() or server.has_ended or gate.ended):
+            if server.listening:
+                self._door.close()
+            if pulse.ready and self._state.current != "ready":
+                tell("ready", f"the engine answered a completion, {verdict.age:.0f} s after its start")
+            self._state.phase("ready" if pulse.ready else "starting", pulse.detail)
+            why = verdict.against()
+            if why:
+                return why
+            self._pause()
+        return None
+
+    def _pause(self) -> None:
+        self._wake.wait(TICK_S)
+        self._wake.clear()
+
+    def _tired(self) -> bool:
+        while self._attempts and time.monotonic() - self._attempts[0] > WITHIN_S:
+            self._attempts.popleft()
+        return len(self._attempts) >= DEATHS and not self._told.is_set()
+
+    def _give_up(self) -> None:
+        """Leave it stopped: whoever looks finds why, and a person starts it again."""
+        text = f"it ended {len(self._attempts)} times within {WITHIN_S / 60:.0f} minutes"
+        tell("given-up", text)
+        self._state.phase("given-up", text)
+        while not self._told.is_set():
+            self._pause()
+
+
+def certificate_of(vllm_args: list[str]) -> tuple[str, str] | None:
+    """Paths of the certificate and its key among the server's arguments, where vllmray puts them as --flag=value."""
+    values = dict(arg.split("=", 1) for arg in vllm_args if "=" in arg)
+    if "--ssl-certfile" not in values:
+        return None
+    return values["--ssl-certfile"], values.get("--ssl-keyfile", values["--ssl-certfile"])
 
 
 def api_key() -> str | None:
@@ -146,59 +216,21 @@ def api_key() -> str | None:
         return None
 
 
-def announce_readiness(state: State, endpoint: Endpoint) -> None:
-    """Ask for one token until it comes, then say ready. Runs beside the server for as long as that takes."""
-    while True:
-        try:
-            endpoint.complete_one_token()
-            state.phase("ready")
-            return
-        except (OSError, ValueError, LookupError) as error:
-            refused = isinstance(getattr(error, "reason", None), ConnectionRefusedError)
-            state.phase("starting", "loading the model" if refused else f"the first completion: {error}")
-        time.sleep(0.5)
-
-
-def import_server() -> Any:
-    """VLLM's server module: the import is the slow part, and serve() below starts it."""
-    try:
-        return importlib.import_module(SERVER_MODULE)
-    except ModuleNotFoundError as error:
-        if error.name is None or not SERVER_MODULE.startswith(error.name):
-            raise
-        return importlib.import_module(OLD_SERVER_MODULE)
-
-
-def serve(server: Any, vllm_args: list[str]) -> None:
-    """VLLM's server in this process, as if started by its own command line; returns when it ends."""
-    sys.argv = ["vllm", *vllm_args]
-    if hasattr(server, "main"):
-        server.main()
-    else:
-        import runpy
-
-        runpy.run_module(OLD_SERVER_MODULE, run_name="__main__", alter_sys=True)
-
-
-def main(argv: list[str]) -> None:
-    """Import, wait, serve; returns when the server ends."""
+def main(argv: list[str]) -> int:
+    """Run until SIGTERM; returns the exit code."""
     parser = argparse.ArgumentParser(prog="launch.py")
     parser.add_argument("--address", required=True, help="HOST:PORT of Ray's GCS")
     parser.add_argument("--gate", required=True, help="JSON: the keyword arguments of watch.py's shortfall()")
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--stall-timeout", type=float, required=True, help="seconds without a token")
+    parser.add_argument("--start-timeout", type=float, required=True, help="seconds from the start to the first token")
+    parser.add_argument("--own-memory", action="store_true", help="shared memory is this cluster's alone")
     parser.add_argument("vllm_args", nargs="*")
-    options = parser.parse_args(argv)
-    state = State(options.state)
-    state.phase("importing", "importing vLLM")
-    gate = Gate(state, start_watch(options.address, options.gate))
-    server = import_server()
-    gate.wait()
-    state.phase("starting", "loading the model")
-    endpoint = Endpoint(options.port, options.vllm_args)
-    threading.Thread(target=announce_readiness, args=(state, endpoint), daemon=True).start()
-    serve(server, options.vllm_args)
+    launcher = Launcher(parser.parse_args(argv), api_key())
+    signal.signal(signal.SIGTERM, lambda *_: launcher.end())
+    return launcher.run()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

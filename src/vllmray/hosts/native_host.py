@@ -25,7 +25,17 @@ from pathlib import Path
 import psutil
 
 from vllmray.errors import HostError
-from vllmray.hosts.base import SHARED_MEMORY, BuildSpec, Container, ContainerSpec, Exec, HostInfo, Image, Mount, PullEvent
+from vllmray.hosts.base import (
+    SHARED_MEMORY,
+    BuildSpec,
+    Container,
+    ContainerSpec,
+    Exec,
+    HostInfo,
+    Image,
+    Mount,
+    PullEvent,
+)
 from vllmray.hosts.native.environment import environment
 from vllmray.hosts.native.exec import NativeExec
 from vllmray.hosts.native.paths import PathMap, folders_of

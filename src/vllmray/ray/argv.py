@@ -12,6 +12,17 @@ from vllmray.ray.ports import RayPorts
 DRAIN_TIMEOUT_S = 10
 CLOSED_PORT = "65536"
 """No port at all: what Ray listens on there without asking for a token is not listened on."""
+# How soon a loss is noticed (ray 2.60, src/ray/common/ray_config_def.h). The head asks each node every second, for two
+# at most, and takes it for dead after three failures: 9 s after the power went (8.8 s measured; 64 s by default), while
+# a network that is gone for 5 s costs nothing. A worker whose head is gone ends after 10 s, not 60; one whose head is
+# another process than before, which will not have it, finds that out within 5 s, not 60, and is started again.
+LOSS = {
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
+    "RAY_raylet_liveness_self_check_interval_ms": "5000",
+}
 TEMP_DIR = "/tmp/ray"  # nosec B108 # Ray's own default, inside a container
 
 
@@ -45,11 +56,11 @@ def start_head(
 
 
 def start_worker(
-    *, head_ip: str, node_ip: str, gpus: int | str, object_store_memory: int, ports: RayPorts
+    command: tuple[str, ...], *, head_ip: str, node_ip: str, gpus: int | str, object_store_memory: int, ports: RayPorts
 ) -> tuple[str, ...]:
-    """`ray start --address`, in the foreground. object_store_memory in bytes."""
+    """`ray start --address`, in the foreground. object_store_memory in bytes; command as for start_head."""
     node = _node(node_ip=node_ip, gpus=gpus, object_store_memory=object_store_memory, ports=ports)
-    return ("ray", "start", f"--address={head_ip}:{ports.gcs}", *node)
+    return (*command, "start", f"--address={head_ip}:{ports.gcs}", *node)
 
 
 def _node(*, node_ip: str, gpus: int | str, object_store_memory: int, ports: RayPorts) -> tuple[str, ...]:
@@ -89,6 +100,7 @@ def environment(*, node_ip: str, interface: str, ports: RayPorts, metrics: bool,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_memory_monitor_refresh_ms": "0",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(DRAIN_TIMEOUT_S),
+        **LOSS,
         **authentication(token_path),
         **_metrics(ports, wanted=metrics),
     }

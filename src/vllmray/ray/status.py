@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-EnginePhase = Literal["importing", "waiting", "starting", "ready"]
+EnginePhase = Literal["importing", "waiting", "starting", "ready", "given-up"]
 
 
 class NodeStatus(BaseModel):
@@ -23,13 +23,17 @@ class NodeStatus(BaseModel):
 
 
 class EngineState(BaseModel):
-    """What launch.py says it is doing; since is in unix seconds on the head's host."""
+    """What launch.py says it is doing; times are unix seconds on the head's host."""
 
     model_config = ConfigDict(frozen=True)
 
     phase: EnginePhase
     detail: str = ""
     since: float
+    deaths: int = 0
+    """How many servers ended by themselves since the container was started."""
+    missing_since: float | None = None
+    """Since when GPUs that were there are missing; None when none are."""
 
 
 class RayStatus(BaseModel):

@@ -8,8 +8,9 @@ data that `ray status` formats: `ray.autoscaler.v2.sdk.get_cluster_status` (ray 
 Where that API is missing it runs `ray status -v` and reads the text.
 
 A line is `{"nodes": [{"id", "ip", "is_head", "gpus_total", "gpus_used"}], "pending": [str], "source": "sdk" | "text",
-"shortfall": str, "local_node_id": str | null}` or `{"error": str}` while Ray does not answer. `shortfall` is empty when
-the GPUs suffice. In text, Ray gives no addresses: `ip` is null there and `is_head` false.
+"shortfall": str, "local_node_id": str | null, "actors": int | null}` or `{"error": str}` while Ray does not answer.
+`shortfall` is empty when the GPUs suffice; `actors` counts vLLM's that are alive, with --actors and where Ray can say
+so. In text, Ray gives no addresses: `ip` is null there and `is_head` false.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ Snapshot = dict[str, Any]
 
 TEXT_INTERVAL_S = 2.0
 _TEXT_TIMEOUT_S = 60.0
+# vLLM's own names for its workers in Ray (vllm/v1/executor/ray_executor_v2.py; before 0.20, ray_utils.py).
+ACTOR_CLASSES = ("RayWorkerProc", "RayWorkerWrapper")
 
 
 def shortfall(
@@ -122,13 +125,32 @@ def local_node_id(proc: Path = Path("/proc")) -> str | None:
     return None
 
 
-def reader(address: str) -> tuple[Callable[[], Snapshot], float]:
+def reader(address: str, *, actors: bool = False) -> tuple[Callable[[], Snapshot], float]:
     """How to read the cluster here, and the shortest sensible interval between reads in seconds."""
     try:
         from ray.autoscaler.v2.sdk import get_cluster_status
     except ImportError:
         return lambda: parse_status_text(_status_text(address)), TEXT_INTERVAL_S
-    return lambda: snapshot_of(get_cluster_status(address, timeout=5)), 0.0
+    count = actor_counter(address) if actors else lambda: None
+    return lambda: {**snapshot_of(get_cluster_status(address, timeout=5)), "actors": count()}, 0.0
+
+
+def actor_counter(address: str) -> Callable[[], int | None]:
+    """Counts vLLM's actors that are alive, as the dashboard of Ray 2.60 does (python/ray/dashboard/modules/node)."""
+    try:
+        import asyncio
+
+        from ray._raylet import GcsClient
+
+        ask = GcsClient(address=address).async_get_all_actor_info
+    except (ImportError, AttributeError):
+        return lambda: None
+
+    async def count() -> int:
+        found = await ask(actor_state_name="ALIVE", timeout=5)
+        return sum(actor.class_name in ACTOR_CLASSES for actor in found.values())
+
+    return lambda: asyncio.run(count())
 
 
 def _status_text(address: str) -> str:
@@ -161,13 +183,13 @@ def read_engine_state(path: Path) -> Any:
         state = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    return {key: state.get(key) for key in ("phase", "detail", "since")}
+    return {key: state.get(key) for key in ("phase", "detail", "since", "deaths", "missing_since")}
 
 
 def observations(options: argparse.Namespace) -> Iterator[Snapshot]:
     """Observations for ever, or one with --once; faster while the gate is closed."""
     gate = json.loads(options.gate) if options.gate else None
-    read, shortest = reader(options.address)
+    read, shortest = reader(options.address, actors=options.actors)
     while True:
         seen = observe(read, gate, options.engine_state)
         yield seen
@@ -194,6 +216,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--address", required=True)
     parser.add_argument("--gate", help="JSON: the keyword arguments of shortfall()")
     parser.add_argument("--engine-state", type=Path)
+    parser.add_argument("--actors", action="store_true", help="count vLLM's actors")
     parser.add_argument("--interval", type=float, default=0.1)
     parser.add_argument("--idle-interval", type=float, default=1.0)
     parser.add_argument("--beat", type=float, default=float("inf"))

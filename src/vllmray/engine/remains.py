@@ -1,0 +1,83 @@
+"""What an engine that ended leaves behind: processes, shared memory, sockets. Taken away before the next one starts.
+
+Standard library only; part of what runs in the engine's container. A server that is killed leaves its core running
+(vllm issue 55510), and each leaves segments in /dev/shm behind, also when it is told to end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+PR_SET_CHILD_SUBREAPER = 36
+KILL_S = 30.0
+"""For processes that were killed; one that the kernel holds, in a driver for instance, may never go."""
+SHM = Path("/dev/shm")  # nosec B108 # looked at, and cleared where it is this cluster's own
+
+
+class Remains:
+    """Of the servers that this process starts.
+
+    Args:
+        folder: where vLLM's processes meet (VLLM_RPC_BASE_PATH); sockets in it are vLLM's.
+        own_memory: /dev/shm is this cluster's alone, so all of it may be taken away while no engine runs.
+    """
+
+    def __init__(self, folder: Path, *, own_memory: bool) -> None:
+        self._folder = folder
+        self._own_memory = own_memory
+        # What a server orphans becomes our child, and so is found (prctl(2)).
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def sweep(self, *, spare: int) -> list[int]:
+        """Kill every process below this one but that one, until none is left; returns those that would not go."""
+        deadline = time.monotonic() + KILL_S
+        while orphans := [pid for pid in _children().get(os.getpid(), ()) if pid != spare]:
+            for pid in orphans:
+                kill_below(pid)
+                _kill(pid)
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+            if time.monotonic() > deadline:
+                return orphans
+            time.sleep(0.02)
+        return []
+
+    def clear(self) -> None:
+        """Free shared memory and sockets; only while no engine runs, here or as actors on the head."""
+        paths = [*SHM.iterdir()] if self._own_memory else []
+        with suppress(OSError):
+            paths += [path for path in self._folder.iterdir() if stat.S_ISSOCK(path.lstat().st_mode)]
+        for path in paths:
+            with suppress(OSError):
+                path.unlink()
+
+
+def kill_below(pid: int) -> None:
+    """Kill all that a process has started, but not the process."""
+    children = _children()
+    todo = [pid]
+    while todo:
+        for child in children.get(todo.pop(), ()):
+            _kill(child)
+            todo.append(child)
+
+
+def _children() -> dict[int, list[int]]:
+    """Processes by their parent (proc(5), /proc/PID/stat)."""
+    found: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            found.setdefault(parent, []).append(int(path.parent.name))
+    return found
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

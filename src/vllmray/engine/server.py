@@ -1,0 +1,110 @@
+"""The server's process, serve.py, as its parent launch.py holds it.
+
+Standard library only; part of what runs in the engine's container.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+END_S = 10.0
+"""For a server that was told to end; VLLM needs half a second."""
+# Ray's driver takes the raylet of its node from the command lines of the processes that it sees (ray 2.60,
+# python/ray/_private/services.py, _find_address_from_flag: a first word with "raylet" in it, and --node_id=). The
+# head's raylet is in another container, so here stands a process that looks like it and does nothing: it waits for
+# the end of its standard input. Where the raylet can be seen the two say the same.
+STAND_IN = ("raylet", "-c", "read _")
+
+
+class Server:
+    """One server, from its import on.
+
+    Args:
+        changed: set whenever imported, listening or has_ended changed.
+        script: what runs; a test's own in place of serve.py.
+    """
+
+    def __init__(
+        self, vllm_args: list[str], port: int, changed: threading.Event, *, script: Path | None = None
+    ) -> None:
+        self._changed = changed
+        self.imported = False
+        self.listening = False
+        self.has_ended = False
+        reader, writer = os.pipe()
+        script = script or Path(__file__).with_name("serve.py")
+        argv = [sys.executable, str(script), "--tell", str(writer), "--port", str(port), "--", *vllm_args]
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, pass_fds=[writer])
+        self._stand_in: subprocess.Popen[bytes] | None = None
+        os.close(writer)
+        threading.Thread(target=self._listen, args=(reader,), daemon=True).start()
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def _listen(self, reader: int) -> None:
+        with os.fdopen(reader) as words:
+            for word in words:
+                self.imported |= word.strip() == "imported"
+                self.listening |= word.strip() == "listening"
+                self._changed.set()
+
+    def _wait(self) -> None:
+        self._process.wait()
+        self.has_ended = True
+        self._changed.set()
+
+    @property
+    def exit_words(self) -> str:
+        """How it ended."""
+        code = self._process.returncode
+        if code is None or code >= 0:
+            return f"exit code {code}"
+        with suppress(ValueError):
+            return signal.Signals(-code).name
+        return f"signal {-code}"
+
+    def go(self, head: str | None) -> None:
+        """Let it serve.
+
+        Args:
+            head: id of the Ray node that it is to connect to; None where Ray told none.
+        """
+        if head:
+            argv = [*STAND_IN, f"--node_id={head}"]
+            self._stand_in = subprocess.Popen(argv, executable="/bin/sh", stdin=subprocess.PIPE)
+        with suppress(BrokenPipeError):
+            os.write(self._process.stdin.fileno(), b"go\n")  # type: ignore[union-attr]  # Popen was given a pipe
+
+    def end(self, *, first: Callable[[int], object] | None = None) -> None:
+        """End it, unless it has ended.
+
+        Args:
+            first: called with its process id in place of SIGTERM: to end what hangs, so that the server itself answers
+                its clients and ends.
+        """
+        if not self.has_ended:
+            if first:
+                first(self.pid)
+            else:
+                self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(END_S)
+        if not self.has_ended:
+            self._process.kill()
+        self._process.wait()
+        for process in (self._process, self._stand_in):
+            if process and process.stdin:
+                with suppress(BrokenPipeError):
+                    process.stdin.close()
+        if self._stand_in:
+            self._stand_in.wait()
