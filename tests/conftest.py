@@ -14,6 +14,10 @@ from tests.rig import hosts
 REAL_HOSTS = 3
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", action="store_true", help="every fault of the matrix, not only a few")
+
+
 def rig_obstacle() -> str | None:
     """Why the rig can't be had on this machine; None when it can."""
     if os.geteuid() != 0:

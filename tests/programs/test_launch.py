@@ -1,23 +1,90 @@
-"""The engine container's main program, with real child processes and a real HTTP server in place of vLLM."""
+"""The engine container's main program, with real processes and a real HTTP server in place of vLLM.
+
+The folder is laid out as in the container; a watch.py and a serve.py of the tests' own do what files tell them to.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import vllmray
+from vllmray.cluster.node import MODULES
 from vllmray.engine import launch
-from vllmray.engine.launch import Endpoint, Gate, State, announce_readiness
+from vllmray.engine.gate import Gate, State
+from vllmray.journal import Entry, parse
+
+PACKAGE = Path(vllmray.__file__).parent
+NODES = [
+    {"id": "a1", "ip": "10.0.0.1", "is_head": True, "gpus_total": 1.0, "gpus_used": 0.0},
+    {"id": "b2", "ip": "10.0.0.2", "is_head": False, "gpus_total": 1.0, "gpus_used": 0.0},
+]
+WATCH = """
+import json, pathlib, sys, threading, time
+threading.Thread(target=lambda: (sys.stdin.read(), __import__("os")._exit(0)), daemon=True).start()
+source = pathlib.Path(__file__).with_name("seen.json")
+last = None
+while True:
+    text = source.read_text()
+    if text != last:
+        last = text
+        print(text, flush=True)
+    time.sleep(0.02)
+"""
+SERVE = """
+import argparse, http.server, json, os, pathlib, socket, subprocess, sys, threading, time
+parser = argparse.ArgumentParser()
+parser.add_argument("--tell", type=int); parser.add_argument("--port", type=int); parser.add_argument("rest", nargs="*")
+options = parser.parse_args()
+home = pathlib.Path(__file__).parents[3]
+say = lambda word: os.write(options.tell, word.encode() + b"\\n")
+print("serving process", os.getpid(), flush=True)
+subprocess.Popen(["sleep", "1000"], start_new_session=True)
+if (home / "dies-at-import").exists(): sys.exit(3)
+say("imported")
+if not os.read(0, 64): sys.exit(0)
+(home / "command-lines").write_text("\\n".join(
+    path.read_bytes().replace(b"\\0", b" ").decode() for path in pathlib.Path("/proc").glob("[0-9]*/cmdline")
+    if b"raylet" in path.read_bytes()))
+tokens = 0
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        counters = f"vllm:generation_tokens_total {tokens}\\n"
+        self.answer(counters if self.path == "/metrics" else json.dumps({"data": [{"id": "m"}]}))
+    def do_POST(self):
+        global tokens
+        self.rfile.read(int(self.headers["Content-Length"]))
+        while (home / "stalls").exists(): time.sleep(0.05)
+        tokens += 1
+        self.answer("{}")
+    def answer(self, body):
+        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        self.wfile.write(body.encode())
+    def log_message(self, *args): pass
+class Server(http.server.ThreadingHTTPServer):
+    def server_bind(self):
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
+server = Server(("127.0.0.1", options.port), Handler)
+say("listening")
+threading.Thread(target=server.serve_forever, daemon=True).start()
+while not (home / "dies").exists(): time.sleep(0.02)
+(home / "dies").unlink()
+"""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -25,16 +92,280 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
-def child(script: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
-def end(watch: subprocess.Popen[str]) -> None:
-    assert watch.stdin is not None
-    assert watch.stdout is not None
-    watch.stdin.close()
-    watch.wait(timeout=20)
-    watch.stdout.close()
+def until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+
+
+class Engine:
+    """launch.py as the engine's container runs it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        shutil.copy(launch.__file__, folder)
+        for name in MODULES:
+            target = folder / f"site/vllmray/{name}.py"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(PACKAGE / f"{name}.py", target)
+        (folder / "site/vllmray/engine/serve.py").write_text(SERVE)
+        (folder / "watch.py").write_text(WATCH)
+        self.ray = folder / "ray"
+        self.ray.mkdir()
+        self.state_file = self.ray / "vllmray/engine.json"
+        self.log = folder / "log"
+        self.sees(NODES)
+
+    def sees(self, nodes: list[dict[str, Any]], **more: object) -> None:
+        """What Ray says from now on."""
+        total = sum(node["gpus_total"] for node in nodes)
+        seen = {"nodes": nodes, "shortfall": "" if total >= 2 else f"{total:g} of 2 GPUs", "actors": None, **more}
+        new = self.folder / "seen.new"
+        new.write_text(json.dumps(seen))
+        new.replace(self.folder / "seen.json")
+
+    def start(self, *more: str) -> None:
+        argv = [sys.executable, str(self.folder / "launch.py"), "--address=10.0.0.1:6379", "--gate={}"]
+        argv += [f"--state={self.state_file}", f"--port={self.port}", "--start-timeout=100", *more]
+        argv += [] if any("stall" in word for word in more) else ["--stall-timeout=100"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen([*argv, "--", "--model=m"], stdout=log, stderr=log)
+
+    def switch(self, name: str, *, on: bool = True) -> None:
+        (self.folder / name).touch() if on else (self.folder / name).unlink()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return read(self.state_file) if self.state_file.exists() else {}
+
+    def is_in(self, phase: str) -> None:
+        until(lambda: self.state.get("phase") == phase, f"{phase}; {self.state}")
+
+    def waits_for(self, detail: str) -> None:
+        until(lambda: (self.state.get("phase"), self.state.get("detail")) == ("waiting", detail), detail)
+
+    def entries(self) -> list[Entry]:
+        found = (parse(line) for line in self.log.read_text().splitlines())
+        return [entry for entry in found if entry]
+
+    def told(self, kind: str) -> list[str]:
+        return [entry.text for entry in self.entries() if entry.kind == kind]
+
+    def servers(self) -> list[int]:
+        lines = self.log.read_text().splitlines()
+        return [int(line.split()[-1]) for line in lines if line.startswith("serving process")]
+
+    def ask(self, path: str = "/v1/models") -> tuple[int, dict[str, str]]:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"http://127.0.0.1:{self.port}{path}", timeout=10) as reply:
+                return reply.status, dict(reply.headers)
+        except urllib.error.HTTPError as error:
+            return error.code, dict(error.headers)
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    made = Engine(tmp_path)
+    yield made
+    if made.process.poll() is None:
+        made.end()
+    print(made.log.read_text())
+
+
+def runs(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+def sleepers() -> set[int]:
+    """What the tests' servers leave behind when nobody takes it away."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes() == b"sleep\x001000\x00":
+                found.add(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_it_serves_once_the_gpus_are_there_and_ends_with_everything_it_started(engine: Engine) -> None:
+    before = sleepers()
+    engine.sees(NODES[:1])
+    engine.start()
+    engine.waits_for("1 of 2 GPUs")
+    status, headers = engine.ask()
+    assert (status, headers["Retry-After"]) == (503, "10")
+    engine.sees(NODES)
+    engine.is_in("ready")
+    assert engine.ask()[0] == 200
+    assert engine.told("joined") == ["10.0.0.1, 1 GPU", "10.0.0.2, 1 GPU"]
+    server = engine.servers()[0]
+    assert engine.end() == 0
+    assert not runs(server)
+    assert sleepers() == before
+    assert engine.told("stopped") == ["told to end"]
+
+
+def test_ray_s_driver_is_shown_the_raylet_of_the_head(engine: Engine) -> None:
+    engine.start()
+    engine.is_in("ready")
+    lines = (engine.folder / "command-lines").read_text().splitlines()
+    assert [line for line in lines if line.startswith("raylet ") and "--node_id=a1" in line]
+    engine.end()
+    assert not [line for line in Path("/proc").glob("[0-9]*/cmdline") if b"--node_id=a1" in _bytes(line)]
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_no_engine_starts_while_something_holds_a_gpu(engine: Engine) -> None:
+    engine.sees([NODES[0], {**NODES[1], "gpus_used": 1.0}])
+    engine.start()
+    engine.waits_for("GPUs that something in Ray still holds: 1 on 10.0.0.2")
+    engine.sees(NODES)
+    engine.is_in("ready")
+
+
+def test_a_server_that_dies_is_followed_by_another_and_who_asks_meanwhile_is_told_to_wait(engine: Engine) -> None:
+    before = sleepers()
+    engine.start()
+    engine.is_in("ready")
+    engine.sees(NODES[:1])  # so that the next one waits, and the answers between can be seen
+    engine.switch("dies")
+    until(lambda: engine.state["deaths"] == 1, "a death")
+    engine.is_in("waiting")
+    assert engine.ask()[0] == 503
+    assert engine.state["missing_since"] == pytest.approx(time.time(), abs=10)
+    assert len(sleepers() - before) <= 1  # the next server's own
+    engine.sees(NODES)
+    engine.is_in("ready")
+    assert engine.ask()[0] == 200
+    assert engine.state["missing_since"] is None
+    assert len(engine.servers()) == 2
+    assert engine.told("died") == ["the vLLM server ended by itself (exit code 0)"]
+    assert engine.told("lost") == ["10.0.0.2, 1 GPU"]
+
+
+def test_a_server_that_is_killed_is_told_of_by_its_signal(engine: Engine) -> None:
+    engine.start()
+    engine.is_in("ready")
+    os.kill(engine.servers()[0], signal.SIGKILL)
+    until(lambda: bool(engine.told("died")), "a death")
+    assert engine.told("died") == ["the vLLM server ended by itself (SIGKILL)"]
+
+
+def test_a_server_on_a_node_that_is_lost_is_ended(engine: Engine) -> None:
+    engine.start()
+    engine.is_in("ready")
+    engine.sees([{**node, "gpus_used": 1.0} for node in NODES])
+    time.sleep(0.5)
+    engine.sees([{**NODES[0], "gpus_used": 1.0}])
+    until(lambda: bool(engine.told("died")), "a death")
+    assert engine.told("died") == ["it lost 10.0.0.2, 1 GPU"]
+    assert not runs(engine.servers()[0])
+
+
+def test_a_node_without_a_part_in_it_may_go(engine: Engine) -> None:
+    spare = {**NODES[1], "id": "c3", "ip": "10.0.0.3"}
+    used = [{**node, "gpus_used": 1.0} for node in NODES]
+    engine.sees([*NODES, spare])
+    engine.start()
+    engine.is_in("ready")
+    engine.sees([*used, spare])
+    time.sleep(0.5)
+    engine.sees(used)
+    until(lambda: engine.told("lost") == ["10.0.0.3, 1 GPU"], "the loss")
+    time.sleep(2.5)
+    assert engine.told("died") == []
+
+
+def test_a_server_that_lost_a_process_in_ray_is_ended(engine: Engine) -> None:
+    engine.start()
+    engine.is_in("ready")
+    engine.sees(NODES, actors=2)
+    time.sleep(1.5)
+    engine.sees(NODES, actors=1)
+    until(lambda: bool(engine.told("died")), "a death")
+    assert engine.told("died") == ["1 of its 2 processes in Ray died"]
+
+
+def test_a_server_that_stalls_is_ended_and_the_reason_told(engine: Engine) -> None:
+    engine.start("--stall-timeout=2")
+    engine.is_in("ready")
+    engine.switch("stalls")
+    until(lambda: bool(engine.told("died")), "a death")
+    assert engine.told("died")[0].startswith("it stalled: no token for ")
+    engine.switch("stalls", on=False)
+    engine.is_in("ready")
+
+
+def test_a_server_that_is_not_ready_in_time_is_ended(engine: Engine) -> None:
+    engine.switch("stalls")
+    engine.start("--start-timeout=1")
+    until(lambda: bool(engine.told("died")), "a death")
+    assert engine.told("died")[0].startswith("not ready ")
+
+
+def test_after_five_deaths_no_further_server_starts(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = engine.folder / "launch.py"
+    text = program.read_text()
+    assert "PAUSES_S = (0.0, 2.0, 5.0, 10.0)" in text
+    program.write_text(text.replace("PAUSES_S = (0.0, 2.0, 5.0, 10.0)", "PAUSES_S = (0.0, 0.3)"))
+    engine.start()
+    for death in range(1, 6):
+        engine.is_in("ready")
+        engine.switch("dies")
+        until(lambda death=death: engine.state["deaths"] == death, f"death {death}")  # type: ignore[misc]
+    engine.is_in("given-up")
+    assert engine.state["detail"] == "it ended 5 times within 10 minutes"
+    assert engine.told("given-up") == [engine.state["detail"]]
+    assert engine.ask()[0] == 503
+    time.sleep(1.5)
+    assert len(engine.servers()) == 5
+    assert engine.end() == 0
+
+
+def test_a_server_that_can_not_even_be_imported_counts(engine: Engine) -> None:
+    engine.switch("dies-at-import")
+    engine.start()
+    until(lambda: engine.state.get("deaths", 0) >= 1, "a death")
+    assert engine.told("died")[0] == "the vLLM server ended by itself (exit code 3)"
+
+
+def test_without_a_watch_it_ends_and_leaves_it_to_docker(engine: Engine) -> None:
+    (engine.folder / "watch.py").write_text("raise SystemExit(7)")
+    engine.start()
+    assert engine.process.wait(20) == 1
+    assert engine.told("died")[-1] == "watch.py ended with exit code 7"
+
+
+def test_sockets_that_an_engine_left_are_gone_before_the_next(engine: Engine) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(engine.ray / "left"))
+    (engine.ray / "kept").touch()
+    engine.start()
+    engine.is_in("ready")
+    assert {path.name for path in engine.ray.iterdir()} == {"kept", "vllmray"}
 
 
 def test_since_moves_with_the_phase_only(tmp_path: Path) -> None:
@@ -50,24 +381,32 @@ def test_since_moves_with_the_phase_only(tmp_path: Path) -> None:
     assert read(path)["since"] > before["since"]
 
 
-def test_the_gate_opens_at_the_first_line_without_shortfall_and_goes_on_telling(tmp_path: Path) -> None:
-    lines = [{"error": "no GCS"}, {"nodes": [], "shortfall": "1 of 2 GPUs"}, {"nodes": [1, 2], "shortfall": ""}]
+def test_a_beat_is_told_by_a_clock_that_nobody_sets(tmp_path: Path) -> None:
+    """The same that /proc/uptime shows (man 5 proc), so `status` on any host can tell how old it is."""
+    State(tmp_path / "engine.json").phase("importing")
+    now = float(Path("/proc/uptime").read_text().split()[0])
+    assert now - 60 < read(tmp_path / "engine.json")["heartbeat"] <= now + 0.01 < time.time()
+
+
+def test_a_full_disk_does_not_end_an_engine(tmp_path: Path) -> None:
+    (tmp_path / "no-folder").touch()
+    State(tmp_path / "no-folder" / "engine.json").phase("ready")
+
+
+def test_the_gate_takes_no_notice_of_what_ray_prints_between(tmp_path: Path) -> None:
+    import threading
+
+    lines = [{"error": "no GCS"}, {"nodes": [], "shortfall": "1 of 2 GPUs"}, {"nodes": NODES, "shortfall": ""}]
     prints = "print('a warning of Ray')\nprint('{}')\n"
     prints += "".join(f"print({json.dumps(json.dumps(line))}, flush=True)\n" for line in lines)
-    watch = child(f"import sys\n{prints}sys.stdin.read()")
-    path = tmp_path / "engine.json"
-    state = State(path)
-    Gate(state, watch).wait()
-    assert read(path)["phase"] == "waiting"
-    assert read(path)["ray"]["nodes"] == [1, 2]
-    end(watch)
-
-
-def test_a_watch_that_dies_before_the_gpus_are_there_ends_the_engine(tmp_path: Path) -> None:
-    watch = child('print(\'{"shortfall": "1 of 2 GPUs"}\'); raise SystemExit(3)')
-    with pytest.raises(RuntimeError, match=r"watch\.py ended with exit code 3"):
-        Gate(State(tmp_path / "engine.json"), watch).wait()
-    end(watch)
+    watch = subprocess.Popen([sys.executable, "-c", prints], stdout=subprocess.PIPE, text=True)
+    gate = Gate(State(tmp_path / "engine.json"), watch, threading.Event())
+    until(lambda: gate.ended, "the end of the watch")
+    assert gate.closed_by == ""
+    assert gate.head == "a1"
+    watch.wait()
+    assert watch.stdout is not None
+    watch.stdout.close()
 
 
 def in_a_container(folder: Path, *keys: str) -> Any:
@@ -92,58 +431,14 @@ def test_the_key_is_found_where_the_guard_finds_it_and_in_no_variable(
     assert in_a_container(tmp_path, *keys).api_key() == key
 
 
-def test_a_beat_is_told_by_a_clock_that_nobody_sets(tmp_path: Path) -> None:
-    """The same that /proc/uptime shows (man 5 proc), so `status` on any host can tell how old it is."""
-    State(tmp_path / "engine.json").phase("importing")
-    now = float(Path("/proc/uptime").read_text().split()[0])
-    assert now - 60 < read(tmp_path / "engine.json")["heartbeat"] <= now + 0.01 < time.time()
-
-
-class FakeServer(BaseHTTPRequestHandler):
-    """vLLM's routes, as far as the readiness probe sees them."""
-
-    completions: list[int]
-    seen: list[tuple[str, str | None]]
-
-    def do_GET(self) -> None:
-        self._answer(200, {"data": [{"id": "the model"}]})
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        assert body == {"model": "the model", "prompt": "1", "max_tokens": 1}
-        self._answer(self.completions.pop(0), {})
-
-    def _answer(self, code: int, body: dict[str, Any]) -> None:
-        self.seen.append((self.path, self.headers.get("Authorization")))
-        self.send_response(code)
-        self.end_headers()
-        self.wfile.write(json.dumps(body).encode())
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[ThreadingHTTPServer]:
-    FakeServer.completions, FakeServer.seen = [], []
-    with ThreadingHTTPServer(("127.0.0.1", 0), FakeServer) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
-
-
-def test_ready_is_a_completion_that_was_answered(server: ThreadingHTTPServer, tmp_path: Path) -> None:
-    FakeServer.completions = [500, 200]
-    state = State(tmp_path / "engine.json")
-    announce_readiness(state, in_a_container(tmp_path, "secret").Endpoint(server.server_port, []))
-    assert read(tmp_path / "engine.json")["phase"] == "ready"
-    assert [path for path, _ in FakeServer.seen] == ["/v1/models", "/v1/completions"] * 2
-    assert {key for _, key in FakeServer.seen} == {"Bearer secret"}
-
-
-def test_a_model_without_completions_is_ready_when_it_is_listed(server: ThreadingHTTPServer, tmp_path: Path) -> None:
-    FakeServer.completions = [404]
-    state = State(tmp_path / "engine.json")
-    announce_readiness(state, Endpoint(server.server_port, []))
-    assert state.current == "ready"
-    assert {key for _, key in FakeServer.seen} == {None}
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["--model=m"], None),
+        (["--ssl-certfile=/c", "--ssl-keyfile=/k"], ("/c", "/k")),
+        (["--ssl-certfile=/both"], ("/both", "/both")),
+        (["--enforce-eager", "--ssl-certfile=/c=1", "--ssl-keyfile=/k"], ("/c=1", "/k")),
+    ],
+)
+def test_the_certificate_is_the_server_s(arguments: list[str], found: tuple[str, str] | None) -> None:
+    assert launch.certificate_of(arguments) == found

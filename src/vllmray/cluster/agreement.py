@@ -19,6 +19,7 @@ from vllmray.images.fingerprint import (
     differences,
     from_labels,
 )
+from vllmray.ray.watch import ANOTHER_CLUSTER
 from vllmray.reporter import Reporter
 
 REFUSED = "AuthenticationError"
@@ -59,7 +60,7 @@ def agree(host: Host, config: ClusterConfig, secrets: Secrets, here: Fingerprint
 
 def check_token(host: Host, config: ClusterConfig, error: str) -> None:
     """Raises HostError when what Ray said is that the token is not the head's: no waiting mends that."""
-    if REFUSED in error:
+    if REFUSED in error and ANOTHER_CLUSTER not in error:
         raise HostError(
             f"{host.address}: the head {config.head_ip} refuses this cluster's token",
             hint=f"`vllmray token{config.cluster_option}` on the head's host shows it; --token-file names a file.",

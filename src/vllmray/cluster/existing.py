@@ -25,6 +25,13 @@ def changes(found: Mapping[str, Container], config: ClusterConfig, secrets: Secr
     return labels.changed_fields(found[role].labels, config, role, secrets.marks(role)) if role in found else []
 
 
+def why_stale(found: Mapping[str, Container], config: ClusterConfig, secrets: Secrets, role: str) -> list[str]:
+    """Why the container of that role can't stay as it is; empty when it can, or when there is none."""
+    if role in found and not usable(found[role]):
+        return [f"it is {found[role].status}"]
+    return changes(found, config, secrets, role)
+
+
 def refuse_changes(
     host: Host, found: Mapping[str, Container], config: ClusterConfig, secrets: Secrets, roles: Iterable[str]
 ) -> None:

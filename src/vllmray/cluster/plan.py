@@ -283,7 +283,9 @@ def _mounts(config: ClusterConfig, role: str) -> tuple[Mount, ...]:
     marks = labels.volume_labels(config)
     mounts.append(Mount("memory", f"{owner}-ray", TEMP_DIR, labels=marks))
     if role != labels.WORKER:
-        mounts.append(Mount("memory", f"{owner}-shm", SHARED_MEMORY, size=config.shm_size, labels=marks))
+        # Its size in its name: Docker gives a volume that is there already as it is, whatever is asked for.
+        name = f"{owner}-shm-{config.shm_size // 1024**2}m"
+        mounts.append(Mount("memory", name, SHARED_MEMORY, size=config.shm_size, labels=marks))
     return (*mounts, *(_volume(text) for text in config.volumes))
 
 

@@ -237,18 +237,17 @@ def _settled(config: ClusterConfig, probe: NodeProbe, *, head_ip: str) -> Cluste
 
 
 def _converge(run: _Run, config: ClusterConfig, roles: tuple[str, ...]) -> None:
-    """Leave only containers that can stay as they are; an engine never outlives its head."""
+    """Leave only containers that can stay as they are, and say of each other one why it goes."""
     found = run.containers
     if not run.options.recreate:
         existing.refuse_changes(run.host, found, config, run.secrets, roles)
-    changed = any(existing.changes(found, config, run.secrets, role) for role in roles)
-    if changed or not existing.usable(found.get(roles[0])):
-        stale = roles
-    else:
-        stale = tuple(role for role in roles if not existing.usable(found.get(role)))
-    if any(role in found for role in stale):
-        with run.reporter.step("removing what can't stay"):
-            existing.remove(run.host, found, *stale)
+    stale = {role: why for role in roles if (why := existing.why_stale(found, config, run.secrets, role))}
+    if roles[0] in stale and config.network != "host":
+        stale |= {role: ["it is in the network of the head's"] for role in roles if role in found and role not in stale}
+    for role in (role for role in labels.STOP_ORDER if role in stale):
+        with run.reporter.step(f"removing {found[role].name}") as step:
+            step.event("; ".join(stale[role]))
+            existing.remove(run.host, found, role)
 
 
 @contextmanager

@@ -79,11 +79,12 @@ class _Server(ThreadingTCPServer):
         """In the connection's own thread, so that a slow handshake holds nobody up."""
         request.settimeout(SILENCE_S)
         with suppress(OSError):  # whoever it was has left, or speaks no TLS
-            if self._tls:
-                request = self._tls.wrap_socket(request, server_side=True)
-            super().finish_request(request, client_address)
-            if self._tls:
-                request.unwrap()
+            if self._tls is None:
+                super().finish_request(request, client_address)
+                return
+            with self._tls.wrap_socket(request, server_side=True) as wrapped:
+                super().finish_request(wrapped, client_address)
+                wrapped.unwrap()
 
     def take_the_rest(self) -> None:
         """Connections that wait to be accepted: closing the socket would reset them (listen(2))."""

@@ -33,7 +33,7 @@ if __name__ == "__main__":  # in a container, where what it needs of vllmray lie
 from vllmray.engine.door import Door
 from vllmray.engine.gate import Gate, State, start_watch
 from vllmray.engine.pulse import Endpoint, Pulse
-from vllmray.engine.remains import Remains, kill_below
+from vllmray.engine.remains import SHM, Remains, kill_below
 from vllmray.engine.server import Server
 from vllmray.journal import tell
 
@@ -95,7 +95,7 @@ class Launcher:
         certificate = certificate_of(options.vllm_args)
         self._door = Door(options.port, certificate)
         self._endpoint = Endpoint(options.port, tls=bool(certificate), key=key)
-        self._remains = Remains(options.state.parents[1], own_memory=options.own_memory)
+        self._remains = Remains(options.state.parents[1], SHM if options.own_memory else None)
         self._attempts: deque[float] = deque()
         self._deaths = 0
 

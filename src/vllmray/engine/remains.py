@@ -25,12 +25,12 @@ class Remains:
 
     Args:
         folder: where vLLM's processes meet (VLLM_RPC_BASE_PATH); sockets in it are vLLM's.
-        own_memory: /dev/shm is this cluster's alone, so all of it may be taken away while no engine runs.
+        memory: /dev/shm where it is this cluster's alone, so that all of it may be taken away while no engine runs.
     """
 
-    def __init__(self, folder: Path, *, own_memory: bool) -> None:
+    def __init__(self, folder: Path, memory: Path | None) -> None:
         self._folder = folder
-        self._own_memory = own_memory
+        self._memory = memory
         # What a server orphans becomes our child, and so is found (prctl(2)).
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -50,7 +50,7 @@ class Remains:
 
     def clear(self) -> None:
         """Free shared memory and sockets; only while no engine runs, here or as actors on the head."""
-        paths = [*SHM.iterdir()] if self._own_memory else []
+        paths = [*self._memory.iterdir()] if self._memory else []
         with suppress(OSError):
             paths += [path for path in self._folder.iterdir() if stat.S_ISSOCK(path.lstat().st_mode)]
         for path in paths:

@@ -76,7 +76,7 @@ def _mount(mount: Mount) -> docker_types.Mount:
 
 def memory_options(mount: Mount) -> str:
     """Options of mount(8) for a volume in memory."""
-    return "mode=1777" + (f",size={mount.size}" if mount.size else "")
+    return "mode=1777,nosuid,nodev" + (f",size={mount.size}" if mount.size else "")
 
 
 def _device_requests(spec: ContainerSpec) -> list[docker_types.DeviceRequest]:

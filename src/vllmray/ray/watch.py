@@ -32,6 +32,7 @@ Snapshot = dict[str, Any]
 
 TEXT_INTERVAL_S = 2.0
 _TEXT_TIMEOUT_S = 60.0
+ANOTHER_CLUSTER = "WrongClusterID"  # as Ray's client says it (src/ray/rpc/rpc_callback_types.h)
 # vLLM's own names for its workers in Ray (vllm/v1/executor/ray_executor_v2.py; before 0.20, ray_utils.py).
 ACTOR_CLASSES = ("RayWorkerProc", "RayWorkerWrapper")
 
@@ -192,6 +193,10 @@ def observations(options: argparse.Namespace) -> Iterator[Snapshot]:
     read, shortest = reader(options.address, actors=options.actors)
     while True:
         seen = observe(read, gate, options.engine_state)
+        if ANOTHER_CLUSTER in str(seen.get("error")) and not options.once:
+            # Once a process of Ray's has spoken to a GCS it will have no other, not even one that was restarted at the
+            # same address; only a new process does.
+            os.execv(sys.executable, [sys.executable, *sys.argv])  # nosec B606 # itself
         yield seen
         if options.once:
             return

@@ -30,7 +30,7 @@ def record_a_node(cluster: str, role: str = "head", **more: str) -> None:
     records = Records(state_folder(), os.uname().nodename)
     draft = records.draft()
     labels = {"io.vllmray.cluster": cluster, "io.vllmray.role": role, **more}
-    draft.write_spec(NodeSpec("id", "head", "/p", ("true",), {"PATH": "/bin"}, labels, {}, False, True, None, {}))
+    draft.write_spec(NodeSpec("id", "head", "/p", ("true",), {"PATH": "/bin"}, labels, {}, False, True, {}))
     records.publish(draft, f"vllmray-{cluster}-{role}")
 
 
@@ -130,7 +130,7 @@ def test_the_lines_of_a_native_dry_run_work_as_they_stand(nowhere: Path, capsys:
     text = capsys.readouterr().out
     said = run_lines(text, nowhere / "bin")
     head, engine = (line.split() for line in said if line.startswith("called: "))
-    assert [Path(word).name for word in head[1:5]] == ["python3", "start_head.py", "start", "--head"]
+    assert [Path(word).name for word in head[1:3]] == ["python3", "node.py"]
     assert [Path(word).name for word in engine[1:3]] == ["python3", "launch.py"]
     assert {"watch.py", "start_head.py", "launch.py", "vllmray_guard.py", "site", "cpu_platform.py"} <= set(said)
     secrets = [Path(line.split()[1]).name for line in said if line.startswith("secret ") and line.endswith(" 600")]

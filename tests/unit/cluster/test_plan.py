@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def test_every_container_is_closed_but_for_what_is_shown_to_be_needed() -> None:
         assert spec.security_opt == ("no-new-privileges",)
         assert "memlock" not in spec.ulimits
         written = {mount.target for mount in spec.mounts if not mount.read_only}
-        assert written <= {"/vllmray", "/var/lib/vllmray/cache", "/tmp/ray"}
+        assert written <= {"/vllmray", "/var/lib/vllmray/cache", "/tmp/ray", "/dev/shm"}
     asked = usual.model_copy(update={"rdma": True, "writable_root": True, "port": 443, "user": "1000:1000"})
     node, engine = worker_spec(asked, NODE, CONTENTS), engine_spec(asked, NODE, CONTENTS)
     assert (node.cap_add, engine.cap_add) == (("IPC_LOCK",), ("IPC_LOCK", "NET_BIND_SERVICE"))
@@ -198,7 +199,8 @@ def test_both_runtimes_have_the_same_plan_but_for_what_nodes_run_in() -> None:
     native = full_config().model_copy(update={"runtime": "native", "image": "/opt/venv/bin/python"})
     for make in (head_spec, worker_spec, engine_spec):
         planned, also_planned = make(docker, NODE, CONTENTS), make(native, NODE, CONTENTS)
-        assert replace(also_planned, image=planned.image, labels=planned.labels) == planned
+        argv = tuple(word for word in planned.argv if word != "--own-memory")  # /dev/shm is the whole machine's there
+        assert replace(also_planned, image=planned.image, labels=planned.labels) == replace(planned, argv=argv)
         changed = changed_fields(
             also_planned.labels, docker, planned.labels[ROLE], CONTENTS.secrets.marks(planned.labels[ROLE])
         )
@@ -222,7 +224,20 @@ def test_the_plugin_of_the_cpu_platform_comes_with_the_node_and_not_with_the_ima
     (about,) = [file for file in cpu.files if file.path.endswith("/entry_points.txt")]
     assert b"vllmray_cpu_slots = vllmray.engine.cpu_platform:register" in about.content
     assert cpu.env["PYTHONPATH"] == SITE
-    assert len(head_spec(config(accelerator="nvidia"), NODE, contents()).files) == 2  # watch.py, start_head.py
+    nvidia = [file.path for file in head_spec(config(accelerator="nvidia"), NODE, contents()).files]
+    assert not [path for path in nvidia if "cpu_" in path or "dist-info" in path]
+    assert f"{SITE}/vllmray/journal.py" in nvidia
+
+
+def test_what_the_programs_import_of_this_package_comes_with_them() -> None:
+    """In the container there is nothing of it but what is put there; so each import of ours must find its file."""
+    engine = engine_spec(config(accelerator="nvidia"), NODE, contents())
+    files = {file.path: file.content.decode() for file in engine.files if file.path.endswith(".py")}
+    ours = re.compile(r"^ *from (vllmray\S*) import", re.MULTILINE)
+    imported = {name for text in files.values() for name in ours.findall(text)}
+    assert len(imported) >= 5
+    for name in imported:
+        assert f"{SITE}/{name.replace('.', '/')}.py" in files
 
 
 @pytest.mark.parametrize(

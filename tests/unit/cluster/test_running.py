@@ -38,6 +38,7 @@ RICH: dict[str, Any] = {
     "tensor_parallel_size": 4,
     "pipeline_parallel_size": 3,
     "allow_tp_across_hosts": True,
+    "stall_timeout": 300,
     "vllm_args": ("--served-model-name", "a b", "--max-num-seqs=8"),
     "image": "image:1",
     "network": "lab-net",

@@ -172,7 +172,7 @@ def test_down_removes_engine_worker_head_and_volumes() -> None:
     host.calls.clear()
     removed = down(host, "vllmray", RecordingReporter())
     assert removed.containers == ("vllmray-engine", "vllmray-worker", "vllmray-head")
-    assert removed.shared == ("vllmray-head-ray",)
+    assert removed.shared == ("vllmray-head-ray", "vllmray-head-shm-16384m")
     assert [record.container.name for record in host.records.values()] == ["another"]
     assert down(host, "vllmray", RecordingReporter()).containers == ()
     assert down(host, None, RecordingReporter()).containers == ("another",)

@@ -118,17 +118,33 @@ def test_another_configuration_is_refused_with_the_fields_that_differ() -> None:
     assert host.records == before
 
 
-def test_another_configuration_replaces_engine_then_head_when_asked_to() -> None:
+ENGINE_ANEW = ["remove vllmray-engine", "start vllmray-engine"]
+BOTH_ANEW = ["remove vllmray-engine", "remove vllmray-head", "start vllmray-head", "start vllmray-engine"]
+
+
+@pytest.mark.parametrize(
+    ("change", "calls", "said"),
+    [
+        ({"max_model_len": 8192}, ENGINE_ANEW, "removing vllmray-engine: max_model_len: 4096 → 8192"),
+        (
+            {"vllm_args": ("--enforce-eager",)},
+            ENGINE_ANEW,
+            'removing vllmray-engine: vllm_args: [] → ["--enforce-eager"]',
+        ),
+        ({"shm_size": 1024**3}, BOTH_ANEW, "removing vllmray-head: shm_size: 17179869184 → 1073741824"),
+        ({}, [], ""),
+    ],
+)
+def test_another_configuration_replaces_only_what_it_touches_and_says_why(
+    change: dict[str, Any], calls: list[str], said: str
+) -> None:
     host = good_host(*READY)
     up_head(host, config(), QUICK, RecordingReporter())
     host.calls.clear()
-    up_head(host, config(max_model_len=8192), Options(recreate=True), RecordingReporter())
-    assert [call for call in host.calls if "probe" not in call] == [
-        "remove vllmray-engine",
-        "remove vllmray-head",
-        "start vllmray-head",
-        "start vllmray-engine",
-    ]
+    reporter = RecordingReporter()
+    up_head(host, config(**change), Options(recreate=True), reporter)
+    assert [call for call in host.calls if "probe" not in call] == calls
+    assert said in reporter.text()
 
 
 def test_a_lost_engine_is_made_anew_and_the_head_kept() -> None:
@@ -141,13 +157,15 @@ def test_a_lost_engine_is_made_anew_and_the_head_kept() -> None:
     assert host.named("vllmray-engine").container.status == "running"
 
 
-def test_a_lost_head_takes_its_engine_with_it() -> None:
+@pytest.mark.parametrize(("network", "stays"), [("host", True), ("lab", False)])
+def test_a_lost_head_takes_an_engine_with_it_that_is_in_its_network(network: str, stays: bool) -> None:
     host = good_host(*READY)
-    up_head(host, config(), QUICK, RecordingReporter())
+    up_head(host, config(network=network), QUICK, RecordingReporter())
     engine = host.named("vllmray-engine").container.id
     host.named("vllmray-head").becomes("exited")
-    up_head(host, config(), QUICK, RecordingReporter())
-    assert host.named("vllmray-engine").container.id != engine
+    up_head(host, config(network=network), QUICK, RecordingReporter())
+    assert (host.named("vllmray-engine").container.id == engine) is stays
+    assert host.named("vllmray-head").container.status == "running"
 
 
 @pytest.mark.parametrize(

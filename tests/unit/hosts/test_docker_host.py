@@ -44,14 +44,10 @@ def test_argv_replaces_the_images_entrypoint(api: docker.APIClient) -> None:
 
 
 def test_network_namespaces_and_memory(api: docker.APIClient) -> None:
-    body = host_config(api, ipc="container:h", pid="container:h", shm_size=1024, restart="unless-stopped", init=True)
+    body = host_config(api, shm_size=1024, restart="unless-stopped", init=True)
     assert body["NetworkMode"] == "host"
-    assert (body["IpcMode"], body["PidMode"], body["ShmSize"], body["Init"]) == (
-        "container:h",
-        "container:h",
-        1024,
-        True,
-    )
+    assert (body["IpcMode"], body["ShmSize"], body["Init"]) == ("private", 1024, True)
+    assert not body.get("PidMode")
     assert body["RestartPolicy"] == {"Name": "unless-stopped"}
 
 
@@ -115,7 +111,10 @@ def test_mounts_that_must_exist_and_that_may_be_made_and_memory(api: docker.APIC
     assert memory["VolumeOptions"] == {
         "NoCopy": True,
         "Labels": {"l": "1"},
-        "DriverConfig": {"Name": "local", "Options": {"type": "tmpfs", "device": "tmpfs", "o": "mode=1777"}},
+        "DriverConfig": {
+            "Name": "local",
+            "Options": {"type": "tmpfs", "device": "tmpfs", "o": "mode=1777,nosuid,nodev"},
+        },
     }
 
 

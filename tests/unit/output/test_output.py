@@ -58,7 +58,13 @@ def test_the_envelope_is_one_versioned_line_with_every_key() -> None:
         ),
     }
     assert found["data"]["gpus"] == {"wanted": 2, "total": 1.0, "used": 0.0}
-    assert found["data"]["engine"] == {"phase": "waiting", "detail": "", "since": 1.0}
+    assert found["data"]["engine"] == {
+        "phase": "waiting",
+        "detail": "",
+        "since": 1.0,
+        "deaths": 0,
+        "missing_since": None,
+    }
 
 
 def access(**fields: Any) -> Access:

@@ -134,8 +134,9 @@ def test_an_observation_says_what_the_gate_lacks_and_what_the_engine_does(tmp_pa
     gate = {"tensor_parallel_size": 1, "pipeline_parallel_size": 2, "allow_tp_across_hosts": False}
     found = observe(lambda: {"nodes": nodes(1)}, gate, state)
     assert (found["shortfall"], found["engine"]) == ("1 of 2 GPUs", None)
-    state.write_text('{"phase": "waiting", "detail": "d", "since": 1.5, "heartbeat": 99, "ray": {}}')
-    assert read_engine_state(state) == {"phase": "waiting", "detail": "d", "since": 1.5}
+    said = {"phase": "waiting", "detail": "d", "since": 1.5, "deaths": 2, "missing_since": 1.5}
+    state.write_text(json.dumps({**said, "heartbeat": 99, "ray": {}}))
+    assert read_engine_state(state) == said
     state.write_text('{"phase": "wai')
     assert read_engine_state(state) is None
 

@@ -1,0 +1,225 @@
+"""The main process of a Ray node's container, with real processes in place of Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+import vllmray
+from vllmray.journal import Entry, parse
+from vllmray.ray import node
+from vllmray.ray.node import Node, Segments, clear, healthy
+
+PACKAGE = Path(vllmray.__file__).parent
+
+
+class Agent(BaseHTTPRequestHandler):
+    """Ray's agent, and the head's dashboard."""
+
+    codes: dict[str, int]
+
+    def do_GET(self) -> None:
+        self.send_response(self.codes.get(self.path, 404))
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def agent() -> Iterator[int]:
+    Agent.codes = {"/api/local_raylet_healthz": 200, "/api/gcs_healthz": 200}
+    with ThreadingHTTPServer(("127.0.0.1", 0), Agent) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+class Container:
+    """node.py as a node's container runs it."""
+
+    def __init__(self, folder: Path, *argv: str) -> None:
+        shutil.copy(node.__file__, folder)
+        for name in ("__init__", "journal"):
+            (folder / "site/vllmray").mkdir(parents=True, exist_ok=True)
+            shutil.copy(PACKAGE / f"{name}.py", folder / f"site/vllmray/{name}.py")
+        self.log = folder / "log"
+        with self.log.open("wb") as log:
+            line = [sys.executable, str(folder / "node.py"), f"--folder={folder / 'ray'}", *argv]
+            self.process = subprocess.Popen(line, stdout=log, stderr=log)
+
+    def entries(self) -> list[Entry]:
+        return [entry for line in self.log.read_text().splitlines() if (entry := parse(line))]
+
+    def told(self, kind: str) -> list[str]:
+        return [entry.text for entry in self.entries() if entry.kind == kind]
+
+    def until_told(self, kind: str) -> list[str]:
+        deadline = time.monotonic() + 20
+        while not self.told(kind):
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+        return self.told(kind)
+
+
+def test_its_exit_code_is_ray_s(tmp_path: Path) -> None:
+    container = Container(tmp_path, "--agent-port=1", "--", "sh", "-c", "exit 3")
+    assert container.process.wait(10) == 3
+    assert container.told("node-ended") == ["Ray ended, exit code 3"]
+
+
+def test_told_to_end_it_tells_ray_and_waits_for_it(tmp_path: Path) -> None:
+    script = (
+        f"trap 'sleep 0.5; touch {tmp_path}/drained; exit 1' TERM; touch {tmp_path}/runs; while :; do sleep 0.05; done"
+    )
+    container = Container(tmp_path, "--agent-port=1", "--", "sh", "-c", script)
+    while not (tmp_path / "runs").exists():
+        time.sleep(0.02)
+    container.process.send_signal(signal.SIGTERM)
+    assert container.process.wait(10) == 1
+    assert (tmp_path / "drained").exists()
+    assert container.told("stopped") == ["Ray ended, exit code 1"]
+
+
+def test_a_worker_waits_for_the_head_and_starts_as_soon_as_it_listens(tmp_path: Path) -> None:
+    port = free_port()
+    container = Container(
+        tmp_path, "--agent-port=1", f"--head=127.0.0.1:{port}", "--", "touch", str(tmp_path / "started")
+    )
+    assert container.until_told("waiting") == [f"for the head at 127.0.0.1:{port}: Connection refused"]
+    time.sleep(1.5)
+    assert not (tmp_path / "started").exists()
+    assert container.told("waiting") == [f"for the head at 127.0.0.1:{port}: Connection refused"]
+    with socket.socket() as head:
+        head.bind(("127.0.0.1", port))
+        head.listen()
+        assert container.process.wait(5) == 0
+    assert (tmp_path / "started").exists()
+
+
+def test_told_to_end_while_it_waits_it_ends(tmp_path: Path) -> None:
+    container = Container(tmp_path, "--agent-port=1", f"--head=127.0.0.1:{free_port()}", "--", "true")
+    container.until_told("waiting")
+    container.process.send_signal(signal.SIGTERM)
+    assert container.process.wait(5) == 143
+
+
+@pytest.mark.parametrize("question", ["local_raylet_healthz", "gcs_healthz"])
+def test_a_node_that_was_alive_and_is_not_any_more_is_ended(
+    agent: int, question: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(node, "LOOK_S", 0.1)
+    monkeypatch.setattr(node, "SILENT_S", 0.6)
+    watched = Node(["sleep", "1010"], lambda: node.alive(agent, agent), lambda: None)
+    ended: list[int] = []
+    thread = threading.Thread(target=lambda: ended.append(watched.run()))
+    thread.start()
+    time.sleep(1)
+    assert thread.is_alive()
+    Agent.codes[f"/api/{question}"] = 503
+    thread.join(10)
+    assert ended == [128 + signal.SIGKILL]
+    assert "the cluster has not taken this node for alive for" in capsys.readouterr().out
+
+
+def test_a_node_that_is_away_for_a_moment_stays(agent: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node, "LOOK_S", 0.1)
+    monkeypatch.setattr(node, "SILENT_S", 2.0)
+    watched = Node(["sleep", "3"], lambda: node.alive(agent, None), lambda: None)
+    threading.Timer(0.5, lambda: Agent.codes.update({"/api/local_raylet_healthz": 503})).start()
+    threading.Timer(1.5, lambda: Agent.codes.update({"/api/local_raylet_healthz": 200})).start()
+    assert watched.run() == 0
+
+
+def test_where_nothing_could_say_it_is_alive_it_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Ray without its dashboard has no agent."""
+    monkeypatch.setattr(node, "LOOK_S", 0.1)
+    monkeypatch.setattr(node, "SILENT_S", 0.3)
+    watched = Node(["sleep", "1.5"], lambda: node.alive(free_port(), None), lambda: None)
+    assert watched.run() == 0
+
+
+def test_health_is_ray_s_own_answer_or_none(agent: int) -> None:
+    assert healthy(agent, "local_raylet_healthz") is True
+    Agent.codes["/api/local_raylet_healthz"] = 503
+    assert healthy(agent, "local_raylet_healthz") is False
+    assert healthy(free_port(), "local_raylet_healthz") is None
+
+
+def test_one_that_accepts_and_says_nothing_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is stopped: the kernel takes connections for it."""
+    monkeypatch.setattr(node, "ANSWER_S", 0.3)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        assert healthy(silent.getsockname()[1], "gcs_healthz") is False
+
+
+def test_what_earlier_sessions_left_is_gone_and_the_engine_s_word_stays(tmp_path: Path) -> None:
+    (tmp_path / "session_1/logs").mkdir(parents=True)
+    (tmp_path / "session_1/logs/raylet.out").touch()
+    (tmp_path / "session_latest").symlink_to(tmp_path / "session_1")
+    (tmp_path / "vllmray").mkdir()
+    (tmp_path / "vllmray/engine.json").write_text(json.dumps({}))
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "socket"))
+    clear(tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {"vllmray", "vllmray/engine.json"}
+    clear(tmp_path / "not there")
+
+
+def test_a_link_is_taken_away_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/kept").touch()
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray/session_evil").symlink_to(tmp_path / "outside")
+    clear(tmp_path / "ray")
+    assert (tmp_path / "outside/kept").exists()
+    assert list((tmp_path / "ray").iterdir()) == []
+
+
+def test_memory_that_nobody_holds_at_two_looks_goes(tmp_path: Path) -> None:
+    """A file in a folder stands for a segment: what counts is who has it open or mapped."""
+    for name in ("left", "open", "mapped"):
+        (tmp_path / name).write_bytes(b"x" * 4096)
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import mmap, sys; a = open(sys.argv[1]); b = open(sys.argv[2], 'r+b'); m = mmap.mmap(b.fileno(), 0)\n"
+            "b.close(); print('holds', flush=True); sys.stdin.read()",
+            str(tmp_path / "open"),
+            str(tmp_path / "mapped"),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    segments = Segments(tmp_path)
+    segments.sweep()
+    assert {path.name for path in tmp_path.iterdir()} == {"left", "open", "mapped"}
+    segments.sweep()
+    assert {path.name for path in tmp_path.iterdir()} == {"open", "mapped"}
+    holder.communicate()
+    segments.sweep()
+    segments.sweep()
+    assert os.listdir(tmp_path) == []  # noqa: PTH208  # names are what it is about
