@@ -67,6 +67,16 @@ class Cluster:
             done = self.vllmray(number, "down")
             assert done.returncode == 0, done.stdout + done.stderr
 
+    def left(self) -> list[str]:
+        """What is still on the hosts; nothing, after down."""
+        found = []
+        for host in (self.head, self.worker):
+            things = [*host.processes(), *(f"port {port}" for port in host.listening())]
+            things += [f"container {name}" for name in host.docker("ps", "--all", "--quiet").split()]
+            things += [f"volume {name}" for name in host.docker("volume", "ls", "--quiet").split()]
+            found += [f"left on host {host.number}: {thing}" for thing in things]
+        return found
+
     def release(self) -> None:
         """Let go of what it took of this machine."""
         for path in self.folder.glob("host*/cache"):

@@ -29,7 +29,4 @@ def cluster(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clus
     yield made
     made.down()
     made.release()
-    for host in (made.head, made.worker):
-        left = [*host.processes(), *(str(port) for port in host.listening()), *host.docker("ps", "-aq").split()]
-        left += host.docker("volume", "ls", "-q").split()
-        assert left == [], f"left on host {host.number}: {left}"
+    assert made.left() == []

@@ -17,6 +17,8 @@ RAYLET = re.compile(r"\S*/raylet --raylet_socket_name")
 GCS = re.compile(r"\S*/gcs_server ")
 SERVER = re.compile(r"\S*python3? /vllmray/site/vllmray/engine/serve\.py")
 CORE = re.compile(r"VLLM::EngineCore")
+BARE = re.compile(r"python3 -m vllm\.entrypoints\.openai\.api_server")
+WATCH = re.compile(r"\S*python3? /vllmray/watch\.py")
 ACTOR = re.compile(r"ray::RayWorkerProc")
 
 
