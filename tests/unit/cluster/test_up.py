@@ -281,6 +281,49 @@ def test_an_engine_that_ends_is_an_error_at_once_with_its_log() -> None:
     assert names(host) == []
 
 
+def died(line: str, deaths: int) -> str:
+    """That line of watch.py, with so many deaths of the engine."""
+    values = json.loads(line)
+    values["engine"]["deaths"] = deaths
+    return json.dumps(values)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_server_that_ends_in_its_container_is_an_error_at_once_even_before_the_first_look(first: int) -> None:
+    """It would be started again, but who typed the command is to know."""
+    loading = seen(HEAD, WORKER, phase="starting")
+    host = good_host()
+
+    def watch(record: Record, argv: tuple[str, ...]) -> Iterator[str | None]:
+        yield died(loading, first)
+        host.named("vllmray-engine").log.append("ValueError: unknown model")
+        yield died(loading, 1)
+
+    host.streams["python3"] = watch
+    with pytest.raises(WorkloadError, match="the engine in vllmray-engine ended by itself") as caught:
+        up_head(host, config(), QUICK, RecordingReporter())
+    assert caught.value.details is not None
+    assert names(host) == []
+
+
+def test_deaths_from_before_are_no_error_for_who_only_waits() -> None:
+    host = good_host(*READY)
+    up_head(host, config(), Options(wait=False), RecordingReporter())
+    loading, ready = seen(HEAD, WORKER, phase="starting"), seen(HEAD, WORKER, phase="ready")
+    again = good_host(died(loading, 2), died(ready, 2))
+    host.streams = again.streams
+    assert up_head(host, config(), QUICK, RecordingReporter()).ready
+
+
+def test_who_waits_for_an_engine_that_was_given_up_is_told_at_once() -> None:
+    host = good_host(*READY)
+    up_head(host, config(), Options(wait=False), RecordingReporter())
+    host.streams = good_host(died(seen(HEAD, WORKER, phase="given-up"), 5)).streams
+    with pytest.raises(WorkloadError):
+        up_head(host, config(), QUICK, RecordingReporter())
+    assert names(host) == ["vllmray-engine", "vllmray-head"]
+
+
 def test_ctrl_c_leaves_everything_and_says_how_to_go_on() -> None:
     host = good_host()
 
@@ -508,6 +551,13 @@ def test_the_token_that_a_head_is_asked_with_is_a_file_of_the_container_that_ask
     ]
     assert asking.env["RAY_AUTH_MODE"] == "token"
     assert [spec for spec in host.created if spec is not asking and "probe" in spec.name and spec.files] == []
+
+
+def test_a_head_that_was_restarted_meanwhile_is_no_refusal_of_the_token() -> None:
+    """Ray says it in the same words, and a new watch of it gets an answer."""
+    restarted = json.dumps({"error": "AuthenticationError: RPC error: WrongClusterID: Perhaps the GCS has restarted"})
+    host = good_host(restarted, seen(HEAD, WORKER), probes=[probe_answer(node_ip="10.0.0.2")])
+    assert up_worker(host, worker_config(ray_token=TOKEN), QUICK, RecordingReporter()).ready
 
 
 def test_a_token_that_is_refused_only_while_joining_ends_the_wait_at_once_and_takes_the_worker_back() -> None:
