@@ -337,12 +337,28 @@ def test_after_five_deaths_no_further_server_starts(engine: Engine, monkeypatch:
         engine.switch("dies")
         until(lambda death=death: engine.state["deaths"] == death, f"death {death}")  # type: ignore[misc]
     engine.is_in("given-up")
-    assert engine.state["detail"] == "it ended 5 times within 10 minutes"
+    assert engine.state["detail"] == "it was started 5 times within 10 minutes, and ended each time"
     assert engine.told("given-up") == [engine.state["detail"]]
     assert engine.ask()[0] == 503
     time.sleep(1.5)
     assert len(engine.servers()) == 5
     assert engine.end() == 0
+
+
+def test_one_that_served_for_a_while_is_no_reason_to_give_up(engine: Engine) -> None:
+    program = engine.folder / "launch.py"
+    text = program.read_text()
+    assert "SERVED_S = 10.0" in text
+    program.write_text(
+        text.replace("SERVED_S = 10.0", "SERVED_S = 1.0").replace("PAUSES_S = (0.0, 2.0", "PAUSES_S = (0.0, 0.1")
+    )
+    engine.start()
+    for death in range(1, 7):
+        engine.is_in("ready")
+        time.sleep(2.5)
+        engine.switch("dies")
+        until(lambda death=death: engine.state["deaths"] == death, f"death {death}")  # type: ignore[misc]
+    engine.is_in("ready")
 
 
 def test_a_server_that_can_not_even_be_imported_counts(engine: Engine) -> None:

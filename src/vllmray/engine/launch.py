@@ -39,7 +39,8 @@ from vllmray.journal import tell
 
 TICK_S = 1.0
 DEATHS, WITHIN_S = 5, 600.0
-"""So many attempts within that time that ended by themselves: no further one."""
+"""So many attempts within that time, none of which served for SERVED_S: no further one."""
+SERVED_S = 10.0
 PAUSES_S = (0.0, 2.0, 5.0, 10.0)
 """Before the next attempt, by how many ended within WITHIN_S before it, less one."""
 
@@ -57,6 +58,7 @@ class Verdict:
         self._pulse = pulse
         self._start_timeout = start_timeout
         self._began = time.monotonic()
+        self._ready_at: float | None = None
         self._nodes: dict[str, str] = {}
         self._actors = 0
 
@@ -64,6 +66,13 @@ class Verdict:
     def age(self) -> float:
         """Seconds since the start."""
         return time.monotonic() - self._began
+
+    @property
+    def served_for(self) -> float:
+        """Seconds since it was ready; 0 before."""
+        if self._pulse.ready and self._ready_at is None:
+            self._ready_at = time.monotonic()
+        return 0.0 if self._ready_at is None else time.monotonic() - self._ready_at
 
     def against(self) -> str | None:
         """Why it must be ended."""
@@ -176,6 +185,8 @@ class Launcher:
             if pulse.ready and self._state.current != "ready":
                 tell("ready", f"the engine answered a completion, {verdict.age:.0f} s after its start")
             self._state.phase("ready" if pulse.ready else "starting", pulse.detail)
+            if verdict.served_for > SERVED_S:
+                self._attempts.clear()
             why = verdict.against()
             if why:
                 return why
@@ -193,7 +204,7 @@ class Launcher:
 
     def _give_up(self) -> None:
         """Leave it stopped: whoever looks finds why, and a person starts it again."""
-        text = f"it ended {len(self._attempts)} times within {WITHIN_S / 60:.0f} minutes"
+        text = f"it was started {len(self._attempts)} times within {WITHIN_S / 60:.0f} minutes, and ended each time"
         tell("given-up", text)
         self._state.phase("given-up", text)
         while not self._told.is_set():
