@@ -8,11 +8,24 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from vllmray.errors import HostError
-from vllmray.hosts.base import BuildSpec, Container, ContainerSpec, ContainerStatus, Exec, HostInfo, Image, PullEvent
+from vllmray.hosts.base import (
+    BuildSpec,
+    Container,
+    ContainerSpec,
+    ContainerStatus,
+    Exec,
+    HostAction,
+    HostEvent,
+    HostInfo,
+    Image,
+    PullEvent,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +35,9 @@ class Ran:
     lines: tuple[str, ...] = ()
     exit_code: int | None = 0
 
+
+FIRST_START = "1970-01-01T00:00:00+00:00"
+"""Of every container; a restart comes ten seconds after the one before."""
 
 Program = Callable[["Record", tuple[str, ...]], Ran]
 Stream = Callable[["Record", tuple[str, ...]], Iterator[str | None]]
@@ -130,6 +146,8 @@ class FakeHost:
         self.programs: dict[str, Program] = dict(BUILT_IN)
         self.streams: dict[str, Stream] = {}
         self.calls: list[str] = []
+        self.happened: list[HostEvent] = []
+        self._starts = itertools.count(10, 10)
         self._ids = itertools.count(1)
 
     def ping(self) -> None:
@@ -186,7 +204,7 @@ class FakeHost:
             exit_code=0,
             restarts=0,
             error="",
-            started_at="2026-11-23T00:00:00Z",
+            started_at=FIRST_START,
         )
         record = Record(spec, container)
         for mount in spec.mounts:
@@ -194,14 +212,25 @@ class FakeHost:
                 self.volumes[mount.source] = mount.labels
             elif mount.create:
                 self.folders.add(mount.source)
-        program = self.programs.get(spec.argv[0], _not_found)
-        ran = program(record, spec.argv)
-        record.log += ran.lines
-        if ran.exit_code is not None:
-            self._end(record, ran.exit_code)
+        self._run(record)
         self.records[container.id] = record
         self.calls.append(f"start {spec.name}")
         return record.container
+
+    def _run(self, record: Record) -> None:
+        self.tell(record, "start")
+        program = self.programs.get(record.spec.argv[0], _not_found)
+        ran = program(record, record.spec.argv)
+        record.log += ran.lines
+        if ran.exit_code is not None:
+            self._end(record, ran.exit_code)
+
+    def tell(
+        self, record: Record, action: HostAction, *, exit_code: int | None = None, signal: int | None = None
+    ) -> None:
+        """What a daemon would remember, as of now."""
+        labels = record.container.labels
+        self.happened.append(HostEvent(time.time(), record.container.name, action, labels, exit_code, signal))
 
     def _refuse(self, spec: ContainerSpec) -> None:
         if spec.image not in self.images:
@@ -219,12 +248,20 @@ class FakeHost:
         if spec.argv[0] not in self.programs and not spec.init:
             raise HostError(f"{self.address}: no program {spec.argv[0]}")
 
-    @staticmethod
-    def _end(record: Record, exit_code: int) -> None:
+    def _end(self, record: Record, exit_code: int) -> None:
+        self.tell(record, "die", exit_code=exit_code)
         if record.spec.restart == "no":
             record.becomes("exited", exit_code=exit_code)
         else:
+            self.tell(record, "start")
+            self.tell(record, "die", exit_code=exit_code)
             record.becomes("restarting", exit_code=exit_code, restarts=1)
+
+    def _stop(self, record: Record) -> None:
+        if record.container.status == "running":
+            self.tell(record, "kill", signal=15)
+            self.tell(record, "die", exit_code=143)
+            self.tell(record, "stop")
 
     def containers(self, labels: Mapping[str, str]) -> list[Container]:
         return [record.container for record in self.records.values() if _carries(record.container.labels, labels)]
@@ -242,15 +279,31 @@ class FakeHost:
         lines = iter(ran.lines) if ran.exit_code is not None else itertools.repeat(None)
         return FakeExec(iter(lines), ran.exit_code)
 
-    def logs(self, container: str, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
+    def logs(
+        self, container: str, *, follow: bool = False, tail: int | None = None, since: float | None = None
+    ) -> Iterator[str]:
         log = self._record(container).log
         return iter(log[-tail:] if tail else log if tail is None else [])
+
+    def events(self, labels: Mapping[str, str], *, since: float | None) -> list[HostEvent]:
+        return [event for event in self.happened if event.at >= (since or 0) and _carries(event.labels, labels)]
+
+    def restart(self, container: str, *, timeout: float) -> None:
+        record = self._record(container)
+        self._stop(record)
+        record.becomes(
+            "running", exit_code=0, restarts=0, started_at=datetime.fromtimestamp(next(self._starts), UTC).isoformat()
+        )
+        self._run(record)
+        self.tell(record, "restart")
+        self.calls.append(f"restart {record.container.name}")
 
     def stop_and_remove(self, container: str, *, timeout: float) -> None:
         try:
             record = self._record(container)
         except HostError:
             return
+        self._stop(record)
         del self.records[record.container.id]
         self.calls.append(f"remove {record.container.name}")
 

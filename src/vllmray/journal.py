@@ -7,8 +7,10 @@ Standard library only: it is put into containers, whose programs write lines, an
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple, TextIO, get_args
 
 Kind = Literal[
@@ -23,6 +25,8 @@ Kind = Literal[
     "died",  # it ended, and not because it was told to
     "given-up",  # it died too often, and is left stopped
     "stopped",  # it was told to end
+    "exited",  # native: the node's own process ended, as its supervisor saw it
+    "restarted",  # native: it was started again
 ]
 PREFIX = "vllmray-event "
 
@@ -58,3 +62,10 @@ def parse(line: str) -> Entry | None:
     except (ValueError, LookupError, TypeError):
         return None
     return entry if entry.kind in get_args(Kind) else None
+
+
+def exit_words(code: int) -> str:
+    """An exit code in words: above 128 it stands for a signal (bash(1), EXIT STATUS), "exit code 137 (SIGKILL)"."""
+    with suppress(ValueError):
+        return f"exit code {code} ({signal.Signals(code - 128).name})"
+    return f"exit code {code}"

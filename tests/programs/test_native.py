@@ -26,6 +26,7 @@ from vllmray.hosts.base import Container, ContainerSpec, File, GpuRequest, Mount
 from vllmray.hosts.native.processes import SHM, identify, living
 from vllmray.hosts.native.records import FORMAT, NodeFolder, Records
 from vllmray.hosts.native_host import NativeHost
+from vllmray.journal import parse
 
 LABELS = {"io.vllmray.cluster": "programs"}
 
@@ -376,6 +377,7 @@ import os, sys, time
 from pathlib import Path
 from vllmray.hosts.base import ContainerSpec
 from vllmray.hosts.native_host import NativeHost
+from vllmray.journal import parse
 host = NativeHost(Path(sys.argv[1]), os.environ)
 node = ContainerSpec(name="node", image=sys.executable, argv=("sleep", "600"), labels={"io.vllmray.cluster": "theirs"})
 if sys.argv[2] == "start":
@@ -454,3 +456,89 @@ def test_records_that_others_could_have_written_or_that_lie_elsewhere_are_not_re
     nodes.unlink()
     elsewhere.rename(nodes)
     assert [node.name for node in host.containers(LABELS)] == ["sleeper"]
+
+
+def journal(host: NativeHost, container: Container) -> list[str]:
+    entries = [parse(line) for line in host.logs(container.id)]
+    return [f"{entry.kind}: {entry.text}" for entry in entries if entry]
+
+
+def test_what_a_supervisor_does_stands_in_the_log_on_lines_of_their_own(host: NativeHost) -> None:
+    container = host.create_and_start(spec("sh", "-c", "printf half; exit 3", restart="unless-stopped"))
+    wait_for(lambda: len(journal(host, container)) >= 4)
+    assert journal(host, container)[:4] == [
+        "exited: exit code 3; starting it again in 0.1 s",
+        "restarted: by its supervisor, restart 1",
+        "exited: exit code 3; starting it again in 0.2 s",
+        "restarted: by its supervisor, restart 2",
+    ]
+    lines = list(host.logs(container.id))
+    assert (lines[0], lines[3]) == ("half", "half")
+
+
+def test_a_signal_is_named_in_the_log_and_a_command_too(host: NativeHost, state: Path) -> None:
+    container = host.create_and_start(spec("sleep", "600", restart="unless-stopped"))
+    main = folder(state).state().main
+    assert main is not None
+    os.kill(main.pid, signal.SIGKILL)
+    wait_for(lambda: host.containers({})[0].restarts == 1 and host.containers({})[0].status == "running")
+    host.restart(container.id, timeout=5)
+    assert journal(host, container) == [
+        "exited: exit code 137 (SIGKILL); starting it again in 0.1 s",
+        "restarted: by its supervisor, restart 1",
+        "exited: exit code 143 (SIGTERM); starting it again now",
+        "restarted: by a command",
+    ]
+
+
+def test_a_node_that_only_answers_has_nothing_but_its_answer_in_its_log(host: NativeHost) -> None:
+    container = host.create_and_start(spec("echo", "answer"))
+    wait_for(lambda: host.containers({})[0].status == "exited")
+    host.restart(container.id, timeout=5)
+    wait_for(lambda: list(host.logs(container.id)) == ["answer", "answer"])
+
+
+@pytest.mark.parametrize("parts", [("supervisor",), ("main",), ("supervisor", "main")])
+def test_a_node_is_restarted_with_all_that_it_started_whatever_of_it_is_gone(
+    host: NativeHost, state: Path, parts: tuple[str, ...]
+) -> None:
+    container = host.create_and_start(python(FAMILY))
+    family = said(host, container, 4)
+    before = folder(state).state()
+    pids = [getattr(before, part).pid for part in parts]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not [pid for pid in pids if runs(pid)])
+    host.restart(container.id, timeout=5)
+    wait_for(lambda: len(list(host.logs(container.id))) == 8)
+    assert [pid for pid in family if runs(pid)] == []
+    (after,) = host.containers({})
+    assert (after.id, after.status) == (container.id, "running")
+    again = folder(state).state()
+    assert living(again.supervisor)
+    assert again.main != before.main
+
+
+def test_a_restarted_node_keeps_its_policy_and_its_supervisor(host: NativeHost, state: Path) -> None:
+    container = host.create_and_start(spec("sleep", "600", restart="unless-stopped"))
+    supervisor = folder(state).state().supervisor
+    host.restart(container.id, timeout=5)
+    state_now = folder(state).state()
+    assert (state_now.supervisor, state_now.restarts) == (supervisor, 0)
+    assert state_now.main is not None
+    os.kill(state_now.main.pid, signal.SIGKILL)
+    wait_for(lambda: host.containers({})[0].restarts == 1 and host.containers({})[0].status == "running")
+
+
+def test_a_node_whose_program_is_gone_is_an_error_when_it_is_restarted(
+    host: NativeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vllmray.hosts.native.restart.STARTING_S", 1.0)
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    container = host.create_and_start(spec(str(program), restart="unless-stopped"))
+    program.unlink()
+    with pytest.raises(HostError, match="node did not start again within 1 s") as caught:
+        host.restart(container.id, timeout=1)
+    assert "log" in str(caught.value.hint)

@@ -93,7 +93,7 @@ def slow(n: int, *, delay_ms: float) -> Iterator[None]:
         assert relay.stdout is not None
         if relay.stdout.readline() != b"listening\n":
             raise RuntimeError(f"the slow cable of host {n} did not start")
-        _switch("link", "set", _port(n), "addrgenmode", "none", "nomaster")
+        _switch("link", "set", _port(n), "nomaster")
         _switch("link", "set", _far(n), "master", BRIDGE)
         yield
     finally:
@@ -121,7 +121,7 @@ def _not_lossy(n: int, direction: Literal["from", "to"]) -> None:
 
 def _not_slow(n: int) -> None:
     run("ip", "-n", SWITCH, "link", "del", _near(n), check=False)
-    _switch("link", "set", _port(n), "addrgenmode", "eui64", "master", BRIDGE)
+    _switch("link", "set", _port(n), "master", BRIDGE)
 
 
 def _segments(namespace: str, interface: str, largest: int) -> None:

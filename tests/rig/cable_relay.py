@@ -5,9 +5,9 @@
 Prints a line when it listens, and ends with its standard input, so also when who started it was killed. Only the
 standard library: it runs in the switch's network, by itself.
 
-Why as it is: a virtual cable carries segments not yet cut into frames, checksums not yet computed. PACKET_VNET_HDR
-says before each what remains to be done, and the same bytes say so to the other interface: nothing needs to be switched
-off on the hosts.
+Why as it is: a virtual cable carries segments not yet cut into frames, their checksums not yet computed.
+PACKET_VNET_HDR says before each what remains to be done, and the same bytes say so to the other interface: nothing
+needs to be switched off on the hosts.
 """
 
 from __future__ import annotations

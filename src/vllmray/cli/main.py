@@ -20,7 +20,10 @@ from vllmray.private import leave_no_core
 P = ParamSpec("P")
 
 INTERNAL_ERROR = 70
-COMMANDS = ("plan", "up", "status", "chat", "logs", "down", "key", "token", "dashboard", "demo", "image")
+COMMANDS = (
+    *("plan", "up", "status", "chat", "logs", "events", "restart", "down"),
+    *("key", "token", "dashboard", "demo", "image"),
+)
 """Each a module of this package with a function of that name, or a group of functions."""
 GROUPS = {"image": ("Look at images, build them, give them to other hosts.", ("inspect", "build", "copy"))}
 

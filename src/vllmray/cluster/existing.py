@@ -20,6 +20,17 @@ def by_role(host: Host, cluster: str) -> dict[str, Container]:
     return {found.labels[labels.ROLE]: found for found in host.containers(labels.selector(cluster))}
 
 
+def no_cluster(host: Host, cluster: str) -> ClusterStateError:
+    """The error of a command about a cluster that is not on the host; it names those that are."""
+    others = {container.labels[labels.CLUSTER] for container in host.containers(labels.selector(None))}
+    return ClusterStateError(
+        f"{host.address}: no cluster {cluster} here",
+        hint=f"There is {', '.join(sorted(others))}: name it with --cluster."
+        if others
+        else "Start it with `vllmray up`, or name the host, the runtime or the cluster (--host, --runtime, --cluster).",
+    )
+
+
 def changes(found: Mapping[str, Container], config: ClusterConfig, secrets: Secrets, role: str) -> list[str]:
     """A line for each difference of the container of that role, if there is one, from what is wanted."""
     return labels.changed_fields(found[role].labels, config, role, secrets.marks(role)) if role in found else []

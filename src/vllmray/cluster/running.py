@@ -15,19 +15,34 @@ def head_config(host: Host, config: ClusterConfig, runtime: Runtime) -> ClusterC
     """The settings of the head and the engine on a host; None where there is no engine.
 
     Args:
-        config: what no label has: the cluster's name, and what is a secret.
+        config: what no label has: the cluster's name, what is a secret, and how long to wait.
 
     Raises:
         ClusterStateError: another version started them, with settings that this one does not have.
     """
-    engine = by_role(host, config.cluster).get(labels.ENGINE)
-    if engine is None:
+    return _carried(host, config, runtime, labels.ENGINE)
+
+
+def worker_config(host: Host, config: ClusterConfig, runtime: Runtime) -> ClusterConfig | None:
+    """The same of a worker. A model or a size is not among its settings, and is the default's here."""
+    return _carried(host, config, runtime, labels.WORKER)
+
+
+def _carried(host: Host, config: ClusterConfig, runtime: Runtime, role: str) -> ClusterConfig | None:
+    found = by_role(host, config.cluster).get(role)
+    if found is None:
         return None
-    kept = {"runtime": runtime, "hf_token": config.hf_token}
+    kept = {
+        "runtime": runtime,
+        "hf_token": config.hf_token,
+        "join_timeout": config.join_timeout,
+        "engine_timeout": config.engine_timeout,
+    }
     try:
-        return ClusterConfig.model_validate(labels.carried_config(engine.labels) | kept)
+        return ClusterConfig.model_validate(labels.carried_config(found.labels) | kept)
     except ValidationError as error:
+        start = "worker --head-ip …" if role == labels.WORKER else labels.HEAD
         raise ClusterStateError(
-            f"{host.address}: the settings that {engine.name} was started with mean nothing to this version",
-            hint="Start it with this one: vllmray up --role head --recreate",
+            f"{host.address}: the settings that {found.name} was started with mean nothing to this version",
+            hint=f"Start it with this one: vllmray up --role {start} --recreate",
         ) from error

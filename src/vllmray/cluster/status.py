@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from vllmray.cluster import labels
-from vllmray.cluster.existing import by_role, usable
+from vllmray.cluster.existing import by_role, no_cluster, usable
 from vllmray.cluster.plan import ENGINE_STATE, GATE_SETTINGS
 from vllmray.cluster.watching import Watch, watch_argv
-from vllmray.errors import ClusterStateError, HostError
+from vllmray.errors import HostError
 from vllmray.hosts.base import Container, Exec, Host
 from vllmray.ray.status import EngineState, RayStatus
 from vllmray.reporter import SilentStep
@@ -106,14 +106,7 @@ def _found(host: Host, cluster: str) -> dict[str, Container]:
     found = by_role(host, cluster)
     found.pop(labels.PROBE, None)
     if not found:
-        others = {container.labels[labels.CLUSTER] for container in host.containers(labels.selector(None))}
-        raise ClusterStateError(
-            f"{host.address}: no cluster {cluster} here",
-            hint=f"There is {', '.join(sorted(others))}: name it with --cluster."
-            if others
-            else "Start it with `vllmray up`, or name the host, the runtime or the cluster (--host, --runtime, "
-            "--cluster).",
-        )
+        raise no_cluster(host, cluster)
     return found
 
 

@@ -57,13 +57,24 @@ def _in_words(outcome: str) -> str:
 
 
 def for_worker(
-    host: Host, config: ClusterConfig, node: Node, containers: Mapping[str, Container], reporter: Reporter
+    host: Host,
+    config: ClusterConfig,
+    node: Node,
+    containers: Mapping[str, Container],
+    reporter: Reporter,
+    *,
+    anew: bool = False,
 ) -> RayStatus:
-    """Wait until the head lists this node alive with its GPUs."""
+    """Wait until the head lists this node alive with its GPUs.
+
+    Args:
+        anew: it was in the cluster before, and may still be listed as it was: only the one that runs here now counts.
+    """
     worker = containers[labels.WORKER]
     argv = watch_argv(gcs_address(config, str(config.head_ip)))
     with reporter.step("joining the cluster") as step, Watch(host, worker.id, argv) as watch:
         seen = _Seen(host, config, watch, Guard(host, [worker]))
+        seen.only_own = anew
         status = wait_until(
             lambda left: seen.node(left, node),
             poll_interval=POLL_S,
@@ -71,7 +82,8 @@ def for_worker(
             timeout=config.join_timeout,
             step=step,
         )
-        step.result(f"{node.ip} with {node.gpus} GPU{'' if node.gpus == 1 else 's'}")
+        gpus = status.node(node.ip).gpus_total  # type: ignore[union-attr]  # it is listed: that was waited for
+        step.result(f"{node.ip} with {gpus:g} GPU{'' if gpus == 1 else 's'}")
     return status
 
 
@@ -88,6 +100,7 @@ def for_engine(
     with Watch(host, head.id, argv) as watch:
         seen = _Seen(host, config, watch, Guard(host, [head, engine]))
         seen.deaths = 0 if fresh else None
+        seen.engine_from = engine.started_unix
         with reporter.step(f"{config.world_size} GPUs in Ray") as step:
             status = wait_until(
                 lambda left: seen.gpus(left, step),
@@ -122,14 +135,24 @@ class _Seen:
         self._glimpsed_at = float("inf")
         self.deaths: int | None = None
         """How often the engine had ended by itself before the wait; None for as often as is seen first."""
+        self.only_own = False
+        """The node must be the one whose raylet runs beside the watch."""
+        self.engine_from = 0.0
+        """What the engine said before that time, in unix seconds of its host, an earlier one said."""
 
     def _look(self, left: float) -> RayStatus:
-        self._last = self._watch.latest(min(left, NEWS_TIMEOUT_S)) or self._last
+        self._last = self._current(self._watch.latest(min(left, NEWS_TIMEOUT_S)) or self._last)
         self._guard.check()
         if self._last.engine:
             self._check_deaths(self._last.engine)
         check_token(self._host, self._config, self._last.error or "")
         return self._last
+
+    def _current(self, status: RayStatus) -> RayStatus:
+        """Without the word of an engine that is gone: its file outlives its container's restart."""
+        if status.engine and status.engine.since < self.engine_from:
+            return status.model_copy(update={"engine": None})
+        return status
 
     def node(self, left: float, node: Node) -> Ready[RayStatus] | NotReady:
         """Whether the head lists that node with its GPUs."""
@@ -139,6 +162,8 @@ class _Seen:
         listed = status.node(node.ip)
         if listed is None or listed.gpus_total < int(node.gpus):
             return NotReady(f"{node.ip} is not listed by the head yet; it has {_nodes(status)}")
+        if self.only_own and listed.id != status.local_node_id:
+            return NotReady(f"{node.ip} is still listed as it was before")
         return Ready(status)
 
     def gpus(self, left: float, step: Step) -> Ready[RayStatus] | NotReady:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
 ContainerStatus = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
-
+HostAction = Literal["start", "die", "oom", "kill", "stop", "restart", "pause", "unpause"]
+"""As Docker calls them: die is the end of the program, however it came; stop and restart are commands that were obeyed;
+kill is a signal that was sent.
+"""
 
 NO_NEW_PRIVILEGES = "no-new-privileges"
 SHARED_MEMORY = "/dev/shm"  # nosec B108 # a mount point in containers
@@ -122,6 +126,11 @@ class Container:
     """RFC 3339, or 0001-01-01T00:00:00Z when it never started."""
 
     @property
+    def started_unix(self) -> float:
+        """The last start in unix seconds, by the host's clock; below 0 when it never started."""
+        return datetime.fromisoformat(self.started_at).timestamp()
+
+    @property
     def ended(self) -> bool:
         """Its program is not running now, though it was started."""
         return self.status in ("exited", "dead", "restarting")
@@ -130,6 +139,22 @@ class Container:
     def crashed(self) -> bool:
         """Ended by itself at least once since it was created, or never got to start."""
         return self.ended or self.restarts > 0 or bool(self.error)
+
+
+@dataclass(frozen=True, slots=True)
+class HostEvent:
+    """What the host itself saw happen to a container."""
+
+    at: float
+    """Unix seconds, by the host's clock."""
+    container: str
+    """Its name."""
+    action: HostAction
+    labels: Mapping[str, str]
+    exit_code: int | None = None
+    """Of die."""
+    signal: int | None = None
+    """Of kill: the signal's number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +283,34 @@ class Host(Protocol):
     def exec(self, container: str, argv: tuple[str, ...]) -> Exec:
         """Start a process in a running container, with the container's environment and user."""
 
-    def logs(self, container: str, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
-        """Lines of the container's output, oldest first; following ends when the container does."""
+    def logs(
+        self, container: str, *, follow: bool = False, tail: int | None = None, since: float | None = None
+    ) -> Iterator[str]:
+        """Lines of the container's output, oldest first; following ends when the container does.
+
+        Args:
+            since: lines from before that time, in unix seconds, may be left out; a host that does not know when a line
+                was written gives them all.
+        """
+
+    def events(self, labels: Mapping[str, str], *, since: float | None) -> list[HostEvent]:
+        """What happened to containers with all these labels, oldest first; also to those that are gone.
+
+        No host remembers for long, and one without a daemon not at all (docker_events.py): what must be known later is
+        written to the containers' logs (journal.py).
+
+        Args:
+            since: unix seconds; None for as far back as the host remembers.
+        """
+
+    def restart(self, container: str, *, timeout: float) -> None:
+        """Start its program anew, with the files and volumes that it has; also one that is not running.
+
+        One that runs gets SIGTERM first, and SIGKILL after timeout seconds. Its restarts count from 0 again.
+
+        Raises:
+            HostError: there is no such container, or its program does not start.
+        """
 
     def stop_and_remove(self, container: str, *, timeout: float) -> None:
         """SIGTERM, SIGKILL after timeout seconds, then remove; no error when it is gone already."""

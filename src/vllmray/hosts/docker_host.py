@@ -22,10 +22,11 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
 
 from vllmray.errors import HostError
-from vllmray.hosts.base import BuildSpec, Container, ContainerSpec, Exec, HostInfo, Image, PullEvent
+from vllmray.hosts.base import BuildSpec, Container, ContainerSpec, Exec, HostEvent, HostInfo, Image, PullEvent
 from vllmray.hosts.docker_address import CONNECT_TIMEOUT_S, as_url, default_address, is_tcp, knock, refuse_bare_tcp
 from vllmray.hosts.docker_build import BuildError, build, refusal
 from vllmray.hosts.docker_errors import NO_REGISTRY, REFUSED_LOGIN, explain
+from vllmray.hosts.docker_events import events
 from vllmray.hosts.docker_exec import DockerExec
 from vllmray.hosts.docker_names import login_hint, split_image_name
 from vllmray.hosts.docker_spec import archive, base_of, creation
@@ -259,13 +260,25 @@ class DockerHost:
         with self._telling(f"run {argv[0]} in {container}"):
             return DockerExec(self._api, container, argv)
 
-    def logs(self, container: str, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
+    def logs(
+        self, container: str, *, follow: bool = False, tail: int | None = None, since: float | None = None
+    ) -> Iterator[str]:
         with self._telling(f"read the log of {container}"):
-            chunks = self._api.logs(container, stream=True, follow=follow, tail="all" if tail is None else tail)
+            chunks = self._api.logs(
+                container, stream=True, follow=follow, tail="all" if tail is None else tail, since=since or None
+            )
             try:
                 yield from _lines(chunks)
             finally:
                 chunks.close()
+
+    def events(self, labels: Mapping[str, str], *, since: float | None) -> list[HostEvent]:
+        with self._telling("read the daemon's events"):
+            return events(self._api, label_filter(labels), since)
+
+    def restart(self, container: str, *, timeout: float) -> None:
+        with self._telling(f"restart {container}"):
+            self._api.restart(container, timeout=int(timeout))
 
     def stop_and_remove(self, container: str, *, timeout: float) -> None:
         with self._telling(f"stop {container}"), suppress(NotFound):

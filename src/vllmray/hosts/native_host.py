@@ -31,6 +31,7 @@ from vllmray.hosts.base import (
     Container,
     ContainerSpec,
     Exec,
+    HostEvent,
     HostInfo,
     Image,
     Mount,
@@ -38,15 +39,16 @@ from vllmray.hosts.base import (
 )
 from vllmray.hosts.native.environment import environment
 from vllmray.hosts.native.exec import NativeExec
+from vllmray.hosts.native.log import lines_of
 from vllmray.hosts.native.paths import PathMap, folders_of
 from vllmray.hosts.native.processes import MARK, SHM, end, free_memory, has_ended, living, members, note_memory
 from vllmray.hosts.native.records import NodeFolder, NodeSpec, NodeState, Records, SharedMemory
+from vllmray.hosts.native.restart import restarted_by_its_supervisor
 from vllmray.wait import SystemClock
 
 # Ray's sockets lie in a shared folder, and the name of a socket must be short (107 bytes, man 7 unix).
 SHORT_FOLDERS = Path("/tmp")  # nosec B108 # _shared_folder refuses what is not this user's alone
 NEVER_STARTED = "0001-01-01T00:00:00Z"
-FOLLOW_S = 0.1
 KILL_S = 0.1
 
 
@@ -226,30 +228,25 @@ class NativeHost:
             raise HostError(f"{self.address}: there is no program {argv[0]}")
         return NativeExec((program, *argv[1:]), spec.env, folder.path)
 
-    def logs(self, container: str, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
+    def logs(
+        self,
+        container: str,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: float | None = None,  # noqa: ARG002  # the protocol's: no line has a time here
+    ) -> Iterator[str]:
         folder, _ = self._find(container)
-        return self._lines(folder, follow=follow, tail=tail)
+        return lines_of(folder, follow=follow, tail=tail, clock=self._clock)
 
-    def _lines(self, folder: NodeFolder, *, follow: bool, tail: int | None) -> Iterator[str]:
-        if not folder.log.exists():
-            return
-        with folder.log.open(errors="replace", newline="\n") as log:
-            if tail is not None:
-                lines = log.readlines()
-                yield from (line.rstrip("\r\n") for line in lines[max(len(lines) - tail, 0) :])
-            rest = ""
-            while True:
-                runs = follow and folder.state().status == "running" and living(folder.state().main) is not None
-                for piece in log:
-                    rest += piece
-                    if rest.endswith("\n"):
-                        yield rest.rstrip("\r\n")
-                        rest = ""
-                if not runs:
-                    break
-                self._clock.sleep(FOLLOW_S)
-            if rest:
-                yield rest
+    def events(self, labels: Mapping[str, str], *, since: float | None) -> list[HostEvent]:  # noqa: ARG002  # as above
+        return []  # nobody here remembers but the supervisors, who write to their nodes' logs
+
+    def restart(self, container: str, *, timeout: float) -> None:
+        folder, spec = self._find(container)
+        if not restarted_by_its_supervisor(folder, address=self.address, timeout=timeout, clock=self._clock):
+            self._halt(folder, timeout=timeout)
+            self._start(spec, folder)
 
     def stop_and_remove(self, container: str, *, timeout: float) -> None:
         with suppress(_GoneError):
@@ -257,6 +254,10 @@ class NativeHost:
             self._end(folder, timeout=timeout)
 
     def _end(self, folder: NodeFolder, *, timeout: float) -> None:
+        self._halt(folder, timeout=timeout)
+        folder.remove()
+
+    def _halt(self, folder: NodeFolder, *, timeout: float) -> None:
         """Supervisor first, so that nothing is started again; then the node, then whatever it left."""
         spec, state = folder.spec(), folder.state()
         supervisor = living(state.supervisor)
@@ -273,7 +274,6 @@ class NativeHost:
                 self._wait_for([main], timeout)
             end(lambda: members(spec.id, state.main), lambda left: self._wait_for(left, KILL_S))
             free_memory(folder)
-        folder.remove()
 
     def _wait_for(self, processes: list[psutil.Process], timeout: float) -> None:
         """Until they are gone, or are zombies that their parent has not looked at, or the time is over."""

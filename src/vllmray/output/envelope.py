@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vllmray import __version__
 
 if TYPE_CHECKING:
+    from vllmray.cluster.history import Row
     from vllmray.cluster.status import ClusterView
     from vllmray.config.models import ClusterConfig
     from vllmray.model.layouts import HostGpus, Layout
@@ -52,6 +53,12 @@ def status_data(view: ClusterView) -> dict[str, Any]:
             for container in view.containers
         ],
     }
+
+
+def events_data(cluster: str, host: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """Rows of a history in plain values, oldest first; times are unix seconds."""
+    events = [{"at": row.at, "where": row.where, "kind": row.kind, "text": row.text} for row in rows]
+    return {"cluster": cluster, "host": host, "events": events}
 
 
 def plan_data(

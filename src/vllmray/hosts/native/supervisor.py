@@ -6,7 +6,10 @@ ms, doubled at each restart up to a minute, from the beginning again after ten s
 whatever the node's processes orphan, and reaps it (prctl(2), PR_SET_CHILD_SUBREAPER). When the node's own process
 ends, everything else of the node is killed, as the end of a container's first process does.
 
-SIGTERM ends the node and then the supervisor. `down` needs no cooperation: it kills the supervisor first.
+SIGTERM ends the node and then the supervisor; SIGUSR1 ends the node and starts it anew at once, also in the middle of a
+pause. `down` needs no cooperation: it kills the supervisor first.
+
+What becomes of a node with a restart policy stands in its log too, in lines of journal.py.
 """
 
 from __future__ import annotations
@@ -22,14 +25,17 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from vllmray.hosts.native.log import write
 from vllmray.hosts.native.processes import SHM, end, free_memory, identify, members, note_memory
 from vllmray.hosts.native.records import NodeFolder, NodeSpec, NodeState
+from vllmray.journal import Kind, exit_words
 
 PR_SET_CHILD_SUBREAPER = 36
 LOOK_S = 1.0
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S, RAN_WELL_S = 0.1, 60.0, 10.0
 NOT_FOUND = 127
-SIGNALS = {signal.SIGCHLD, signal.SIGTERM}
+COMMANDS = {signal.SIGTERM, signal.SIGUSR1}
+SIGNALS = {signal.SIGCHLD, *COMMANDS}
 
 
 class Supervisor:
@@ -38,8 +44,9 @@ class Supervisor:
     def __init__(self, folder: NodeFolder, spec: NodeSpec) -> None:
         self._folder = folder
         self._spec = spec
+        self._started_before = bool(folder.state().started_at)
         self._state = NodeState(supervisor=identify(os.getpid()))
-        self._ending = False
+        self._ending = self._anew = False
         self._become()
         self._known_memory = [folder.shared_memory().before] * 2
 
@@ -49,6 +56,9 @@ class Supervisor:
         program = shutil.which(argv[0], path=self._spec.env["PATH"])
         if program is None:
             raise FileNotFoundError(f"{argv[0]}: no such program in {self._spec.env['PATH']}")
+        if self._started_before:
+            number = self._state.restarts
+            self._tell("restarted", f"by its supervisor, restart {number}" if number else "by a command")
         log = str(self._folder.log)
         pid = os.posix_spawn(
             program,
@@ -63,6 +73,7 @@ class Supervisor:
             setsigmask=[],
         )
         self._become(status="running", main=identify(pid), started_at=datetime.now(UTC).isoformat())
+        self._started_before = True
 
     def _become(self, **changes: object) -> None:
         self._state = self._state.becoming(**changes)
@@ -75,16 +86,31 @@ class Supervisor:
             began = time.monotonic()
             exit_code = self._until_it_ends() if self._state.status == "running" else NOT_FOUND
             self._sweep()
-            if self._ending or not self._spec.restart:
+            if self._ending or not (self._spec.restart or self._anew):
                 self._become(status="exited", exit_code=exit_code)
+                self._tell("exited", exit_words(exit_code))
                 return
-            self._become(status="restarting", exit_code=exit_code, restarts=self._state.restarts + 1)
             backoff = FIRST_BACKOFF_S if time.monotonic() - began >= RAN_WELL_S else backoff
-            if self._wait(backoff):
+            if not self._pause_before_next(exit_code, backoff):
                 self._become(status="exited")
                 return
-            backoff = min(backoff * 2, LONGEST_BACKOFF_S)
+            backoff = FIRST_BACKOFF_S if self._anew else min(backoff * 2, LONGEST_BACKOFF_S)
+            self._anew = False
             self.start_or_say_why()
+
+    def _pause_before_next(self, exit_code: int, backoff: float) -> bool:
+        """Whether the node is to be started again now; no pause when that was asked for."""
+        restarts = 0 if self._anew else self._state.restarts + 1
+        self._become(status="restarting", exit_code=exit_code, restarts=restarts)
+        when = "now" if self._anew else f"in {backoff:g} s"
+        self._tell("exited", f"{exit_words(exit_code)}; starting it again {when}")
+        if self._anew:
+            return True
+        command = self._wait(backoff)
+        if command == signal.SIGUSR1:
+            self._anew = True
+            self._become(restarts=0)
+        return command != signal.SIGTERM
 
     def start_or_say_why(self) -> None:
         """As a container's init does with a program that is not there: a line in the log, and exit code 127."""
@@ -98,8 +124,9 @@ class Supervisor:
         main = self._state.main
         while main:
             got = signal.sigtimedwait(SIGNALS, LOOK_S)
-            if got and got.si_signo == signal.SIGTERM:
-                self._ending = True
+            if got and got.si_signo in COMMANDS:
+                self._ending = self._ending or got.si_signo == signal.SIGTERM
+                self._anew = not self._ending
                 os.kill(main.pid, signal.SIGTERM)
             ended = self._reap(main.pid)
             if ended is not None:
@@ -138,9 +165,16 @@ class Supervisor:
         signal.sigtimedwait({signal.SIGCHLD}, 0.05)
         self._reap(0)
 
-    def _wait(self, seconds: float) -> bool:
-        """Whether SIGTERM came within that time."""
-        return signal.sigtimedwait({signal.SIGTERM}, seconds) is not None
+    @staticmethod
+    def _wait(seconds: float) -> int | None:
+        """The command that came within that time."""
+        got = signal.sigtimedwait(COMMANDS, seconds)
+        return got.si_signo if got else None
+
+    def _tell(self, kind: Kind, text: str) -> None:
+        """Of a node without a restart policy, which only answers a question, the log is the answer and nothing else."""
+        if self._spec.restart:
+            write(self._folder, kind, text)
 
 
 def _raise_limits(spec: NodeSpec) -> None:

@@ -1,0 +1,69 @@
+"""vllmray events"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vllmray.cli.options import Place, with_place
+from vllmray.cli.wiring import About, open_cluster
+from vllmray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vllmray.cluster.history import Row
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@with_place
+def events(
+    *,
+    place: Place,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as things happen, until Ctrl-C")] = False,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="Only what is not older: 30s, 90m, 2h, 1d12h")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON (with --follow one an event)")] = False,
+) -> None:
+    """Tell what happened to the cluster on a host: nodes joined or lost, ends and their reasons, recoveries.
+
+    Known is what the logs of its containers have, and so nothing of a container that was removed, and what the Docker
+    daemon still remembers.
+    """
+    from vllmray.cluster import events as told
+
+    begin = None if since is None else time.time() - seconds_of(since)
+    with open_cluster(place) as about:
+        if follow:
+            for row in told.follow(about.host, about.cluster, since=begin):
+                _show(about, [row], as_json=as_json)
+        else:
+            _show(about, told.history(about.host, about.cluster, since=begin), as_json=as_json)
+
+
+def seconds_of(text: str) -> float:
+    """A length of time as it is typed: "90m", "1d12h".
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not re.fullmatch(r"(\d{1,9}[smhd])+", text):
+        raise ConfigError(f"--since {text} is no length of time", hint="For example: --since 2h (s, m, h, d)")
+    return float(sum(int(number) * UNITS[unit] for number, unit in re.findall(r"(\d+)([smhd])", text)))
+
+
+def _show(about: About, rows: Sequence[Row], *, as_json: bool) -> None:
+    if as_json:
+        from vllmray.output.envelope import envelope, events_data
+
+        print(envelope("events", events_data(about.cluster, about.host.address, rows)), flush=True)
+        return
+    from vllmray.output.events import row_line
+
+    for row in rows:
+        print(row_line(row), flush=True)

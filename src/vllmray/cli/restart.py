@@ -1,0 +1,48 @@
+"""vllmray restart"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from vllmray.cli.options import Place, with_place
+from vllmray.cli.wiring import open_cluster, reporter
+
+
+class RestartChoice(StrEnum):
+    """Whose program."""
+
+    head = "head"
+    worker = "worker"
+    engine = "engine"
+
+
+@with_place
+def restart(
+    *,
+    place: Place,
+    what: Annotated[
+        RestartChoice | None,
+        typer.Argument(help="Default: the engine, or on a worker's host the worker; with head the engine too"),
+    ] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once it is started")] = False,
+) -> None:
+    """Start the program of a container anew, as it is, and wait until it works again.
+
+    The container keeps its settings, files and volumes, so no setting is needed here. The head and the engine work
+    again when the engine has answered a completion, a worker when the head lists it.
+    """
+    from vllmray.cluster.restart import Options
+    from vllmray.cluster.restart import restart as act
+    from vllmray.config.settings import load
+
+    report = reporter()
+    fields = ("cluster", "join_timeout", "engine_timeout")
+    config = load({"cluster": place.cluster}, env_file=place.env_file, fields=fields).config
+    with open_cluster(place) as about:
+        options = Options(about.runtime, wait=not no_wait)
+        names = act(about.host, config, what.value if what else None, options, report)
+    again = f"`vllmray status{config.cluster_option}` shows when it works" if no_wait else "it works again"
+    print(f"restarted {', '.join(names)}; {again}")

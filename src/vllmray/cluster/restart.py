@@ -1,0 +1,112 @@
+"""`restart`: a container's program anew, with everything that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from vllmray.cluster import labels, waits
+from vllmray.cluster.existing import STOP_TIMEOUT_S, by_role, no_cluster, usable
+from vllmray.cluster.gpus import stated_gpus
+from vllmray.cluster.plan import Node
+from vllmray.cluster.running import head_config, worker_config
+from vllmray.cluster.watching import log_tail
+from vllmray.config.models import ClusterConfig, Runtime
+from vllmray.errors import ClusterStateError, UserInterruptError, WaitTimeoutError, WorkloadError
+from vllmray.hosts.base import Container, Host
+from vllmray.reporter import Reporter
+
+TURNS = {
+    labels.HEAD: (labels.HEAD, labels.ENGINE),  # it would notice by itself, and later
+    labels.ENGINE: (labels.ENGINE,),
+    labels.WORKER: (labels.WORKER,),
+}
+NEEDED = {**TURNS, labels.ENGINE: (labels.HEAD, labels.ENGINE)}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to go about it."""
+
+    runtime: Runtime
+    wait: bool = True
+
+
+def restart(
+    host: Host, config: ClusterConfig, role: str | None, options: Options, reporter: Reporter
+) -> tuple[str, ...]:
+    """Start the program of one container anew, of a head the engine's too, and wait until it works again.
+
+    Args:
+        config: the cluster's name and how long to wait; every other setting is what the containers carry.
+        role: by default the engine, or on a worker's host the worker.
+
+    Returns:
+        The names of the containers.
+
+    Raises:
+        ClusterStateError: there is no such container, or the engine has no running head.
+        HostError, WaitTimeoutError, WorkloadError: see errors.py. Nothing is taken back.
+        UserInterruptError: Ctrl-C while it waited; everything goes on running.
+    """
+    found = by_role(host, config.cluster)
+    role = role or (labels.ENGINE if {labels.HEAD, labels.ENGINE} & found.keys() else labels.WORKER)
+    _check(host, config, found, role)
+    settings = (worker_config if role == labels.WORKER else head_config)(host, config, options.runtime) or config
+    names = tuple(found[each].name for each in TURNS[role])
+    for each in TURNS[role]:
+        with reporter.step(f"restarting {found[each].name}") as step:
+            host.restart(found[each].id, timeout=STOP_TIMEOUT_S)
+            step.result("started")
+    if options.wait:
+        with _explaining(host, settings, found[TURNS[role][-1]]):
+            _wait(host, settings, role, reporter)
+    return names
+
+
+def _check(host: Host, config: ClusterConfig, found: Mapping[str, Container], role: str) -> None:
+    there = sorted(found.keys() - {labels.PROBE})
+    if not there:
+        raise no_cluster(host, config.cluster)
+    missing = [each for each in NEEDED[role] if each not in found]
+    if missing:
+        raise ClusterStateError(
+            f"{host.address}: cluster {config.cluster} has no {missing[0]} here; there is {', '.join(there)}",
+            hint=f"Name another (vllmray restart {'|'.join(there)}), or the host that has it (--host). "
+            "`vllmray up` makes what is missing.",
+        )
+    if role == labels.ENGINE and not usable(found[labels.HEAD]):
+        raise ClusterStateError(
+            f"{host.address}: {found[labels.HEAD].name} is {found[labels.HEAD].status}, and the engine needs it",
+            hint=f"Restart both: vllmray restart head{config.cluster_option}",
+        )
+
+
+def _wait(host: Host, config: ClusterConfig, role: str, reporter: Reporter) -> None:
+    containers = by_role(host, config.cluster)
+    if role == labels.WORKER:
+        node = Node(str(config.node_ip), str(config.network_interface), stated_gpus(config) or 0)
+        waits.for_worker(host, config, node, containers, reporter, anew=True)
+    else:
+        waits.for_engine(host, config, containers, reporter, fresh=True)
+
+
+@contextmanager
+def _explaining(host: Host, config: ClusterConfig, container: Container) -> Iterator[None]:
+    """Give what ends the wait its evidence, and say what goes on."""
+    log = f"vllmray logs {container.labels[labels.ROLE]}{config.cluster_option}"
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise UserInterruptError(
+            f"stopped waiting; {container.name} goes on running on {host.address}",
+            hint=f"`vllmray status{config.cluster_option}` shows when it works.",
+        ) from None
+    except WaitTimeoutError as error:
+        error.details = f"The end of the log of {container.name}:\n{log_tail(host, container.id)}"
+        error.hint = f"It goes on starting: vllmray status{config.cluster_option}. The whole log: {log}"
+        raise
+    except WorkloadError as error:
+        error.hint = f"The whole log: {log}"
+        raise
