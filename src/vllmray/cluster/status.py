@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,9 +11,11 @@ from pydantic import ValidationError
 from vllmray.cluster import labels
 from vllmray.cluster.existing import by_role, no_cluster, usable
 from vllmray.cluster.plan import ENGINE_STATE, GATE_SETTINGS
+from vllmray.cluster.reason import reason
 from vllmray.cluster.watching import Watch, watch_argv
 from vllmray.errors import HostError
 from vllmray.hosts.base import Container, Exec, Host
+from vllmray.journal import Entry, parse
 from vllmray.ray.status import EngineState, RayStatus
 from vllmray.reporter import SilentStep
 from vllmray.wait import Clock, NotReady, Ready, SystemClock, wait_until
@@ -23,6 +25,7 @@ FRESH_S = 10.0
 SHORT_S = 15.0
 REFRESH_S = 1.0
 POLL_S = 0.2
+LOG_LINES = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,10 @@ class ClusterView:
     """The configuration that this host's containers carry."""
     ray: RayStatus | None
     """None when no node runs here that could be asked."""
+    told: Entry | None = None
+    """What the program of this host's node or engine last wrote into its log; looked for only where it is not ready."""
+    reason: str | None = None
+    """Why the engine last ended, in its own words; looked for only where it did and is not ready."""
 
     @property
     def engine(self) -> EngineState | None:
@@ -67,6 +74,8 @@ class ClusterView:
                 return f"{container.name} is {container.status} (exit code {container.exit_code})"
         if self.ray is None:
             return "no Ray node runs on this host"
+        if self.ray.error and self.told and self.told.kind == "waiting" and self.role == labels.WORKER:
+            return f"waiting {self.told.text}"
         if self.ray.error:
             return f"Ray does not answer: {self.ray.error.splitlines()[0]}"
         return self._engine_problem() if self.role == labels.HEAD else self._worker_problem(self.ray)
@@ -82,9 +91,25 @@ class ClusterView:
             return "the engine is starting"
         if self.ray and self.ray.shortfall:
             return f"waiting for GPUs: {self.ray.shortfall}"
-        if self.engine.phase != "ready":
-            return f"the engine is not ready: {self.engine.detail or self.engine.phase}"
-        return None
+        if self.engine.phase == "ready":
+            return None
+        words = "the engine was given up" if self.engine.phase == "given-up" else "the engine is not ready"
+        why = f"; it last ended with {self.reason}" if self.reason else ""
+        return f"{words}: {self.engine.detail or self.engine.phase}{why}"
+
+    @property
+    def since(self) -> float | None:
+        """Since when that is so, in unix seconds of the host; None when nothing is wrong, or nobody noted it."""
+        if self.ready:
+            return None
+        down = [container for container in self.containers if not usable(container)]
+        if down:
+            return down[0].ended_unix
+        if self.engine and self.engine.missing_since:
+            return self.engine.missing_since
+        if self.engine and self.engine.phase != "ready":
+            return self.engine.since
+        return self.told.at if self.told else None
 
     @property
     def ready(self) -> bool:
@@ -99,7 +124,22 @@ def look(host: Host, cluster: str) -> ClusterView:
         ClusterStateError: nothing of that name is on the host.
     """
     found = _found(host, cluster)
-    return _view(host, cluster, found, _ray(host, found))
+    view = _view(host, cluster, found, _ray(host, found))
+    return view if view.ready else _explained(host, view, found)
+
+
+def _explained(host: Host, view: ClusterView, found: dict[str, Container]) -> ClusterView:
+    """With what the log of the program says that has to do it."""
+    container = found.get(labels.ENGINE) or found.get(view.role)
+    if container is None:
+        return view
+    try:
+        lines = list(host.logs(container.id, tail=LOG_LINES))
+    except HostError:
+        return view
+    told = next((entry for line in reversed(lines) if (entry := parse(line))), None)
+    died = view.engine is not None and view.engine.deaths > 0
+    return replace(view, told=told, reason=reason(lines) if died else None)
 
 
 def _found(host: Host, cluster: str) -> dict[str, Container]:
@@ -134,9 +174,13 @@ def _ray(host: Host, found: dict[str, Container]) -> RayStatus | None:
     node = found.get(role)
     if node is None or not usable(node):
         return None
-    if role == labels.HEAD and (said := _from_engine(host, node.id)):
-        return said
-    return ask_ray(host, node.id, _settings(found), engine=role == labels.HEAD)
+    if role == labels.WORKER:
+        return ask_ray(host, node.id, _settings(found), engine=False)
+    ray = _from_engine(host, node.id) or ask_ray(host, node.id, _settings(found), engine=True)
+    engine = found.get(labels.ENGINE)
+    if ray.engine and engine and ray.engine.since < engine.started_unix:
+        return ray.model_copy(update={"engine": None})  # the word of one that is gone: the file outlives its container
+    return ray
 
 
 class _Said(EngineState):

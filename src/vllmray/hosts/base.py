@@ -19,6 +19,7 @@ kill is a signal that was sent.
 """
 
 NO_NEW_PRIVILEGES = "no-new-privileges"
+NEVER = "0001-01-01T00:00:00Z"
 SHARED_MEMORY = "/dev/shm"  # nosec B108 # a mount point in containers
 """A volume in memory that several containers mount here is their shared memory. Processes have this machine's."""
 SCRATCH = "/tmp"  # nosec B108 # of a container, a tmpfs of its own
@@ -124,6 +125,13 @@ class Container:
     """Why the last start failed, in the daemon's words; empty when it did not."""
     started_at: str
     """RFC 3339, or 0001-01-01T00:00:00Z when it never started."""
+    ended_at: str = NEVER
+    """When its program last ended, in the same way."""
+
+    @property
+    def ended_unix(self) -> float | None:
+        """The last end in unix seconds, by the host's clock; None when it never ended."""
+        return None if self.ended_at == NEVER else datetime.fromisoformat(self.ended_at).timestamp()
 
     @property
     def started_unix(self) -> float:

@@ -22,7 +22,17 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
 
 from vllmray.errors import HostError
-from vllmray.hosts.base import BuildSpec, Container, ContainerSpec, Exec, HostEvent, HostInfo, Image, PullEvent
+from vllmray.hosts.base import (
+    NEVER,
+    BuildSpec,
+    Container,
+    ContainerSpec,
+    Exec,
+    HostEvent,
+    HostInfo,
+    Image,
+    PullEvent,
+)
 from vllmray.hosts.docker_address import CONNECT_TIMEOUT_S, as_url, default_address, is_tcp, knock, refuse_bare_tcp
 from vllmray.hosts.docker_build import BuildError, build, refusal
 from vllmray.hosts.docker_errors import NO_REGISTRY, REFUSED_LOGIN, explain
@@ -38,7 +48,6 @@ REQUEST_TIMEOUT_S = 60
 SILENCE_S = 1800
 """A daemon that packs or unpacks a large image says nothing for minutes."""
 CHUNK = 1024**2
-NEVER_STARTED = "0001-01-01T00:00:00Z"
 
 
 class DockerHost:
@@ -244,7 +253,8 @@ class DockerHost:
             exit_code=state["ExitCode"],
             restarts=found["RestartCount"],
             error=state["Error"],
-            started_at=state["StartedAt"] or NEVER_STARTED,
+            started_at=state["StartedAt"] or NEVER,
+            ended_at=state["FinishedAt"] or NEVER,
         )
 
     def _gone_is_none(self, call: Callable[[str], T], name: str) -> T | None:

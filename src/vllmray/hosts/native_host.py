@@ -26,6 +26,7 @@ import psutil
 
 from vllmray.errors import HostError
 from vllmray.hosts.base import (
+    NEVER,
     SHARED_MEMORY,
     BuildSpec,
     Container,
@@ -48,7 +49,6 @@ from vllmray.wait import SystemClock
 
 # Ray's sockets lie in a shared folder, and the name of a socket must be short (107 bytes, man 7 unix).
 SHORT_FOLDERS = Path("/tmp")  # nosec B108 # _shared_folder refuses what is not this user's alone
-NEVER_STARTED = "0001-01-01T00:00:00Z"
 KILL_S = 0.1
 
 
@@ -329,5 +329,6 @@ def _container(spec: NodeSpec, state: NodeState) -> Container:
         exit_code=state.exit_code,
         restarts=state.restarts,
         error="",
-        started_at=state.started_at or NEVER_STARTED,
+        started_at=state.started_at or NEVER,
+        ended_at=state.ended_at or NEVER,
     )

@@ -32,6 +32,7 @@ def status_data(view: ClusterView) -> dict[str, Any]:
         "role": view.role,
         "ready": view.ready,
         "problem": view.problem,
+        "since": view.since,
         "endpoint": view.endpoint,
         "gpus": {
             "wanted": view.gpus_wanted,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from vllmray.output.tables import local_time
 
 if TYPE_CHECKING:
     from vllmray.cluster.history import Row
@@ -11,6 +12,5 @@ if TYPE_CHECKING:
 
 def row_line(row: Row) -> str:
     """Local time, container, text; nothing of a log's own that would move a terminal's cursor."""
-    when = datetime.fromtimestamp(row.at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     said = " ".join(f"{row.kind}: {row.text}".split())
-    return f"{when}  {row.where}  {''.join(sign if sign.isprintable() else '?' for sign in said)}"
+    return f"{local_time(row.at)}  {row.where}  {''.join(sign if sign.isprintable() else '?' for sign in said)}"

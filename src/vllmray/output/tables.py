@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from vllmray.images.facts import ImageFacts
 
 
+def local_time(at: float) -> str:
+    """Unix seconds by the clock of who reads."""
+    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
 def status_table(view: ClusterView) -> RenderableType:
     """A cluster's view: a line that says whether it serves, its nodes, its containers on this host."""
     headline = Text.assemble(
@@ -28,6 +34,7 @@ def status_table(view: ClusterView) -> RenderableType:
         ("ready", "bold green") if view.ready else ("not ready", "bold yellow"),
         f", {view.endpoint}" if view.endpoint and view.ready else "",
         f"; {view.problem}" if view.problem else "",
+        f", since {local_time(view.since)}" if view.since else "",
     )
     parts: list[RenderableType] = [headline]
     if view.ray and view.ray.nodes:

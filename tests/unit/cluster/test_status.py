@@ -18,6 +18,7 @@ from vllmray.cluster.plan import ENGINE_STATE
 from vllmray.cluster.up import Options, up_head, up_worker
 from vllmray.errors import ClusterStateError, HostError
 from vllmray.hosts.base import ContainerSpec
+from vllmray.journal import Entry, line_of
 
 HEAD = ray_node("10.0.0.1", head=True)
 WORKER = ray_node("10.0.0.2")
@@ -176,3 +177,68 @@ def test_down_removes_engine_worker_head_and_volumes() -> None:
     assert [record.container.name for record in host.records.values()] == ["another"]
     assert down(host, "vllmray", RecordingReporter()).containers == ()
     assert down(host, None, RecordingReporter()).containers == ("another",)
+
+
+def said(phase: str, *, deaths: int = 0, missing_since: float | None = None, shortfall: str = "") -> str:
+    values = json.loads(state(phase, shortfall=shortfall, detail="the detail"))
+    return json.dumps({**values, "deaths": deaths, "missing_since": missing_since})
+
+
+@pytest.mark.parametrize(
+    ("state_file", "since"),
+    [
+        (said("ready"), None),
+        (said("starting"), 50.0),
+        (said("waiting", shortfall="1 of 2 GPUs"), 50.0),
+        (said("waiting", shortfall="1 of 2 GPUs", missing_since=40.0), 40.0),
+        (said("ready", shortfall="1 of 2 GPUs", missing_since=45.0), 45.0),
+    ],
+)
+def test_a_view_says_since_when_it_is_so(state_file: str, since: float | None) -> None:
+    view = views.look(with_head(state=state_file), "vllmray")
+    assert view.since == since
+
+
+def test_a_container_that_ended_is_missing_since_its_end() -> None:
+    host = with_head(state=said("ready"))
+    host.named("vllmray-engine").becomes("exited", ended_at="2026-11-25T03:12:05.123456789Z")
+    view = views.look(host, "vllmray")
+    assert view.since == pytest.approx(1795576325.12, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("phase", "problem"),
+    [
+        ("given-up", "the engine was given up: the detail; it last ended with ValueError: no such model"),
+        ("starting", "the engine is not ready: the detail; it last ended with ValueError: no such model"),
+    ],
+)
+def test_an_engine_that_died_before_says_of_what(phase: str, problem: str) -> None:
+    host = with_head(state=said(phase, deaths=5))
+    host.named("vllmray-engine").log += ["(EngineCore pid=1) ValueError: no such model", "INFO: nothing else"]
+    assert views.look(host, "vllmray").problem == problem
+
+
+def test_of_one_that_never_died_no_old_error_is_told() -> None:
+    host = with_head(state=said("starting"))
+    host.named("vllmray-engine").log += ["ValueError: a warning's own example"]
+    assert views.look(host, "vllmray").problem == "the engine is not ready: the detail"
+
+
+def test_a_worker_that_waits_for_its_head_says_so_and_since_when() -> None:
+    host = good_host(json.dumps({"error": "no GCS"}), probes=[probe_answer(node_ip="10.0.0.2")])
+    up_worker(host, config(head_ip="10.0.0.1", node_ip="10.0.0.2"), NO_WAIT, RecordingReporter())
+    entry = Entry(1795576325.0, "waiting", "for the head at 10.0.0.1:6379: Connection refused")
+    host.named("vllmray-worker").log += ["something of Ray's", line_of(entry), "more"]
+    view = views.look(host, "vllmray")
+    assert view.problem == "waiting for the head at 10.0.0.1:6379: Connection refused"
+    assert view.since == entry.at
+
+
+def test_the_word_of_an_engine_that_is_gone_does_not_count() -> None:
+    """Its file is the head's too, and outlives its container's restart."""
+    host = with_head(state=said("ready"))
+    host.named("vllmray-engine").becomes("running", started_at="2026-11-25T03:12:05Z")
+    view = views.look(host, "vllmray")
+    assert not view.ready
+    assert view.problem == "the engine is starting"

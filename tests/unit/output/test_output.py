@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def test_the_table_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> N
     show_each([view(), view()])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 12
-    assert lines[0] == "cluster vllmray: not ready; waiting for GPUs: 1 of 2 GPUs"
+    since = datetime.fromtimestamp(1.0, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    assert lines[0] == f"cluster vllmray: not ready; waiting for GPUs: 1 of 2 GPUs, since {since}"
     assert lines[2].split() == ["10.0.0.1", "head", "0", "1"]
     assert [line.split()[0] for line in lines[4:6]] == ["vllmray-head", "vllmray-engine"]
 
@@ -49,6 +51,7 @@ def test_the_envelope_is_one_versioned_line_with_every_key() -> None:
             "role",
             "ready",
             "problem",
+            "since",
             "endpoint",
             "gpus",
             "nodes",

@@ -68,6 +68,7 @@ class NodeState:
     exit_code: int = 0
     restarts: int = 0
     started_at: str = ""
+    ended_at: str = ""
     main: Process | None = None
     """The node's own process, which leads a session; it is kept after its end, to find what it left behind."""
     supervisor: Process | None = None

@@ -85,6 +85,7 @@ class Supervisor:
         while True:
             began = time.monotonic()
             exit_code = self._until_it_ends() if self._state.status == "running" else NOT_FOUND
+            self._become(ended_at=datetime.now(UTC).isoformat())
             self._sweep()
             if self._ending or not (self._spec.restart or self._anew):
                 self._become(status="exited", exit_code=exit_code)
