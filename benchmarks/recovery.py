@@ -116,7 +116,9 @@ def line(what: str, value: str, bound: str, *, holds: bool) -> None:
 
 def main() -> int:
     rig = hosts.start(2)
-    cluster = Cluster(rig, Path(tempfile.mkdtemp(prefix="vllmray-recovery-")), {"VLLMRAY_STALL_TIMEOUT": "120"})
+    cluster = Cluster(
+        rig, Path(tempfile.mkdtemp(prefix="vllmray-recovery-")), settings={"VLLMRAY_STALL_TIMEOUT": "120"}
+    )
     try:
         print("engine flags:", " ".join(ENGINE_FLAGS), flush=True)
         cluster.up()

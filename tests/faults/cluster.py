@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.client import Client
+from tests.rig import wallclock
 from tests.rig.hosts import Rig, TestHost, run
 from tests.rig.settings import base_settings
 
@@ -27,6 +28,8 @@ class Cluster:
 
     rig: Rig
     folder: Path
+    clocks: bool = False
+    """Whether the hosts' wall clocks can be set, each by itself."""
     settings: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -46,6 +49,10 @@ class Cluster:
             run("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder / "cache"))
             more = {"VLLMRAY_STALL_TIMEOUT": str(STALL_S), "VLLMRAY_MODEL_CACHE_DIR": str(folder / "cache")}
             settings = base_settings(self.rig) | more | self.settings
+            if self.clocks:
+                clock = wallclock.make(folder / "clock")
+                settings["VLLMRAY_VOLUMES"] = f"{clock}:{wallclock.PLACE}"
+                settings["VLLMRAY_ENV"] += "".join(f",{name}={value}" for name, value in wallclock.VARIABLES.items())
             (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
             self.rig.host(number).environment["XDG_STATE_HOME"] = str(folder / "state")
         return folder

@@ -19,12 +19,12 @@ def rows() -> list[Row]:
 
 
 @pytest.fixture(scope="package")
-def cluster(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(rig: Rig, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Serves at the beginning; nothing of it is left at the end."""
     for host in rig.hosts:
         host.clear()
     folder: Path = tmp_path_factory.mktemp("faults")
-    made = Cluster(rig, folder)
+    made = Cluster(rig, folder, clocks=request.config.getoption("--faults"))
     made.up()
     yield made
     made.down()

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.faults import processes
 from tests.faults.cluster import Cluster
 from tests.faults.processes import ACTOR, CORE, GCS, MAIN, RAYLET, SERVER, power_off, send
-from tests.rig import cable
+from tests.rig import cable, wallclock
 from tests.rig.hosts import TestHost
 
 Block = Callable[[Cluster], AbstractContextManager[object]]
@@ -187,6 +187,19 @@ def model_away(cluster: Cluster) -> Iterator[None]:
         aside.rmdir()
 
 
+def clock_jumped(place: str, seconds: int) -> Block:
+    """The wall clock of all of the host's containers, there and back."""
+
+    @contextmanager
+    def block(cluster: Cluster) -> Iterator[None]:
+        clock = cluster.user_folder(host_of(cluster, place).number) / "clock"
+        wallclock.jump(clock, seconds)
+        yield
+        wallclock.jump(clock, 0)
+
+    return block
+
+
 def no_names(place: str) -> Block:
     """A name server that does not exist, in all of the host's containers."""
 
@@ -279,6 +292,8 @@ def _hosts() -> Iterator[Fault]:
         yield Fault(f"{where}: a tenth of the packets that leave it lost for 30 s", lossy, lasts=30, outage=False)
         slow = on_cable(cable.slow, place, delay_ms=200)
         yield Fault(f"{where}: every packet 200 ms late for 30 s", slow, lasts=30, outage=False)
+        clock = clock_jumped(place, 3600)
+        yield Fault(f"{where}: clock an hour ahead for 30 s", clock, lasts=30, outage=False)
         shm = both(full(place, "/dev/shm"), at_once(server_killed))
         yield Fault(f"{where}: /dev/shm full, and the engine killed", shm, lasts=30)
         disk = both(full(place, "/tmp/ray"), full(place, "/var/lib/vllmray/cache"), at_once(server_killed))

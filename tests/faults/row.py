@@ -31,6 +31,8 @@ class Row:
     events: list[str] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
     by_hand: str = ""
+    """The command that healed it where it can't heal by itself, and why it can't."""
+    why: str = ""
     problems: list[str] = field(default_factory=list)
     """What is not as it must be; empty for a row that holds."""
 
@@ -53,6 +55,7 @@ def run(cluster: Cluster, fault: Fault) -> Row:
         if fault.by_hand:
             time.sleep(SETTLE_S)
             number, argv = fault.by_hand
+            row.why = fault.why
             done = cluster.vllmray(number, *argv)
             row.by_hand = "vllmray " + " ".join(argv[: argv.index("--")] if "--" in argv else argv)
             if done.returncode:
@@ -64,7 +67,7 @@ def run(cluster: Cluster, fault: Fault) -> Row:
     answers = client.since(began)
     row.errors = errors(answers)
     row.gap = longest_gap(answers, began, max(client.last_good(), began))
-    row.events = [str(event["text"]) for event in cluster.events(clock - 1)]
+    row.events = [f"{event['kind']}: {event['text']}" for event in cluster.events(clock - 1)]
     _judge(row, fault, client, cluster, before)
     return row
 

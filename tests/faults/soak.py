@@ -95,7 +95,7 @@ def main() -> int:
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     print(f"seed {seed}", flush=True)
     rig = hosts.start(3)
-    cluster = Cluster(rig, Path(tempfile.mkdtemp(prefix="vllmray-soak-")))
+    cluster = Cluster(rig, Path(tempfile.mkdtemp(prefix="vllmray-soak-")), clocks=True)
     try:
         cluster.up()
         wrong = soak(cluster, options.seconds, random.Random(seed))
