@@ -22,12 +22,12 @@ ELSEWHERE = re.compile(r"\bSee (?:root cause|stack trace)")
 def reason(lines: Iterable[str]) -> str | None:
     """The last line that looks like an exception's, less what a log puts before it, in at most 200 characters.
 
-    One that only says that the reason stands elsewhere is taken when there is no other.
+    One that only says that the reason stands elsewhere is none.
     """
     found = None
     for line in lines:
         said = _exception(line)
-        if said and (found is None or not ELSEWHERE.search(said) or ELSEWHERE.search(found)):
+        if said and not ELSEWHERE.search(said):
             found = said
     if found is None or len(found) <= LONGEST:
         return found
