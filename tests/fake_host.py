@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from vllmray.errors import HostError
+from vllmray.errors import HeldError, HostError
 from vllmray.hosts.base import (
     BuildSpec,
     Container,
     ContainerSpec,
     ContainerStatus,
     Exec,
-    HostAction,
-    HostEvent,
     HostInfo,
     Image,
+    Lock,
     PullEvent,
 )
+from vllmray.hosts.happened import HostAction, HostEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,19 @@ class FakeExec:
         return self._exit_code
 
 
+class FakeLock:
+    """Held until it is closed or broken."""
+
+    def __init__(self, locks: dict[str, FakeLock], name: str, labels: Mapping[str, str]) -> None:
+        self._locks = locks
+        self._name = name
+        self.labels = labels
+
+    def close(self) -> None:
+        if self._locks.get(self._name) is self:
+            del self._locks[self._name]
+
+
 class FakeHost:
     """See the module."""
 
@@ -143,6 +156,11 @@ class FakeHost:
         """Also what is gone again."""
         self.volumes: dict[str, Mapping[str, str]] = {}
         self.networks: dict[str, Mapping[str, str]] = {}
+        self.locks: dict[str, FakeLock] = {}
+        self.asked_for_locks: list[str] = []
+        """Of every lock that was asked for, whether it was "taken" or "held", and the name."""
+        self.stuck: set[str] = set()
+        """Names of containers that do not go."""
         self.programs: dict[str, Program] = dict(BUILT_IN)
         self.streams: dict[str, Stream] = {}
         self.calls: list[str] = []
@@ -303,9 +321,24 @@ class FakeHost:
             record = self._record(container)
         except HostError:
             return
+        if record.container.name in self.stuck:
+            raise HostError(f"{self.address}: could not stop {container}", details="it does not die")
         self._stop(record)
         del self.records[record.container.id]
         self.calls.append(f"remove {record.container.name}")
+
+    def lock(self, name: str, image: str, labels: Mapping[str, str]) -> Lock:
+        if image not in self.images:
+            raise HostError(f"{self.address}: no image {image}")
+        held = self.locks.get(name)
+        self.asked_for_locks.append(f"{'held' if held else 'taken'} {name}")
+        if held:
+            raise HeldError(f"{name} is taken", labels=held.labels)
+        self.locks[name] = FakeLock(self.locks, name, labels)
+        return self.locks[name]
+
+    def break_lock(self, name: str) -> None:
+        self.locks.pop(name, None)
 
     def make_network(self, name: str, labels: Mapping[str, str]) -> str:
         self.networks.setdefault(name, labels)

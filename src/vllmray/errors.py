@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -43,8 +44,20 @@ class BrokenConnectionError(HostError):
     """A connection broke in the middle, or was refused for now; the same again may well work."""
 
 
+class HeldError(HostError):
+    """Another command holds the lock that was asked for.
+
+    Args:
+        labels: what it said of itself when it took the lock; empty when that can't be told.
+    """
+
+    def __init__(self, message: str, *, labels: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.labels = labels
+
+
 class ClusterStateError(VllmrayError):
-    """The cluster is there with another configuration, or is not there."""
+    """The cluster is there with another configuration, is not there, or is being changed by another command."""
 
     exit_code = 4
 

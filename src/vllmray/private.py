@@ -151,6 +151,32 @@ class PrivateFolder:
             os.link(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
         return self.read(name) or ""
 
+    def open(self, name: str) -> int:
+        """A descriptor of a file in it, made unless it is there, to read, write and lock; the caller closes it."""
+        path = self.path / name
+        with self._opened(make=True) as folder:
+            descriptor = _open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, at=(name, folder))
+        try:
+            found = os.fstat(descriptor)
+            _refuse_unless_file(path, found)
+            _refuse(str(path), found)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def has(self, name: str, descriptor: int) -> bool:
+        """Whether that open file is the one of that name in it."""
+        with suppress(FileNotFoundError), self._opened() as folder:
+            there, ours = os.stat(name, dir_fd=folder, follow_symlinks=False), os.fstat(descriptor)
+            return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+        return False
+
+    def remove(self, name: str) -> None:
+        """Take a file out of it; no error when it is not there."""
+        with suppress(FileNotFoundError), self._opened() as folder:
+            os.unlink(name, dir_fd=folder)
+
     @contextmanager
     def _opened(self, *, make: bool = False) -> Iterator[int]:
         """A descriptor of the folder, reached step by step."""
@@ -199,7 +225,7 @@ def _open(path: Path, flags: int, *, at: tuple[str, int | None]) -> int:
     """
     name, folder = at
     try:
-        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, dir_fd=folder)
+        return os.open(name, os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600, dir_fd=folder)
     except FileNotFoundError:
         raise
     except OSError as error:

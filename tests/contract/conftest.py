@@ -28,6 +28,8 @@ class Ground:
     remove_image: Callable[[str], object]
     volumes: Callable[[], set[str]]
     """The names of all volumes of the host."""
+    docker: Callable[..., str]
+    """The docker command, for what the protocol has no verb for."""
     is_real: bool
     is_docker: bool = True
 
@@ -43,7 +45,11 @@ def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ground]:
             return "/made"
 
         yield Ground(
-            fake, "image:1", make_fake_folder, "/missing", fake.images.pop, lambda: set(fake.volumes), is_real=False
+            *(fake, "image:1", make_fake_folder, "/missing"),
+            remove_image=fake.images.pop,
+            volumes=lambda: set(fake.volumes),
+            docker=_no_docker_command,
+            is_real=False,
         )
         return
     is_docker = request.param != "native"
@@ -60,6 +66,7 @@ def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ground]:
         *(host, image, make_folder, missing),
         remove_image=lambda name: docker("rmi", "--force", name),
         volumes=lambda: set(docker("volume", "ls", "--quiet").split()),
+        docker=docker,
         is_real=True,
         is_docker=is_docker,
     )
@@ -75,6 +82,7 @@ def _clear(host: Host) -> None:
     ours = {"io.vllmray.cluster": "contract"}
     for container in host.containers(ours):
         host.stop_and_remove(container.id, timeout=0)
+    host.break_lock("contract-lock")
     host.prune(ours)
 
 

@@ -10,7 +10,8 @@ import pytest
 from tests.contract.conftest import Ground
 from tests.contract.test_host import CLOSED, LABELS, ended, only, spec, wait_for
 from vllmray.errors import HostError
-from vllmray.hosts.base import HostEvent, Mount
+from vllmray.hosts.base import Mount
+from vllmray.hosts.happened import HostEvent
 
 STUBBORN = "trap '' TERM; echo started; while true; do sleep 0.1; done"
 

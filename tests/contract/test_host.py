@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,8 +18,9 @@ from uuid import uuid4
 import pytest
 
 from tests.contract.conftest import Ground
-from vllmray.errors import HostError
-from vllmray.hosts.base import BuildSpec, Container, ContainerSpec, File, Mount
+from vllmray.errors import HeldError, HostError
+from vllmray.hosts.base import BuildSpec, Container, ContainerSpec, File, Lock, Mount
+from vllmray.hosts.docker_lock import STALE_S
 
 LABELS = {"io.vllmray.cluster": "contract", "io.vllmray.role": "head"}
 
@@ -451,3 +456,142 @@ def test_a_network_is_made_once_and_pruned_by_label_or_refused(ground: Ground) -
     ground.host.stop_and_remove(container.id, timeout=0)
     assert ground.host.prune(labels) == ["contract-net"]
     assert ground.host.prune(labels) == []
+
+
+def lock(ground: Ground, **labels: str) -> Lock:
+    return ground.host.lock("contract-lock", ground.image, labels)
+
+
+def when_free(ground: Ground, seconds: float) -> Lock:
+    taken: list[Lock] = []
+
+    def is_free() -> bool:
+        with suppress(HeldError):
+            taken.append(lock(ground))
+        return bool(taken)
+
+    wait_for(is_free, seconds)
+    return taken[0]
+
+
+def test_a_lock_is_had_by_one_at_a_time_and_says_whose_it_is(ground: Ground) -> None:
+    with closing(lock(ground, holder="the first")):
+        for _ in range(2):
+            with pytest.raises(HeldError) as caught:
+                lock(ground, holder="the second")
+            assert caught.value.labels["holder"] == "the first"
+        with closing(ground.host.lock("contract-other", ground.image, {})):
+            pass
+        assert ground.host.containers({"io.vllmray.cluster": ""}) == []
+    with closing(lock(ground, holder="the second")), pytest.raises(HeldError) as caught:
+        lock(ground, holder="the third")
+    assert caught.value.labels["holder"] == "the second"
+
+
+def test_a_lock_that_is_closed_is_gone_with_all_that_it_was_made_of(ground: Ground, tmp_path: Path) -> None:
+    for _ in range(3):
+        lock(ground).close()
+        assert ground.host.containers({}) == []
+        assert not list(tmp_path.rglob("contract-lock"))
+
+
+def test_a_lock_that_is_closed_twice_takes_nothing_from_who_has_it_then(ground: Ground) -> None:
+    first = lock(ground)
+    first.close()
+    with closing(lock(ground)):
+        first.close()
+        with pytest.raises(HeldError):
+            lock(ground)
+
+
+def test_a_lock_without_an_image_is_refused_where_it_takes_one(ground: Ground) -> None:
+    if not ground.is_docker:
+        pytest.skip("a file is enough")
+    with pytest.raises(HostError) as caught:
+        ground.host.lock("contract-lock", "no-such-image:1", {})
+    assert not isinstance(caught.value, HeldError)
+    lock(ground).close()
+
+
+def test_a_lock_that_was_broken_is_free_and_its_former_holder_takes_it_from_nobody(ground: Ground) -> None:
+    ground.host.break_lock("contract-lock")
+    former = lock(ground, holder="the first")
+    ground.host.break_lock("contract-lock")
+    with closing(lock(ground, holder="the second")):
+        former.close()
+        with pytest.raises(HeldError) as caught:
+            lock(ground, holder="the third")
+        assert caught.value.labels["holder"] == "the second"
+
+
+# Takes the lock, starts a container, and stays until it is killed.
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from vllmray.hosts.base import ContainerSpec
+what, where, image = sys.argv[1:]
+if what == "native":
+    from vllmray.hosts.native_host import NativeHost
+    host = NativeHost(Path(where), os.environ)
+else:
+    from vllmray.hosts.docker_host import DockerHost
+    host = DockerHost(where, insecure_tcp=True)
+lock = host.lock("contract-lock", image, {"holder": "the first"})
+labels = {"io.vllmray.cluster": "contract"}
+host.create_and_start(ContainerSpec(name="contract", image=image, argv=("sleep", "600"), labels=labels))
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_lock_is_free_once_its_holder_is_killed_though_what_that_one_started_runs(
+    ground: Ground, tmp_path: Path
+) -> None:
+    if not ground.is_real:
+        pytest.skip("nobody but the test itself can hold a lock of the fake")
+    about = ("docker", ground.host.address) if ground.is_docker else ("native", str(tmp_path / "state"))
+    argv = [sys.executable, "-c", HOLDER, *about, ground.image]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(HeldError) as caught:
+                lock(ground)
+            assert caught.value.labels["holder"] == "the first"
+        finally:
+            holder.kill()
+    when_free(ground, 5).close()
+    assert only_of_cluster(ground).status == "running"
+
+
+def only_of_cluster(ground: Ground) -> Container:
+    (container,) = ground.host.containers({"io.vllmray.cluster": "contract"})
+    return container
+
+
+def test_what_is_left_of_a_lock_whose_holder_was_killed_before_it_started_is_taken_over(ground: Ground) -> None:
+    """As its maker would leave it: created, and never started; until it is old its maker may yet start it."""
+    only_docker(ground)
+    ground.docker("create", "--name", "contract-lock", "--label", "holder=the first", ground.image, "true")
+    with pytest.raises(HeldError) as caught:
+        lock(ground)
+    assert caught.value.labels["holder"] == "the first"
+    when_free(ground, STALE_S + 5).close()
+    assert ground.host.containers({}) == []
+
+
+def test_what_is_left_of_a_lock_that_has_ended_is_taken_over(ground: Ground) -> None:
+    only_docker(ground)
+    ground.docker("run", "--network=none", "--name", "contract-lock", "--entrypoint", "true", ground.image)
+    lock(ground).close()
+    assert ground.host.containers({}) == []
+
+
+def test_a_lock_on_docker_is_a_closed_container_without_network_or_log(ground: Ground) -> None:
+    only_docker(ground)
+    with closing(lock(ground)):
+        form = "{{json .HostConfig}}"
+        found = json.loads(ground.docker("inspect", "--format", form, "contract-lock"))
+    assert (found["NetworkMode"], found["LogConfig"]["Type"], found["ReadonlyRootfs"]) == ("none", "none", True)
+    assert (found["CapDrop"], found["SecurityOpt"], found["Binds"] or []) == (["ALL"], ["no-new-privileges"], [])
+    assert found["AutoRemove"] is True

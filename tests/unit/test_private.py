@@ -426,3 +426,31 @@ def test_other_processes_of_this_user_do_not_see_into_such_a_one() -> None:
     seen = "import ctypes; ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"
     assert in_a_child(seen + program, user=STRANGER).strip() == "seen"
     assert in_a_child(f"{seen}private.leave_no_core()\n{program}", user=STRANGER).strip() == "not seen"
+
+
+def test_a_file_to_lock_is_this_users_alone_and_known_again_until_it_is_removed_or_replaced(tmp_path: Path) -> None:
+    folder = PrivateFolder(tmp_path / "state", "locks")
+    folder.remove("one")
+    descriptor = folder.open("one")
+    try:
+        assert (folder.path / "one").stat().st_mode & 0o777 == 0o600
+        assert not os.get_inheritable(descriptor)
+        assert folder.has("one", descriptor)
+        folder.remove("one")
+        assert not folder.has("one", descriptor)
+        (folder.path / "one").touch()
+        assert not folder.has("one", descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def test_a_link_in_the_place_of_a_file_to_lock_is_not_followed(tmp_path: Path) -> None:
+    folder = PrivateFolder(tmp_path / "state", "locks")
+    os.close(folder.open("one"))
+    (folder.path / "two").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="is a symbolic link"):
+        folder.open("two")
+    (folder.path / "three").mkdir()
+    with pytest.raises(ConfigError):
+        folder.open("three")
+    assert not (tmp_path / "elsewhere").exists()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vllmray.cli.interrupts import arm
 from vllmray.cli.options import Place, with_place
 from vllmray.cli.secrets import client_of
 from vllmray.cli.wiring import open_cluster
@@ -76,6 +77,7 @@ def _converse(endpoint: Endpoint, model: str, messages: list[Message], max_token
         try:
             _say(endpoint.answer(model, messages, max_tokens=max_tokens), pieces)
         except KeyboardInterrupt:
+            arm()
             print()
         messages.append({"role": "assistant", "content": "".join(pieces)})
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vllmray.cli.secrets import access_to, caller_on, client_of, settled
-from vllmray.cli.wiring import on_runtime, open_target, reporter, say_runtime
+from vllmray.cli.wiring import holder, on_runtime, open_target, reporter, say_runtime
 from vllmray.errors import HostError
 
 if TYPE_CHECKING:
@@ -73,13 +73,14 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
             settle=lambda config: settled(config, "head"),
             caller=caller_on(target),
             retain=retain,
+            holder=holder("demo"),
         )
         config = bring_up(target.host, wanted, report)
         try:
             _ask(config)
         finally:
             if remove:
-                down(target.host, config.cluster, report)
+                down(target.host, config.cluster, report, holder=wanted.holder)
     if not remove:
         print(_next(config))
 

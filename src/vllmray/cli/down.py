@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vllmray.cli.options import Place, with_place
-from vllmray.cli.wiring import open_cluster, open_target, reporter
+from vllmray.cli.wiring import holder, open_cluster, open_target, reporter
+from vllmray.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vllmray.cluster.down import Removed
+    from vllmray.hosts.base import Host
 
 
 @with_place
@@ -15,14 +23,44 @@ def down(
     *,
     place: Place,
     every: Annotated[bool, typer.Option("--all", help="Every cluster on the host")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="For what won't stop: kill it at once, and wait for no other command"),
+    ] = False,
 ) -> None:
     """Remove the cluster's containers, volumes and networks from a host. Downloaded models stay."""
     from vllmray.cluster.down import down as take_down
+    from vllmray.cluster.down import force_down
 
     report = reporter()
-    with open_cluster(place) as about:
-        names = list(take_down(about.host, None if every else about.cluster, report).containers)
-    if every and about.runtime == "docker" and not (place.host or place.runtime):
-        with open_target(None, "native") as here:  # the daemon's, and this machine's own processes
-            names += take_down(here.host, None, report).containers
+    with ExitStack() as opened:
+        about = opened.enter_context(open_cluster(place))
+        hosts = [about.host]
+        if every and about.runtime == "docker" and not (place.host or place.runtime):
+            # The daemon's, and this machine's own processes.
+            hosts.append(opened.enter_context(open_target(None, "native")).host)
+        cluster = None if every else about.cluster
+        if force:
+            names = _on_each(hosts, lambda host: force_down(host, cluster, report))
+        else:
+            names = [
+                name for host in hosts for name in take_down(host, cluster, report, holder=holder("down")).containers
+            ]
     print(f"removed {', '.join(names)}" if names else "nothing to remove")
+
+
+def _on_each(hosts: Sequence[Host], act: Callable[[Host], Removed]) -> list[str]:
+    """What was removed from all of them; a failure is raised when every host had its turn."""
+    names: list[str] = []
+    failures: list[HostError] = []
+    for host in hosts:
+        try:
+            names += act(host).containers
+        except HostError as error:
+            failures.append(error)
+    if failures:
+        first = failures[0]
+        first.message = "; ".join(error.message for error in failures)
+        first.details = "\n".join(error.details for error in failures if error.details) or None
+        raise first
+    return names

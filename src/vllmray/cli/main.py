@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn, ParamSpec
 import typer
 
 from vllmray import __version__
+from vllmray.cli.interrupts import arm
 from vllmray.cli.wiring import Invocation
 from vllmray.errors import UserInterruptError, VllmrayError
 from vllmray.private import leave_no_core
@@ -31,6 +32,7 @@ GROUPS = {"image": ("Look at images, build them, give them to other hosts.", ("i
 def run(argv: Sequence[str]) -> NoReturn:
     """Run a command line and exit."""
     leave_no_core()
+    arm()
     ours, vllm_args = split(argv)
     invocation = Invocation(vllm_args=vllm_args)
     try:
@@ -41,6 +43,9 @@ def run(argv: Sequence[str]) -> NoReturn:
         if invocation.debug:
             traceback.print_exc()
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # outside of a command, which makes an error of it
+        print(text_of(UserInterruptError("interrupted")), file=sys.stderr)
+        sys.exit(UserInterruptError.exit_code)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read us left; there is nobody to tell
         sys.exit(1)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vllmray.cli.options import Place, with_place
-from vllmray.cli.wiring import open_cluster, reporter
+from vllmray.cli.wiring import holder, open_cluster, reporter
 
 
 class RestartChoice(StrEnum):
@@ -42,7 +42,7 @@ def restart(
     fields = ("cluster", "join_timeout", "engine_timeout")
     config = load({"cluster": place.cluster}, env_file=place.env_file, fields=fields).config
     with open_cluster(place) as about:
-        options = Options(about.runtime, wait=not no_wait)
+        options = Options(about.runtime, wait=not no_wait, holder=holder("restart"))
         names = act(about.host, config, what.value if what else None, options, report)
     again = f"`vllmray status{config.cluster_option}` shows when it works" if no_wait else "it works again"
     print(f"restarted {', '.join(names)}; {again}")

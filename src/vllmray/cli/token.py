@@ -9,7 +9,7 @@ import typer
 
 from vllmray.cli.options import Place, with_place
 from vllmray.cli.secrets import caller_on, keep_for, kept_secret, secrets_for, settled, store_of
-from vllmray.cli.wiring import open_target, reporter
+from vllmray.cli.wiring import holder, open_target, reporter
 from vllmray.errors import ClusterStateError
 from vllmray.secrets.store import RAY_TOKEN
 
@@ -77,6 +77,7 @@ def _rotate(address: str | None, config: ClusterConfig) -> None:
             secrets=secrets_for,
             keep=keep_for(config.cluster),
             caller=caller_on(target),
+            holder=holder("token rotate"),
         )
         outcome = up_head(target.host, settled(running, "head"), options, report)
     print(f"replaced; {token_words(config)}, on each other host:\n\n    {worker_command(outcome.config)} --recreate")

@@ -20,7 +20,7 @@ from vllmray.cli.secrets import (
     settled,
     worker_secrets,
 )
-from vllmray.cli.wiring import Invocation, model_files, on_runtime, open_target, reporter, say_runtime, settings
+from vllmray.cli.wiring import Invocation, holder, model_files, on_runtime, open_target, reporter, say_runtime, settings
 from vllmray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def up(  # noqa: PLR0913  # the command line's own breadth
         look=look,
         secrets=secrets,
         keep=keep_for(config.cluster),
+        holder=holder("up"),
     )
     print(_done(config, role, host, options, report))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from vllmray.errors import ConfigError, HostError, InsecureHostError
 
 if TYPE_CHECKING:
     from vllmray.cli.options import Place
+    from vllmray.cluster.locking import Holder
     from vllmray.config.models import ClusterConfig, Runtime
     from vllmray.config.settings import Loaded
     from vllmray.hosts.base import Host
@@ -133,6 +135,18 @@ def open_cluster(place: Place) -> Iterator[About]:
     insecure = config.insecure_docker_tcp
     with open_target(place.host, config.runtime, having=config.cluster, insecure_tcp=insecure) as target:
         yield About(config.cluster, target.host, target.runtime)
+
+
+def holder(command: str) -> Holder:
+    """This process, as others are told who wait for it.
+
+    Args:
+        command: the word after vllmray.
+    """
+    from vllmray.cluster.locking import Holder
+    from vllmray.config.settings import own_name
+
+    return Holder(own_name(), f"vllmray {command}", os.getpid())
 
 
 def reporter() -> Reporter:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from vllmray.cluster.reason import reason
-from vllmray.hosts.base import HostEvent
+from vllmray.hosts.happened import HostEvent
 from vllmray.journal import exit_words, parse
 
 BAD = frozenset({"lost", "died", "stalled", "node-ended", "exited", "oom"})

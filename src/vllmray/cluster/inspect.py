@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
 from uuid import uuid4
@@ -18,6 +20,7 @@ from vllmray.images.facts import ImageFacts
 
 OWNER = "image-inspect"
 """Stands where a cluster's name would, on the container's label."""
+LEFT_AFTER = timedelta(minutes=5)
 
 
 def inspect(host: Host, name: str, cache: Path | None) -> ImageFacts:
@@ -47,14 +50,16 @@ def inspect(host: Host, name: str, cache: Path | None) -> ImageFacts:
 
 
 def _ask(host: Host, name: str, image: Image) -> ImageFacts:
+    # A name of its own, since nobody waits for another command that asks the same.
     spec = ContainerSpec(
-        name=f"vllmray-image-probe-{image.id.removeprefix('sha256:')[:12]}",
+        name=f"vllmray-image-probe-{image.id.removeprefix('sha256:')[:12]}-{uuid4().hex[:8]}",
         image=name,
         argv=("python3", "-c", resources.files("vllmray.images").joinpath("image_probe.py").read_text()),
         labels=labels.selector(OWNER, labels.PROBE),
         network="none",
         read_only=True,
     )
+    _sweep(host, spec.labels)
     lines = said_by(host, spec)
     try:
         answer = json.loads(lines[-1])
@@ -66,3 +71,11 @@ def _ask(host: Host, name: str, image: Image) -> ImageFacts:
             details="\n".join(lines[-20:]) or "it printed nothing",
             hint="It must have a python3 on its PATH, 3.11 or newer.",
         ) from error
+
+
+def _sweep(host: Host, wanted: Mapping[str, str]) -> None:
+    """Remove what commands that were killed have left; one that has just ended is another's, who still reads it."""
+    for left in host.containers(wanted):
+        age = datetime.now(UTC) - datetime.fromisoformat(left.started_at)
+        if left.ended and age > LEFT_AFTER:
+            host.stop_and_remove(left.id, timeout=0)

@@ -17,6 +17,10 @@ CONFIG_HASH = "io.vllmray.config-hash"
 SECRETS = "io.vllmray.secrets"
 """A mark of each secret that the container has (cluster/contents.py); no secret."""
 VERSION = "io.vllmray.version"
+LOCK = "io.vllmray.lock"
+"""Of a lock, the cluster that it is about: not CLUSTER, which finds what belongs to it."""
+LOCK_HOLDER = f"{LOCK}.holder"
+LOCK_SINCE = f"{LOCK}.since"
 
 HEAD, WORKER, ENGINE, PROBE = "head", "worker", "engine", "probe"
 STOP_ORDER = (PROBE, ENGINE, WORKER, HEAD)

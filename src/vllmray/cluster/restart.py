@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from vllmray.cluster import labels, waits
 from vllmray.cluster.existing import STOP_TIMEOUT_S, by_role, no_cluster, usable
 from vllmray.cluster.gpus import stated_gpus
+from vllmray.cluster.locking import NOBODY, Holder, Turn
 from vllmray.cluster.plan import Node
 from vllmray.cluster.running import head_config, worker_config
 from vllmray.cluster.watching import log_tail
@@ -31,6 +32,8 @@ class Options:
 
     runtime: Runtime
     wait: bool = True
+    holder: Holder = NOBODY
+    """Who has the cluster's turn meanwhile."""
 
 
 def restart(
@@ -55,10 +58,12 @@ def restart(
     _check(host, config, found, role)
     settings = (worker_config if role == labels.WORKER else head_config)(host, config, options.runtime) or config
     names = tuple(found[each].name for each in TURNS[role])
-    for each in TURNS[role]:
-        with reporter.step(f"restarting {found[each].name}") as step:
-            host.restart(found[each].id, timeout=STOP_TIMEOUT_S)
-            step.result("started")
+    image = found[TURNS[role][0]].image
+    with Turn(host, config.cluster, image=image, holder=options.holder, reporter=reporter):
+        for each in TURNS[role]:
+            with reporter.step(f"restarting {found[each].name}") as step:
+                host.restart(found[each].id, timeout=STOP_TIMEOUT_S)
+                step.result("started")
     if options.wait:
         with _explaining(host, settings, found[TURNS[role][-1]]):
             _wait(host, settings, role, reporter)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vllmray.cluster import existing, labels, waits
 from vllmray.cluster.agreement import agree
 from vllmray.cluster.commands import token_words, worker_command
-from vllmray.cluster.contents import Contents, Secrets
-from vllmray.cluster.derive import usable_image
+from vllmray.cluster.contents import Secrets
+from vllmray.cluster.derive import Usable, usable_image
 from vllmray.cluster.fit import check_span, settle
 from vllmray.cluster.host_model import Look, look_there
-from vllmray.cluster.node import NodeProbe, Question, ask, check, contents, have_cache, node_of
-from vllmray.cluster.plan import engine_spec, head_spec, worker_spec
+from vllmray.cluster.locking import NOBODY, Holder, Turn, in_words
+from vllmray.cluster.node import NodeProbe, Question, ask, check, have_cache, node_of
+from vllmray.cluster.plan import Node, engine_spec, head_spec, worker_spec
+from vllmray.cluster.run import Run, cleaning_up, evidence
 from vllmray.cluster.user import with_user
-from vllmray.cluster.watching import log_tail
 from vllmray.config.models import ClusterConfig, Role
-from vllmray.errors import UserInterruptError, VllmrayError, WaitTimeoutError
-from vllmray.hosts.base import Container, ContainerSpec, Host, HostInfo
+from vllmray.errors import HeldError
+from vllmray.hosts.base import Host, HostInfo
 from vllmray.images.fingerprint import as_labels, fingerprint
 from vllmray.ray.status import RayStatus
 from vllmray.reporter import Reporter
@@ -51,6 +51,8 @@ class Options:
     """
     caller: str | None = None
     """UID:GID to run containers as where the image says nothing better than root."""
+    holder: Holder = NOBODY
+    """Who does it, for others who would change the cluster meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,44 +65,6 @@ class Outcome:
     worker_command: str
     ready: bool
     status: RayStatus | None = None
-
-
-@dataclass(slots=True)
-class _Run:
-    """One `up` under way, and what it has made so far."""
-
-    host: Host
-    reporter: Reporter
-    options: Options
-    containers: dict[str, Container]
-    secrets: Secrets = field(default_factory=Secrets)
-    made: list[Container] = field(default_factory=list)
-
-    @property
-    def contents(self) -> Contents:
-        """What the containers get."""
-        return contents().with_secrets(self.secrets)
-
-    @property
-    def made_engine(self) -> bool:
-        """Whether the engine's container is this run's own."""
-        return any(container.labels[labels.ROLE] == labels.ENGINE for container in self.made)
-
-    def running(self, role: str) -> str | None:
-        """The name of the container of that role, when it can stay as it is."""
-        container = self.containers.get(role)
-        return container.name if container and existing.usable(container) else None
-
-    def start(self, title: str, spec: ContainerSpec, role: str) -> None:
-        """Create and start a container unless it is there already."""
-        with self.reporter.step(title) as step:
-            if existing.usable(self.containers.get(role)):
-                step.result("running already")
-                return
-            container = self.host.create_and_start(spec)
-            self.containers[role] = container
-            self.made.append(container)
-            step.result(container.name)
 
 
 def up_head(
@@ -123,9 +87,52 @@ def up_head(
     """
     info = _reach(host, reporter)
     image = usable_image(host, config, reporter, cache=options.cache, derive=options.derive)
+    run = Run(host, reporter, options, config.cluster)
+    with cleaning_up(run, image.config):
+        with run.turn(image.config.image):
+            run.look()
+            config, node = _settled_head(run, image, info)
+            command = worker_command(config.model_copy(update={"image": image.named, "user": image.config.user}))
+            run.start("Ray head", head_spec(config, node, run.contents), labels.HEAD)
+            if config.world_size > int(node.gpus) and not options.whole:
+                reporter.note(f"On each other host, {token_words(config)}:\n\n    {command}\n")
+            # Started now, not when the GPUs are there: launch.py waits for them, and imports vLLM meanwhile.
+            run.start("vLLM server", engine_spec(config, node, run.contents), labels.ENGINE)
+        meanwhile()
+        if not options.wait:
+            return Outcome("head", config, command, ready=False)
+        status = waits.for_engine(host, config, run.containers, reporter, fresh=run.made_engine)
+    return Outcome("head", config, command, ready=True, status=status)
+
+
+def up_worker(host: Host, config: ClusterConfig, options: Options, reporter: Reporter) -> Outcome:
+    """Start a worker on this host, and wait until the head lists it with its GPUs. Raises as up_head does."""
+    config = config.among_neighbours()
+    info = _reach(host, reporter)
+    image = usable_image(host, config, reporter, cache=options.cache, derive=options.derive)
+    run = Run(host, reporter, options, config.cluster)
+    with cleaning_up(run, image.config):
+        with run.turn(image.config.image) as turn:
+            run.look()
+            config = with_user(host, image.config, image.facts, None if info.rootless else options.caller, reporter)
+            run.secrets = options.secrets(config)
+            config, node, answers = _find_head(run, turn, config, info)
+            if answers and run.running(labels.WORKER) is None:
+                agree(host, config, run.secrets, fingerprint(image.facts, image.named), reporter)
+            _converge(run, config, (labels.WORKER,))
+            run.start("Ray worker", worker_spec(config, node, run.contents), labels.WORKER)
+        if not options.wait:
+            return Outcome("worker", config, worker_command(config), ready=False)
+        status = waits.for_worker(host, config, node, run.containers, reporter)
+    options.keep(run.secrets)
+    return Outcome("worker", config, worker_command(config), ready=True, status=status)
+
+
+def _settled_head(run: Run, image: Usable, info: HostInfo) -> tuple[ClusterConfig, Node]:
+    """Look whether this host can be the head's with these settings, and leave only containers that can stay."""
+    host, options, reporter = run.host, run.options, run.reporter
     config = with_user(host, image.config, image.facts, None if info.rootless else options.caller, reporter)
     model = look_there(host, config, options.look, reporter)
-    run = _Run(host, reporter, options, existing.by_role(host, config.cluster))
     with reporter.step("network and GPUs") as step:
         question = Question(ports=_ports_to_take(run, config, "head"), node=run.running(labels.HEAD))
         probe = ask(host, config, info.cdi_devices, question)
@@ -141,51 +148,39 @@ def up_head(
     run.secrets = options.secrets(config)
     _converge(run, config, (labels.HEAD, labels.ENGINE))
     options.keep(run.secrets)
-    command = worker_command(config.model_copy(update={"image": image.named, "user": image.config.user}))
-    with _cleaning_up(run, config):
-        run.start("Ray head", head_spec(config, node, run.contents), labels.HEAD)
-        if config.world_size > int(node.gpus) and not options.whole:
-            reporter.note(f"On each other host, {token_words(config)}:\n\n    {command}\n")
-        # Started now, not when the GPUs are there: launch.py waits for them, and imports vLLM meanwhile.
-        run.start("vLLM server", engine_spec(config, node, run.contents), labels.ENGINE)
-        meanwhile()
-        if not options.wait:
-            return Outcome("head", config, command, ready=False)
-        status = waits.for_engine(host, config, run.containers, reporter, fresh=run.made_engine)
-    return Outcome("head", config, command, ready=True, status=status)
+    return config, node
 
 
-def up_worker(host: Host, config: ClusterConfig, options: Options, reporter: Reporter) -> Outcome:
-    """Start a worker on this host, and wait until the head lists it with its GPUs. Raises as up_head does."""
-    config = config.among_neighbours()
-    info = _reach(host, reporter)
-    image = usable_image(host, config, reporter, cache=options.cache, derive=options.derive)
-    config = with_user(host, image.config, image.facts, None if info.rootless else options.caller, reporter)
-    run = _Run(host, reporter, options, existing.by_role(host, config.cluster), options.secrets(config))
+def _find_head(run: Run, turn: Turn, config: ClusterConfig, info: HostInfo) -> tuple[ClusterConfig, Node, bool]:
+    """Look at this host, and from it at the head; where that must be waited for, others have their turn meanwhile.
+
+    Returns:
+        The settings with what was found, the node, and whether the head answers.
+    """
+    host, wait = run.host, run.options.wait
     question = _WorkerQuestion(config, _ports_to_take(run, config, "worker"), run.running(labels.WORKER))
-    with reporter.step(f"head {config.head_ip}:{config.ray_ports.gcs}") as step:
+
+    def again(left: float) -> str:
+        try:
+            with turn.briefly():
+                return ask(host, config, info.cdi_devices, question.trying(left)).connect or "no answer"
+        except HeldError as held:
+            return in_words(held)
+
+    with run.reporter.step(f"head {config.head_ip}:{config.ray_ports.gcs}") as step:
         probe = ask(host, config, info.cdi_devices, question.trying(FIRST_CONNECT_S))
         check(host, config, probe)
         have_cache(host, config, probe)
         node = node_of(config, probe, info.cdi_devices)
-        if probe.connect != "open" and options.wait:
-            with _evidence(hint=_unreachable_hint(config)):
-                waits.for_head(
-                    config, probe, step, again=lambda left: _ask_again(host, config, info, question.trying(left))
-                )
-        answers = options.wait or probe.connect == "open"
+        if probe.connect != "open" and wait:
+            turn.end()
+            with evidence(hint=_unreachable_hint(config)):
+                waits.for_head(config, probe, step, again=again)
+        answers = wait or probe.connect == "open"
         step.result("answers" if answers else f"{probe.connect}; the worker will retry")
-    config = _settled(config, probe, head_ip=str(config.head_ip))
-    if answers and question.node is None:
-        agree(host, config, run.secrets, fingerprint(image.facts, image.named), reporter)
-    _converge(run, config, (labels.WORKER,))
-    with _cleaning_up(run, config):
-        run.start("Ray worker", worker_spec(config, node, run.contents), labels.WORKER)
-        if not options.wait:
-            return Outcome("worker", config, worker_command(config), ready=False)
-        status = waits.for_worker(host, config, node, run.containers, reporter)
-    options.keep(run.secrets)
-    return Outcome("worker", config, worker_command(config), ready=True, status=status)
+    turn.begin()
+    run.look()
+    return _settled(config, probe, head_ip=str(config.head_ip)), node, answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +194,6 @@ class _WorkerQuestion:
         return Question(
             towards=head, ports=self.ports, connect=(head, self.config.ray_ports.gcs, seconds), node=self.node
         )
-
-
-def _ask_again(host: Host, config: ClusterConfig, info: HostInfo, question: Question) -> str:
-    return ask(host, config, info.cdi_devices, question).connect or "no answer"
 
 
 def _unreachable_hint(config: ClusterConfig) -> str:
@@ -220,7 +211,7 @@ def _reach(host: Host, reporter: Reporter) -> HostInfo:
     return info
 
 
-def _ports_to_take(run: _Run, config: ClusterConfig, role: Role) -> dict[str, int]:
+def _ports_to_take(run: Run, config: ClusterConfig, role: Role) -> dict[str, int]:
     """The ports that must be free: those of the containers that are not running yet."""
     ports: dict[str, int] = {}
     if not existing.usable(run.containers.get(role)):
@@ -236,7 +227,7 @@ def _settled(config: ClusterConfig, probe: NodeProbe, *, head_ip: str) -> Cluste
     return config.model_copy(update=found)
 
 
-def _converge(run: _Run, config: ClusterConfig, roles: tuple[str, ...]) -> None:
+def _converge(run: Run, config: ClusterConfig, roles: tuple[str, ...]) -> None:
     """Leave only containers that can stay as they are, and say of each other one why it goes."""
     found = run.containers
     if not run.options.recreate:
@@ -248,59 +239,3 @@ def _converge(run: _Run, config: ClusterConfig, roles: tuple[str, ...]) -> None:
         with run.reporter.step(f"removing {found[role].name}") as step:
             step.event("; ".join(stale[role]))
             existing.remove(run.host, found, role)
-
-
-@contextmanager
-def _cleaning_up(run: _Run, config: ClusterConfig) -> Iterator[None]:
-    """On an error, take back what this run made; on Ctrl-C, leave it and say so."""
-    try:
-        with _evidence(log=lambda: _last_log(run)):
-            yield
-    except KeyboardInterrupt:
-        raise _interrupted(run, config) from None
-    except VllmrayError as error:
-        if run.made and run.options.retain:
-            kept = ", ".join(container.name for container in run.made)
-            error.hint = f"{error.hint or ''}\nKept: {kept}. `vllmray down` removes them.".strip()
-        else:
-            _take_back(run, config)
-        raise
-
-
-def _take_back(run: _Run, config: ClusterConfig) -> None:
-    if not run.made:
-        return
-    with run.reporter.step("removing what was started"), suppress(VllmrayError):
-        made = {container.labels[labels.ROLE]: container for container in run.made}
-        existing.remove(run.host, made, *labels.STOP_ORDER)
-        if not existing.by_role(run.host, config.cluster):
-            run.host.prune(labels.selector(config.cluster))
-
-
-def _interrupted(run: _Run, config: ClusterConfig) -> UserInterruptError:
-    names = ", ".join(container.name for container in run.containers.values()) or "nothing"
-    name = config.cluster_option
-    return UserInterruptError(
-        f"stopped waiting; still running on {run.host.address}: {names}",
-        hint=f"The same command goes on waiting; `vllmray status{name}` shows the cluster; "
-        f"`vllmray down{name}` removes it.",
-    )
-
-
-@contextmanager
-def _evidence(*, log: Callable[[], str | None] = lambda: None, hint: str | None = None) -> Iterator[None]:
-    """Give a wait that timed out the end of a log and a hint."""
-    try:
-        yield
-    except WaitTimeoutError as error:
-        error.details = error.details or log()
-        error.hint = error.hint or hint or "Give it longer, or look at the log above for what it is stuck on."
-        raise
-
-
-def _last_log(run: _Run) -> str | None:
-    for role in (labels.ENGINE, labels.WORKER, labels.HEAD):
-        if role in run.containers:
-            container = run.containers[role]
-            return f"The end of the log of {container.name}:\n{log_tail(run.host, container.id)}"
-    return None

@@ -18,7 +18,9 @@ from vllmray.wait import NotReady, Ready, wait_until
 
 NEWS_TIMEOUT_S = 1.0
 POLL_S = 0.1
-"""Between observations: a watch whose container is going away answers at once, again and again."""
+"""Between observations: a watch whose container is going away answers at once, again and again; so does a host that
+another command is changing.
+"""
 CONNECT_S = 10.0
 GLIMPSE_S = 3.0
 
@@ -45,7 +47,13 @@ def for_head(config: ClusterConfig, first: NodeProbe, step: Step, *, again: Call
         outcome = seen.pop() if seen else again(min(left, CONNECT_S))
         return Ready(None) if outcome == "open" else NotReady(_in_words(outcome))
 
-    wait_until(probe, what=f"answer from the head at {address}", timeout=config.join_timeout, step=step)
+    wait_until(
+        probe,
+        what=f"answer from the head at {address}",
+        timeout=config.join_timeout,
+        step=step,
+        poll_interval=POLL_S,
+    )
 
 
 def _in_words(outcome: str) -> str:

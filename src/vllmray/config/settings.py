@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import pwd
+import socket
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -236,6 +238,16 @@ def docker_host_variable() -> str | None:
 def own_environment() -> Mapping[str, str]:
     """This process's environment, for what starts processes in its place."""
     return os.environ
+
+
+def own_name() -> str:
+    """USER@HOST of this process, for others who share a host with it."""
+    user = os.geteuid()
+    try:
+        name = pwd.getpwuid(user).pw_name
+    except KeyError:  # a number alone, as in a container that was told one
+        name = str(user)
+    return f"{name}@{socket.gethostname()}"
 
 
 def state_folder() -> Path:

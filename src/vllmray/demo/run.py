@@ -10,6 +10,7 @@ from pathlib import Path
 from vllmray.cluster import existing, labels
 from vllmray.cluster.build import have_built
 from vllmray.cluster.derive import usable_image
+from vllmray.cluster.locking import NOBODY, Holder
 from vllmray.cluster.up import Options, up_head, up_worker
 from vllmray.config.models import DEFAULT_IMAGE, Accelerator, ClusterConfig, ImageBuild, Runtime
 from vllmray.demo.model import NAME, have_model
@@ -55,6 +56,8 @@ class Wanted:
     """UID:GID of who types the command."""
     retain: bool = False
     """Keep the nodes after a failure."""
+    holder: Holder = NOBODY
+    """Who does it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ def _remove(host: Host, wanted: Wanted) -> None:
 def _up(host: Host, head: ClusterConfig, slots: Slots, wanted: Wanted, reporter: Reporter) -> ClusterConfig:
     head = wanted.settle(head)
     cache = wanted.cache / "images"
-    options = Options(retain=wanted.retain, whole=True, cache=cache, caller=wanted.caller)
+    options = Options(retain=wanted.retain, whole=True, cache=cache, caller=wanted.caller, holder=wanted.holder)
 
     def start_workers() -> None:
         for number in range(1, head.world_size):

@@ -12,16 +12,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
+from vllmray.hosts.happened import HostEvent
+
 ContainerStatus = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
-HostAction = Literal["start", "die", "oom", "kill", "stop", "restart", "pause", "unpause"]
-"""As Docker calls them: die is the end of the program, however it came; stop and restart are commands that were obeyed;
-kill is a signal that was sent.
-"""
 
 NO_NEW_PRIVILEGES = "no-new-privileges"
 NEVER = "0001-01-01T00:00:00Z"
 SHARED_MEMORY = "/dev/shm"  # nosec B108 # a mount point in containers
 """A volume in memory that several containers mount here is their shared memory. Processes have this machine's."""
+LOG_OPTIONS = {"max-size": "50m", "max-file": "3"}
+"""Of Docker's drivers json-file and local."""
 SCRATCH = "/tmp"  # nosec B108 # of a container, a tmpfs of its own
 # In memory; programs that compile load what they have written there, so not noexec, which is Docker's default.
 SCRATCH_OPTIONS = "rw,exec,nosuid,nodev,mode=1777"
@@ -106,6 +106,7 @@ class ContainerSpec:
     security_opt: tuple[str, ...] = (NO_NEW_PRIVILEGES,)
     gpus: GpuRequest | None = None
     restart: Literal["no", "unless-stopped"] = "no"
+    """One that is started again also has its log turned over, where the host keeps logs in files."""
     init: bool = True
 
 
@@ -147,22 +148,6 @@ class Container:
     def crashed(self) -> bool:
         """Ended by itself at least once since it was created, or never got to start."""
         return self.ended or self.restarts > 0 or bool(self.error)
-
-
-@dataclass(frozen=True, slots=True)
-class HostEvent:
-    """What the host itself saw happen to a container."""
-
-    at: float
-    """Unix seconds, by the host's clock."""
-    container: str
-    """Its name."""
-    action: HostAction
-    labels: Mapping[str, str]
-    exit_code: int | None = None
-    """Of die."""
-    signal: int | None = None
-    """Of kill: the signal's number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +220,13 @@ class Exec(Protocol):
 
     def exit_code(self) -> int | None:
         """None while it runs, which the host may think for a moment after the last line."""
+
+
+class Lock(Protocol):
+    """Something of a host that one command has, and no other meanwhile."""
+
+    def close(self) -> None:
+        """Let go of it, so that the next who asks gets it; whatever then goes wrong is nobody's concern."""
 
 
 class Host(Protocol):
@@ -322,6 +314,25 @@ class Host(Protocol):
 
     def stop_and_remove(self, container: str, *, timeout: float) -> None:
         """SIGTERM, SIGKILL after timeout seconds, then remove; no error when it is gone already."""
+
+    def lock(self, name: str, image: str, labels: Mapping[str, str]) -> Lock:
+        """Take what only one of all who ask this host for that name can have.
+
+        It is free again when it is closed, and when the process that took it ends, however that ends. Those who ask
+        for nodes never see it.
+
+        Args:
+            name: as a container's.
+            image: one with Python that the host has.
+            labels: what the others are told.
+
+        Raises:
+            HeldError: another has it.
+            HostError: no such image.
+        """
+
+    def break_lock(self, name: str) -> None:
+        """Make it free; whoever had it goes on as if nothing were. No error when nobody had it."""
 
     def make_network(self, name: str, labels: Mapping[str, str]) -> str:
         """A network of the host's own for containers, made unless it is there; returns its subnet (172.18.0.0/16).

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from docker.errors import DockerException
 
-from vllmray.hosts.base import HostAction, HostEvent
 from vllmray.hosts.docker_build import refusal
+from vllmray.hosts.happened import HostAction, HostEvent
 
 if TYPE_CHECKING:
     from docker import APIClient

@@ -13,11 +13,10 @@ import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import docker
 import requests
-from docker import types as docker_types
 from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
 
@@ -28,9 +27,9 @@ from vllmray.hosts.base import (
     Container,
     ContainerSpec,
     Exec,
-    HostEvent,
     HostInfo,
     Image,
+    Lock,
     PullEvent,
 )
 from vllmray.hosts.docker_address import CONNECT_TIMEOUT_S, as_url, default_address, is_tcp, knock, refuse_bare_tcp
@@ -38,8 +37,11 @@ from vllmray.hosts.docker_build import BuildError, build, refusal
 from vllmray.hosts.docker_errors import NO_REGISTRY, REFUSED_LOGIN, explain
 from vllmray.hosts.docker_events import events
 from vllmray.hosts.docker_exec import DockerExec
+from vllmray.hosts.docker_lock import free, take
 from vllmray.hosts.docker_names import login_hint, split_image_name
+from vllmray.hosts.docker_network import make_network
 from vllmray.hosts.docker_spec import archive, base_of, creation
+from vllmray.hosts.happened import HostEvent
 from vllmray.hosts.ssh import Tunnel
 
 T = TypeVar("T")
@@ -201,7 +203,7 @@ class DockerHost:
 
     def create_and_start(self, spec: ContainerSpec) -> Container:
         with self._telling(f"create container {spec.name}"):
-            created = self._api.create_container(**creation(self._api, spec))["Id"]
+            created = self._api.create_container(**creation(self._api, spec, self._api.info()["LoggingDriver"]))["Id"]
         try:
             with self._telling(f"put files into {spec.name}"):
                 self._put_files(created, spec)
@@ -295,19 +297,17 @@ class DockerHost:
             self._api.stop(container, timeout=int(timeout))
             self._api.remove_container(container, force=True, v=True)
 
+    def lock(self, name: str, image: str, labels: Mapping[str, str]) -> Lock:
+        with self._telling(f"take the lock {name}"):
+            return take(self._api, name, image, labels)
+
+    def break_lock(self, name: str) -> None:
+        with self._telling(f"break the lock {name}"):
+            free(self._api, name)
+
     def make_network(self, name: str, labels: Mapping[str, str]) -> str:
         with self._telling(f"make network {name}"):
-            found = self._api.networks(names=[name])
-            if found:
-                return _subnet(found[0])
-            # The daemon knows which addresses are free, but lets a container choose its own only in a subnet that was
-            # stated (moby daemon/container_operations.go), so its choice is stated back to it.
-            chosen = self._api.create_network(name, driver="bridge", labels=dict(labels))["Id"]
-            subnet = _subnet(self._api.inspect_network(chosen))
-            self._api.remove_network(chosen)
-            pool = docker_types.IPAMConfig(pool_configs=[docker_types.IPAMPool(subnet=subnet)])
-            self._api.create_network(name, driver="bridge", ipam=pool, labels=dict(labels))
-            return subnet
+            return make_network(self._api, name, labels)
 
     def prune(self, labels: Mapping[str, str]) -> list[str]:
         wanted = {"label": label_filter(labels)}
@@ -340,7 +340,3 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
 def label_filter(labels: Mapping[str, str]) -> list[str]:
     """The Engine API's form: "key=value", or the key alone."""
     return [f"{key}={value}" if value else key for key, value in labels.items()]
-
-
-def _subnet(network: Mapping[str, Any]) -> str:
-    return str(network["IPAM"]["Config"][0]["Subnet"])

@@ -10,11 +10,15 @@ from typing import Any
 import docker
 from docker import types as docker_types
 
-from vllmray.hosts.base import SCRATCH, SCRATCH_OPTIONS, ContainerSpec, File, Mount
+from vllmray.hosts.base import LOG_OPTIONS, SCRATCH, SCRATCH_OPTIONS, ContainerSpec, File, Mount
 
 
-def creation(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
-    """The keyword arguments of create_container for a spec."""
+def creation(api: docker.APIClient, spec: ContainerSpec, log_driver: str = "") -> dict[str, Any]:
+    """The keyword arguments of create_container for a spec.
+
+    Args:
+        log_driver: how the daemon keeps logs (GET /info, LoggingDriver).
+    """
     host_config = api.create_host_config(
         network_mode=spec.network,
         ipc_mode="private",
@@ -32,6 +36,7 @@ def creation(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
         security_opt=list(spec.security_opt),
         restart_policy={"Name": spec.restart},
         init=spec.init,
+        log_config=_log_config(spec, log_driver),
     )
     return {
         "name": spec.name,
@@ -44,6 +49,13 @@ def creation(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
         "host_config": host_config,
         "networking_config": _networking(api, spec),
     }
+
+
+def _log_config(spec: ContainerSpec, driver: str) -> docker_types.LogConfig | None:
+    """Docker keeps a log for ever unless it is told otherwise; other drivers than these two have other options."""
+    if spec.restart == "no" or driver not in ("json-file", "local"):
+        return None
+    return docker_types.LogConfig(type=driver, config=dict(LOG_OPTIONS))
 
 
 def _networking(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any] | None:

@@ -32,14 +32,16 @@ from vllmray.hosts.base import (
     Container,
     ContainerSpec,
     Exec,
-    HostEvent,
     HostInfo,
     Image,
+    Lock,
     Mount,
     PullEvent,
 )
+from vllmray.hosts.happened import HostEvent
 from vllmray.hosts.native.environment import environment
 from vllmray.hosts.native.exec import NativeExec
+from vllmray.hosts.native.lock import take
 from vllmray.hosts.native.log import lines_of
 from vllmray.hosts.native.paths import PathMap, folders_of
 from vllmray.hosts.native.processes import MARK, SHM, end, free_memory, has_ended, living, members, note_memory
@@ -105,6 +107,16 @@ class NativeHost:
 
     def make_network(self, name: str, labels: Mapping[str, str]) -> str:  # noqa: ARG002  # the protocol's
         raise HostError(f"{self.address}: processes have this machine's network, and can't have {name}")
+
+    def lock(self, name: str, image: str, labels: Mapping[str, str]) -> Lock:  # noqa: ARG002  # a file is enough
+        self._records.check()
+        try:
+            return take(self._records.locks, name, labels)
+        except OSError as error:
+            raise HostError(f"{self.address}: can't write to {self._records.locks.path}: {error.strerror}") from error
+
+    def break_lock(self, name: str) -> None:
+        self._records.locks.remove(name)
 
     def create_and_start(self, spec: ContainerSpec) -> Container:
         if self.image(spec.image) is None:

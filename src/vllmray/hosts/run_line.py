@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
-from vllmray.hosts.base import SCRATCH, SCRATCH_OPTIONS, SHARED_MEMORY, ContainerSpec, File, Mount
+from vllmray.hosts.base import LOG_OPTIONS, SCRATCH, SCRATCH_OPTIONS, SHARED_MEMORY, ContainerSpec, File, Mount
 from vllmray.hosts.native.paths import PathMap, folders_of
 
 
@@ -90,6 +90,8 @@ def _sharing_options(spec: ContainerSpec) -> Iterator[str]:
     if spec.ip:
         yield _flag("ip", spec.ip)
     yield _flag("restart", spec.restart)
+    if spec.restart != "no":
+        yield from (_flag("log-opt", f"{name}={value}") for name, value in LOG_OPTIONS.items())
     if spec.init:
         yield "--init"
     if spec.shm_size is not None:

@@ -13,7 +13,8 @@ from vllmray.cluster.events import LOOK_BACK_S, follow, history
 from vllmray.cluster.history import Row
 from vllmray.cluster.up import Options, up_head
 from vllmray.errors import ClusterStateError
-from vllmray.hosts.base import ContainerSpec, HostAction, HostEvent
+from vllmray.hosts.base import ContainerSpec
+from vllmray.hosts.happened import HostAction, HostEvent
 from vllmray.journal import Entry, Kind, line_of
 
 NIGHT = 1_800_000_000.0

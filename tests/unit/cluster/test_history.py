@@ -8,7 +8,7 @@ import pytest
 
 from vllmray.cluster.history import Row, Story, seen_by_host, told
 from vllmray.cluster.reason import LONGEST, reason
-from vllmray.hosts.base import HostAction, HostEvent
+from vllmray.hosts.happened import HostAction, HostEvent
 from vllmray.journal import PREFIX, Entry, Kind, exit_words, line_of, parse
 
 WRAPPED = "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed: {}"

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from tests.fake_host import FakeHost, Record
+from tests.fake_host import FakeHost, Program, Ran, Record
 from tests.unit.support import RecordingReporter, config, good_host, image_answer, probe_answer, ray_node, seen
 from vllmray.cli.main import text_of
 from vllmray.cli.options import LISTS, SWITCHES, option_fields
 from vllmray.cluster.commands import token_words, worker_command
 from vllmray.cluster.contents import Secrets
+from vllmray.cluster.locking import Holder, lock_name
 from vllmray.cluster.plan import CACHE
 from vllmray.cluster.up import Options, up_head, up_worker
 from vllmray.config.models import ClusterConfig
 from vllmray.config.settings import flag_of
 from vllmray.errors import ClusterStateError, HostError, UserInterruptError, WaitTimeoutError, WorkloadError
-from vllmray.hosts.base import PullEvent
+from vllmray.hosts.base import Lock, PullEvent
 
 HEAD = ray_node("10.0.0.1", head=True)
 WORKER = ray_node("10.0.0.2")
@@ -579,3 +580,132 @@ def test_a_head_whose_own_watch_is_refused_says_so() -> None:
     with pytest.raises(HostError, match="refuses this cluster's token"):
         up_head(host, with_secrets(), QUICK, RecordingReporter())
     assert names(host) == []
+
+
+OTHER = Holder("root@desk", "vllmray up", 4711)
+LOCK = lock_name("vllmray")
+
+
+class Busy(FakeHost):
+    """Another command holds the lock once, when it is first asked for, and does something before it lets go."""
+
+    def __init__(self, meanwhile: Callable[[FakeHost], object]) -> None:
+        super().__init__(images=["image:1"])
+        self.meanwhile: Callable[[FakeHost], object] | None = meanwhile
+
+    def lock(self, name: str, image: str, labels: Mapping[str, str]) -> Lock:
+        if self.meanwhile is None:
+            return super().lock(name, image, labels)
+        held = super().lock(name, image, OTHER.labels("vllmray"))
+        try:
+            return super().lock(name, image, labels)
+        finally:
+            act, self.meanwhile = self.meanwhile, None
+            act(self)
+            held.close()
+
+
+def busy(meanwhile: Callable[[FakeHost], object], *watch_lines: str) -> FakeHost:
+    good, host = good_host(*watch_lines), Busy(meanwhile)
+    host.programs, host.streams = good.programs, good.streams
+    return host
+
+
+def test_while_containers_are_looked_at_and_changed_the_lock_is_held_and_not_while_it_waits() -> None:
+    host = good_host(*READY)
+    held: dict[str, bool] = {}
+    programs, streams = dict(host.programs), dict(host.streams)
+
+    def noted(name: str) -> Program:
+        def program(record: Record, argv: tuple[str, ...]) -> Ran:
+            # What an image holds is asked of each image once, outside of any cluster's turn.
+            held[record.spec.name] = LOCK in host.locks
+            return programs[name](record, argv)
+
+        return program
+
+    def watch(record: Record, argv: tuple[str, ...]) -> Iterator[str | None]:
+        held["the wait"] = LOCK in host.locks
+        return streams["python3"](record, argv)
+
+    host.programs |= {name: noted(name) for name in ("python3", "ray")}
+    host.streams["python3"] = watch
+    up_head(host, config(), QUICK, RecordingReporter(), meanwhile=lambda: held.update(meanwhile=LOCK in host.locks))
+    probed = [name for name in held if name.startswith("vllmray-image-probe")]
+    assert [held.pop(name) for name in probed] == [False]
+    assert held == {
+        "vllmray-probe": True,
+        "vllmray-head": True,
+        "vllmray-engine": True,
+        "meanwhile": False,
+        "the wait": False,
+    }
+    assert host.locks == {}
+
+
+def test_what_another_command_made_while_it_was_waited_for_is_found() -> None:
+    others = good_host()
+    up_head(others, config(), Options(wait=False), RecordingReporter())
+
+    def finish(host: FakeHost) -> None:
+        host.records |= others.records
+
+    host, reporter = busy(finish, *READY), RecordingReporter()
+    assert up_head(host, config(), QUICK, reporter).ready
+    assert reporter.lines.index("cluster vllmray: = free") < reporter.lines.index("Ray head: = running already")
+    assert [spec.name for spec in host.created if "probe" not in spec.name] == []
+
+
+def test_the_clean_up_after_a_failure_takes_the_lock_again() -> None:
+    host = good_host(seen(HEAD, shortfall="1 of 2 GPUs"))
+    with pytest.raises(WaitTimeoutError):
+        up_head(host, config(join_timeout=0), QUICK, RecordingReporter())
+    assert host.asked_for_locks == [f"taken {LOCK}"] * 2
+    assert host.locks == {}
+
+
+def test_what_can_not_be_taken_back_is_named_beside_what_went_wrong() -> None:
+    host = good_host(seen(HEAD, shortfall="1 of 2 GPUs"))
+    host.stuck = {"vllmray-engine"}
+    with pytest.raises(WaitTimeoutError) as caught:
+        up_head(host, config(join_timeout=0), QUICK, RecordingReporter())
+    assert "Not removed: fake://host: could not stop" in (caught.value.hint or "")
+    assert host.locks == {}
+
+
+def test_a_refused_change_gives_the_lock_back() -> None:
+    host = good_host(*READY)
+    up_head(host, config(), QUICK, RecordingReporter())
+    with pytest.raises(ClusterStateError):
+        up_head(host, config(max_model_len=8192), QUICK, RecordingReporter())
+    assert host.locks == {}
+
+
+def test_a_worker_that_waits_for_its_head_lets_others_change_the_cluster_meanwhile() -> None:
+    answers = [probe_answer(node_ip="10.0.0.2", connect=word) for word in ("refused", "open")]
+    host = good_host(seen(HEAD, WORKER), probes=answers)
+    assert up_worker(host, worker_config(), QUICK, RecordingReporter()).ready
+    # To look, to look again, to start.
+    assert host.asked_for_locks == [f"taken {LOCK}"] * 3
+    assert host.locks == {}
+
+
+def test_a_worker_whose_head_answers_takes_the_lock_once() -> None:
+    host = good_host(seen(HEAD, WORKER), probes=[probe_answer(node_ip="10.0.0.2")])
+    assert up_worker(host, worker_config(), QUICK, RecordingReporter()).ready
+    assert host.asked_for_locks == [f"taken {LOCK}"]
+
+
+def test_ctrl_c_before_anything_runs_says_so() -> None:
+    host = good_host()
+
+    def interrupted(record: Record, argv: tuple[str, ...]) -> Ran:
+        if record.spec.name == "vllmray-probe":
+            raise KeyboardInterrupt
+        return python(record, argv)
+
+    python = host.programs["python3"]
+    host.programs["python3"] = interrupted
+    with pytest.raises(UserInterruptError, match="nothing of cluster vllmray runs on fake://host"):
+        up_head(host, config(), QUICK, RecordingReporter())
+    assert host.locks == {}

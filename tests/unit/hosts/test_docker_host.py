@@ -310,3 +310,17 @@ def test_a_refused_pull_names_the_login_that_it_looked_for(tmp_path: Path, monke
     assert f"in {tmp_path}/config.json was refused" in hint
     assert "secret" not in hint
     assert "docker login docker.io" in login_hint("vllm/vllm-openai:v0.33.0")
+
+
+@pytest.mark.parametrize(("restart", "driver", "turned"), [
+    ("unless-stopped", "json-file", True), ("unless-stopped", "local", True), ("unless-stopped", "journald", False),
+    ("no", "json-file", False),
+])  # fmt: skip
+def test_the_log_of_what_runs_on_is_turned_over_where_docker_keeps_it_in_files(
+    api: docker.APIClient, restart: Any, driver: str, turned: bool
+) -> None:
+    body: dict[str, Any] = creation(api, ContainerSpec(name="n", image="i", argv=("a",), restart=restart), driver)[
+        "host_config"
+    ]
+    options = {"Type": driver, "Config": {"max-size": "50m", "max-file": "3"}}
+    assert body.get("LogConfig") == (options if turned else None)

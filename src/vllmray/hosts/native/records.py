@@ -7,6 +7,7 @@
                                                   /log
                                                   /files/…      files that a container would have inside
     <state folder>/native/<host name>/volumes/<name>.json       folders that nodes share, each with its labels
+                                     /locks/<name>              what the holder of a lock says of itself (lock.py)
 
 By host name, since a home directory is often shared by the machines of a cluster.
 """
@@ -138,6 +139,7 @@ class Records:
 
     def __init__(self, state_folder: Path, host_name: str) -> None:
         self.root = state_folder / "native" / host_name
+        self.locks = PrivateFolder(state_folder, "native", host_name, "locks")
         self._folders = [PrivateFolder(state_folder, "native", host_name, name) for name in ("nodes", "volumes")]
         self._nodes = self.root / "nodes"
         self._volumes = self.root / "volumes"

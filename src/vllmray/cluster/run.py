@@ -1,0 +1,136 @@
+"""One `up` under way: what it has made so far, and what becomes of that when it does not get to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from vllmray.cluster import existing, labels
+from vllmray.cluster.contents import Contents, Secrets
+from vllmray.cluster.locking import Turn
+from vllmray.cluster.node import contents
+from vllmray.cluster.watching import log_tail
+from vllmray.config.models import ClusterConfig
+from vllmray.errors import UserInterruptError, VllmrayError, WaitTimeoutError
+from vllmray.hosts.base import Container, ContainerSpec, Host
+from vllmray.reporter import Reporter
+
+if TYPE_CHECKING:
+    from vllmray.cluster.up import Options
+
+
+@dataclass(slots=True)
+class Run:
+    """One `up` under way, and what it has made so far."""
+
+    host: Host
+    reporter: Reporter
+    options: Options
+    cluster: str
+    containers: dict[str, Container] = field(init=False)
+    secrets: Secrets = field(default_factory=Secrets)
+    made: list[Container] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.look()
+
+    def look(self) -> None:
+        """See what is there now."""
+        found = existing.by_role(self.host, self.cluster)
+        self.containers = {role: container for role, container in found.items() if role != labels.PROBE}
+
+    def turn(self, image: str) -> Turn:
+        """The time in which no other command changes the cluster here."""
+        return Turn(self.host, self.cluster, image=image, holder=self.options.holder, reporter=self.reporter)
+
+    @property
+    def contents(self) -> Contents:
+        """What the containers get."""
+        return contents().with_secrets(self.secrets)
+
+    @property
+    def made_engine(self) -> bool:
+        """Whether the engine's container is this run's own."""
+        return any(container.labels[labels.ROLE] == labels.ENGINE for container in self.made)
+
+    def running(self, role: str) -> str | None:
+        """The name of the container of that role, when it can stay as it is."""
+        container = self.containers.get(role)
+        return container.name if container and existing.usable(container) else None
+
+    def start(self, title: str, spec: ContainerSpec, role: str) -> None:
+        """Create and start a container unless it is there already."""
+        with self.reporter.step(title) as step:
+            if existing.usable(self.containers.get(role)):
+                step.result("running already")
+                return
+            container = self.host.create_and_start(spec)
+            self.containers[role] = container
+            self.made.append(container)
+            step.result(container.name)
+
+
+@contextmanager
+def cleaning_up(run: Run, config: ClusterConfig) -> Iterator[None]:
+    """On an error, take back what this run made; on Ctrl-C, leave it and say so."""
+    try:
+        with evidence(log=lambda: _last_log(run)):
+            yield
+    except KeyboardInterrupt:
+        raise _interrupted(run, config) from None
+    except VllmrayError as error:
+        if run.made and run.options.retain:
+            kept = ", ".join(container.name for container in run.made)
+            error.hint = f"{error.hint or ''}\nKept: {kept}. `vllmray down` removes them.".strip()
+        else:
+            _take_back(run, config, error)
+        raise
+
+
+def _take_back(run: Run, config: ClusterConfig, why: VllmrayError) -> None:
+    """Remove what this run made; what can't be is named in the error that it is about."""
+    if not run.made:
+        return
+    made = {container.labels[labels.ROLE]: container for container in run.made}
+    try:
+        with run.turn(config.image), run.reporter.step("removing what was started"):
+            existing.remove(run.host, made, *labels.STOP_ORDER)
+            if not existing.by_role(run.host, config.cluster):
+                run.host.prune(labels.selector(config.cluster))
+    except VllmrayError as error:
+        why.hint = (
+            f"{why.hint or ''}\nNot removed: {error.message}. `vllmray down{config.cluster_option}` does.".strip()
+        )
+
+
+def _interrupted(run: Run, config: ClusterConfig) -> UserInterruptError:
+    if not run.containers:
+        return UserInterruptError(f"interrupted; nothing of cluster {config.cluster} runs on {run.host.address}")
+    names = ", ".join(container.name for container in run.containers.values())
+    name = config.cluster_option
+    return UserInterruptError(
+        f"stopped waiting; still running on {run.host.address}: {names}",
+        hint=f"The same command goes on waiting; `vllmray status{name}` shows the cluster; "
+        f"`vllmray down{name}` removes it.",
+    )
+
+
+@contextmanager
+def evidence(*, log: Callable[[], str | None] = lambda: None, hint: str | None = None) -> Iterator[None]:
+    """Give a wait that timed out the end of a log and a hint."""
+    try:
+        yield
+    except WaitTimeoutError as error:
+        error.details = error.details or log()
+        error.hint = error.hint or hint or "Give it longer, or look at the log above for what it is stuck on."
+        raise
+
+
+def _last_log(run: Run) -> str | None:
+    for role in (labels.ENGINE, labels.WORKER, labels.HEAD):
+        if role in run.containers:
+            container = run.containers[role]
+            return f"The end of the log of {container.name}:\n{log_tail(run.host, container.id)}"
+    return None
