@@ -239,7 +239,7 @@ UP_WORKER = (2, ("up", "--role", "worker", "--head-ip", "10.78.0.1"))
 
 def _containers() -> Iterator[Fault]:
     for place, role in (("head", "head"), ("worker", "worker"), ("head", "engine")):
-        quick = role in ("head", "worker")
+        quick = role == "head"
         yield Fault(f"{role}: container killed (SIGKILL of its first process)", killed(place, role), quick=quick)
         yield Fault(f"{role}: main process stopped (SIGSTOP) for 60 s", frozen(place, role), lasts=60, outage=False)
         yield Fault(f"{role}: `docker restart` by hand", docker(place, "restart", f"vllmray-{role}"))
