@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,15 @@ from typing import Any
 import pytest
 
 from vllmray.ray.status import RayStatus, parse_line
-from vllmray.ray.watch import local_node_id, observe, parse_status_text, read_engine_state, shortfall, snapshot_of
+from vllmray.ray.watch import (
+    actor_counter,
+    local_node_id,
+    observe,
+    parse_status_text,
+    read_engine_state,
+    shortfall,
+    snapshot_of,
+)
 
 DATA = Path(__file__).parents[1] / "data" / "ray_status"
 
@@ -160,3 +169,32 @@ def test_where_ray_gives_no_addresses_the_local_node_is_found_by_its_id() -> Non
 def test_a_line_that_is_none_of_ours_is_passed_over() -> None:
     assert parse_line("2026-11-23 WARNING something of Ray's") is None
     assert parse_line('{"nodes": 3}') is None
+
+
+def a_ray_whose_gcs(answer: Any) -> Any:
+    """The module of Ray that has the client."""
+
+    class GcsClient:
+        def __init__(self, address: str) -> None:
+            assert address == "10.0.0.1:6379"
+
+        async def async_get_all_actor_info(self, **asked: Any) -> Any:
+            assert asked == {"actor_state_name": "ALIVE", "timeout": 5}
+            return answer()
+
+    return SimpleNamespace(GcsClient=GcsClient)
+
+
+def test_actors_of_vllm_are_counted_and_those_of_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("RayWorkerProc", "RayWorkerProc", "RayWorkerWrapper", "SomebodyElses")
+    actors = {number: SimpleNamespace(class_name=name) for number, name in enumerate(names)}
+    monkeypatch.setitem(sys.modules, "ray._raylet", a_ray_whose_gcs(lambda: actors))
+    assert actor_counter("10.0.0.1:6379")() == 3
+
+
+@pytest.mark.parametrize("module", [a_ray_whose_gcs(lambda: 1 / 0), SimpleNamespace(), None])
+def test_a_ray_that_can_not_count_actors_counts_none_and_is_no_error(
+    module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray._raylet", module)
+    assert actor_counter("10.0.0.1:6379")() is None
