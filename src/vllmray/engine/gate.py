@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +18,7 @@ from typing import IO, Any
 from vllmray.journal import tell
 
 BEAT_S = 2.0
+AGAIN_S = 2.0
 
 
 class State:
@@ -47,11 +49,17 @@ class State:
 
 
 class Gate:
-    """What watch.py sees, copied into the state file; open while the GPUs are there and nobody holds them."""
+    """What watch.py sees, copied into the state file; open while the GPUs are there and nobody holds them.
 
-    def __init__(self, state: State, watch: subprocess.Popen[str], changed: threading.Event) -> None:
+    Args:
+        watch: starts a watch.py; another one whenever one ended.
+        changed: set at each news.
+    """
+
+    def __init__(self, state: State, watch: Callable[[], subprocess.Popen[str]], changed: threading.Event) -> None:
         self._state = state
-        self._watch = watch
+        self._start = watch
+        self._watch = watch()
         self._changed = changed
         self.nodes: dict[str, str] = {}
         """Ray's nodes alive as last seen, by id, in words."""
@@ -60,7 +68,6 @@ class Gate:
         self.actors: int | None = None
         """How many actors of vLLM are alive; None where Ray does not tell."""
         self._missing_since: float | None = None
-        self.ended = False
         self.missing = "the first answer of Ray"
         """What the cluster lacks; empty when nothing."""
         self.held = ""
@@ -69,13 +76,20 @@ class Gate:
         """The id of the head's Ray node, as long as Ray answers."""
         threading.Thread(target=self._follow, daemon=True).start()
 
+    @property
+    def pid(self) -> int:
+        """Of the watch.py that runs."""
+        return self._watch.pid
+
     def _follow(self) -> None:
-        lines: IO[str] = self._watch.stdout  # type: ignore[assignment]  # Popen was given a pipe
-        for line in lines:
-            with suppress(ValueError, LookupError):  # something that Ray printed there, and none of watch.py's lines
-                self._see(json.loads(line))
-        self.ended = True
-        self._changed.set()
+        while True:
+            lines: IO[str] = self._watch.stdout  # type: ignore[assignment]  # Popen was given a pipe
+            for line in lines:
+                with suppress(ValueError, LookupError):  # what Ray printed there, and none of watch.py's lines
+                    self._see(json.loads(line))
+            self._see({"error": f"watch.py ended with exit code {self._watch.wait()}"})
+            time.sleep(AGAIN_S)
+            self._watch = self._start()
 
     def _see(self, seen: dict[str, Any]) -> None:
         missing = seen.get("error") or seen["shortfall"]

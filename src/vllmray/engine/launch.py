@@ -25,6 +25,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":  # in a container, where what it needs of vllmray lies beside it
@@ -39,7 +40,7 @@ from vllmray.journal import tell
 
 TICK_S = 1.0
 DEATHS, WITHIN_S = 5, 600.0
-"""So many attempts within that time, none of which served for SERVED_S: no further one."""
+"""So many ended within that time, none of which had served for SERVED_S: no further one is started."""
 SERVED_S = 10.0
 PAUSES_S = (0.0, 2.0, 5.0, 10.0)
 """Before the next attempt, by how many ended within WITHIN_S before it, less one."""
@@ -105,7 +106,7 @@ class Launcher:
         self._door = Door(options.port, certificate)
         self._endpoint = Endpoint(options.port, tls=bool(certificate), key=key)
         self._remains = Remains(options.state.parents[1], SHM if options.own_memory else None)
-        self._attempts: deque[float] = deque()
+        self._ends: deque[float] = deque()
         self._deaths = 0
 
     def end(self) -> None:
@@ -117,43 +118,43 @@ class Launcher:
         """Until told to end; returns the exit code."""
         self._door.open()
         self._state.phase("importing", "importing vLLM")
-        watch = start_watch(Path(__file__).with_name("watch.py"), self._options.address, self._options.gate)
+        script = Path(__file__).with_name("watch.py")
+        watch = partial(start_watch, script, self._options.address, self._options.gate)
         gate = Gate(self._state, watch, self._wake)
         while not self._told.is_set():
-            if gate.ended:
-                tell("died", f"watch.py ended with exit code {watch.wait()}")
-                return 1  # a fresh container is a fresh start, with Docker's growing pauses before it
-            self._one_server(gate, watch.pid)
+            self._one_server(gate)
             if self._tired():
                 self._give_up()
         tell("stopped", "told to end")
         return 0
 
-    def _one_server(self, gate: Gate, watch: int) -> None:
+    def _one_server(self, gate: Gate) -> None:
         """From the import to the end of a server, with what is told of it."""
         server = Server(self._options.vllm_args, self._options.port, self._wake)
         pulse = Pulse(self._endpoint, self._options.stall_timeout, self._wake.set)
         why = None
         try:
-            why = self._until_it_may_start(server, gate) or self._serve(server, gate, pulse)
+            if self._until_it_may_start(server, gate):
+                why = self._serve(server, gate, pulse)
         finally:
             pulse.stop()
             with suppress(OSError):
                 self._door.open()
             server.end(first=kill_below if why and server.listening else None)
-            stuck = self._remains.sweep(spare=watch)
+            stuck = self._remains.sweep(spare=gate.pid)
         if not self._told.is_set():
+            self._ends.append(time.monotonic())
             self._deaths += 1
             self._state.set(deaths=self._deaths)
             left = f"; processes that can't be killed: {stuck}" if stuck else ""
             tell("died", (why or f"the vLLM server ended by itself ({server.exit_words})") + left)
 
-    def _until_it_may_start(self, server: Server, gate: Gate) -> str | None:
-        """Wait for the GPUs; returns why the server can't be used any more, None when it may start or has ended."""
-        recent = len(self._attempts)
+    def _until_it_may_start(self, server: Server, gate: Gate) -> bool:
+        """Wait for the GPUs; False when the server ended before, or this process was told to."""
+        recent = len(self._ends)
         not_before = time.monotonic() + PAUSES_S[min(recent, len(PAUSES_S)) - 1] if recent else 0.0
         told = ""
-        while not (self._told.is_set() or server.has_ended or gate.ended):
+        while not (self._told.is_set() or server.has_ended):
             if gate.closed_by:
                 self._state.phase("waiting", gate.closed_by)
                 if gate.closed_by != told:
@@ -162,31 +163,28 @@ class Launcher:
             elif time.monotonic() < not_before:
                 self._state.phase("waiting", "a pause before the next attempt")
             elif server.imported:
-                return None
+                return True
             else:
                 self._state.phase("importing", "importing vLLM")
             self._pause()
-        return None
+        return False
 
     def _serve(self, server: Server, gate: Gate, pulse: Pulse) -> str | None:
         """From the word to start until the server ended; returns why it must be ended, None when it has."""
-        if self._told.is_set() or server.has_ended or gate.ended:
-            return None
-        self._attempts.append(time.monotonic())
         self._remains.clear()
         server.go(gate.head)
         tell("starting", "the GPUs are there")
         self._state.phase("starting", pulse.detail)
         pulse.start()
         verdict = Verdict(gate, pulse, self._options.start_timeout)
-        while not (self._told.is_set() or server.has_ended or gate.ended):
+        while not (self._told.is_set() or server.has_ended):
             if server.listening:
                 self._door.close()
             if pulse.ready and self._state.current != "ready":
                 tell("ready", f"the engine answered a completion, {verdict.age:.0f} s after its start")
             self._state.phase("ready" if pulse.ready else "starting", pulse.detail)
             if verdict.served_for > SERVED_S:
-                self._attempts.clear()
+                self._ends.clear()
             why = verdict.against()
             if why:
                 return why
@@ -198,13 +196,13 @@ class Launcher:
         self._wake.clear()
 
     def _tired(self) -> bool:
-        while self._attempts and time.monotonic() - self._attempts[0] > WITHIN_S:
-            self._attempts.popleft()
-        return len(self._attempts) >= DEATHS and not self._told.is_set()
+        while self._ends and time.monotonic() - self._ends[0] > WITHIN_S:
+            self._ends.popleft()
+        return len(self._ends) >= DEATHS and not self._told.is_set()
 
     def _give_up(self) -> None:
         """Leave it stopped: whoever looks finds why, and a person starts it again."""
-        text = f"it was started {len(self._attempts)} times within {WITHIN_S / 60:.0f} minutes, and ended each time"
+        text = f"it was started {len(self._ends)} times within {WITHIN_S / 60:.0f} minutes, and ended each time"
         tell("given-up", text)
         self._state.phase("given-up", text)
         while not self._told.is_set():
