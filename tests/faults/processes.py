@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
 
+from tests.rig.daemon import unmount
 from tests.rig.hosts import TestHost
 
 # What each is called in its command line. vLLM and Ray give theirs titles.
@@ -66,6 +68,11 @@ def power_off(host: TestHost) -> None:
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.1)
+    # What a host has in /run does not survive: a daemon would not start beside its old pidfile when another process, or
+    # even a thread, has got that number meanwhile.
+    unmount(host.folder / "exec")
+    shutil.rmtree(host.folder / "exec", ignore_errors=True)
+    (host.folder / "pid").unlink(missing_ok=True)
 
 
 def _in_container_of(process: Path, host: TestHost) -> bool:
