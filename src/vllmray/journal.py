@@ -66,6 +66,12 @@ def parse(line: str) -> Entry | None:
 
 def exit_words(code: int) -> str:
     """An exit code in words: above 128 it stands for a signal (bash(1), EXIT STATUS), "exit code 137 (SIGKILL)"."""
+    name = signal_name(code - 128)
+    return f"exit code {code} ({name})" if name else f"exit code {code}"
+
+
+def signal_name(number: int) -> str | None:
+    """As in SIGKILL; None for a number that is no signal's."""
     with suppress(ValueError):
-        return f"exit code {code} ({signal.Signals(code - 128).name})"
-    return f"exit code {code}"
+        return signal.Signals(number).name
+    return None

@@ -52,7 +52,8 @@ def test_files_are_there_after_a_restart(ground: Ground) -> None:
     container = ground.host.create_and_start(spec(ground, "cat", "/vllmray/secrets/token", **CLOSED))
     ended(ground)
     ground.host.restart(container.id, timeout=5)
-    wait_for(lambda: log(ground) == ["secret", "secret"])
+    wait_for(lambda: len(log(ground)) == 2)
+    assert log(ground) == ["secret", "secret"]
 
 
 def test_volumes_are_kept_by_a_restart(ground: Ground) -> None:
@@ -63,7 +64,8 @@ def test_volumes_are_kept_by_a_restart(ground: Ground) -> None:
     container = ground.host.create_and_start(spec(ground, "sh", "-c", f"{script}; sleep 600", mounts=mounts))
     wait_for(lambda: len(log(ground)) == 2)
     ground.host.restart(container.id, timeout=5)
-    wait_for(lambda: log(ground) == ["written"] * 6)
+    wait_for(lambda: len(log(ground)) == 6)
+    assert log(ground) == ["written"] * 6
 
 
 def test_a_program_that_does_not_end_is_killed_after_the_timeout_and_not_before(ground: Ground) -> None:

@@ -14,16 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs.support import free_port
 from vllmray.engine.door import Door
 from vllmray.engine.serve import listens, share
 from vllmray.secrets.certificate import self_signed
 from vllmray.secrets.store import SecretStore
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 import vllmray
+from tests.programs.support import free_port
 from vllmray.cluster.node import MODULES
 from vllmray.engine import launch
 from vllmray.engine.gate import Gate, State
@@ -90,12 +91,6 @@ while not (home / "dies").exists(): time.sleep(0.02)
 def read(path: Path) -> dict[str, Any]:
     state: dict[str, Any] = json.loads(path.read_text())
     return state
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
@@ -247,8 +242,10 @@ def test_no_engine_starts_while_something_holds_a_gpu(engine: Engine) -> None:
     engine.sees([NODES[0], {**NODES[1], "gpus_used": 1.0}])
     engine.start()
     engine.waits_for("GPUs that something in Ray still holds: 1 on 10.0.0.2")
+    assert engine.told("starting") == []
     engine.sees(NODES)
     engine.is_in("ready")
+    assert len(engine.told("starting")) == 1
 
 
 def test_a_server_that_dies_is_followed_by_another_and_who_asks_meanwhile_is_told_to_wait(engine: Engine) -> None:
@@ -418,7 +415,9 @@ def test_a_beat_is_told_by_a_clock_that_nobody_sets(tmp_path: Path) -> None:
 
 def test_a_full_disk_does_not_end_an_engine(tmp_path: Path) -> None:
     (tmp_path / "no-folder").touch()
-    State(tmp_path / "no-folder" / "engine.json").phase("ready")
+    state = State(tmp_path / "no-folder" / "engine.json")
+    state.phase("ready")
+    assert state.current == "ready"
 
 
 def test_the_gate_takes_no_notice_of_what_ray_prints_between(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import vllmray
+from tests.programs.support import free_port
 from vllmray.journal import Entry, parse
 from vllmray.ray import node
 from vllmray.ray.node import Node, Segments, clear, healthy
@@ -45,12 +46,6 @@ def agent() -> Iterator[int]:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server.server_port
         server.shutdown()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 class Container:

@@ -64,3 +64,4 @@ def test_memory_goes_only_where_it_is_the_cluster_s_own_and_sockets_go(tmp_path:
 
 def test_a_folder_that_is_not_there_is_no_error(tmp_path: Path) -> None:
     Remains(tmp_path / "none", None).clear()
+    assert list(tmp_path.iterdir()) == []

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from vllmray.cli.options import Place, with_place
+from vllmray.cli.options import Place, RoleChoice, with_place
 from vllmray.cli.wiring import open_cluster
-
-
-class LogChoice(StrEnum):
-    """Whose log."""
-
-    head = "head"
-    worker = "worker"
-    engine = "engine"
 
 
 @with_place
@@ -24,7 +15,7 @@ def logs(
     *,
     place: Place,
     what: Annotated[
-        LogChoice | None, typer.Argument(help="Default: the engine, or on a worker's host the worker")
+        RoleChoice | None, typer.Argument(help="Default: the engine, or on a worker's host the worker")
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it is written")] = False,
     tail: Annotated[int | None, typer.Option("--tail", "-n", min=0, help="Only the last lines")] = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +63,14 @@ def with_settings(function: Callable[..., None]) -> Callable[..., None]:
         function(flags=flags, **arguments)
 
     return _shown_as(function, command, "flags", [_parameter(name) for name in fields])
+
+
+class RoleChoice(StrEnum):
+    """One of a cluster's containers."""
+
+    head = "head"
+    worker = "worker"
+    engine = "engine"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from vllmray.cli.options import Place, with_place
+from vllmray.cli.options import Place, RoleChoice, with_place
 from vllmray.cli.wiring import holder, open_cluster, reporter
-
-
-class RestartChoice(StrEnum):
-    """Whose program."""
-
-    head = "head"
-    worker = "worker"
-    engine = "engine"
 
 
 @with_place
@@ -24,7 +15,7 @@ def restart(
     *,
     place: Place,
     what: Annotated[
-        RestartChoice | None,
+        RoleChoice | None,
         typer.Argument(help="Default: the engine, or on a worker's host the worker; with head the engine too"),
     ] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once it is started")] = False,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from vllmray.cluster.reason import reason
 from vllmray.hosts.happened import HostEvent
-from vllmray.journal import exit_words, parse
+from vllmray.journal import exit_words, parse, signal_name
 
 BAD = frozenset({"lost", "died", "stalled", "node-ended", "exited", "oom"})
 """Kinds after which something has to recover."""
@@ -82,9 +80,8 @@ def _words(event: HostEvent) -> tuple[str, str]:
 
 
 def _signal_words(number: int) -> str:
-    with suppress(ValueError):
-        return f"{number} ({signal.Signals(number).name})"
-    return str(number)
+    name = signal_name(number)
+    return f"{number} ({name})" if name else str(number)
 
 
 class Story:

@@ -178,9 +178,7 @@ def _ray(host: Host, found: dict[str, Container]) -> RayStatus | None:
         return ask_ray(host, node.id, _settings(found), engine=False)
     ray = _from_engine(host, node.id) or ask_ray(host, node.id, _settings(found), engine=True)
     engine = found.get(labels.ENGINE)
-    if ray.engine and engine and ray.engine.since < engine.started_unix:
-        return ray.model_copy(update={"engine": None})  # the word of one that is gone: the file outlives its container
-    return ray
+    return ray.said_after(engine.started_unix) if engine else ray
 
 
 class _Said(EngineState):

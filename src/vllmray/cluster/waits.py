@@ -149,18 +149,13 @@ class _Seen:
         """What the engine said before that time, in unix seconds of its host, an earlier one said."""
 
     def _look(self, left: float) -> RayStatus:
-        self._last = self._current(self._watch.latest(min(left, NEWS_TIMEOUT_S)) or self._last)
+        news = self._watch.latest(min(left, NEWS_TIMEOUT_S)) or self._last
+        self._last = news.said_after(self.engine_from)
         self._guard.check()
         if self._last.engine:
             self._check_deaths(self._last.engine)
         check_token(self._host, self._config, self._last.error or "")
         return self._last
-
-    def _current(self, status: RayStatus) -> RayStatus:
-        """Without the word of an engine that is gone: its file outlives its container's restart."""
-        if status.engine and status.engine.since < self.engine_from:
-            return status.model_copy(update={"engine": None})
-        return status
 
     def node(self, left: float, node: Node) -> Ready[RayStatus] | NotReady:
         """Whether the head lists that node with its GPUs."""

@@ -30,7 +30,9 @@ class State:
         self._values: dict[str, Any] = {"deaths": 0, "missing_since": None}
 
     def phase(self, phase: str, detail: str = "") -> None:
-        """Enter a phase; `since` moves only when the phase does."""
+        """Enter a phase; `since` moves only when the phase does, and nothing is written when nothing changed."""
+        if (self._values.get("phase"), self._values.get("detail")) == (phase, detail):
+            return
         since = self._values.get("since") if self._values.get("phase") == phase else time.time()
         self.set(phase=phase, detail=detail, since=since)
 

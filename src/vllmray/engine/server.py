@@ -6,13 +6,14 @@ Standard library only; part of what runs in the engine's container.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from vllmray.journal import signal_name
 
 END_S = 10.0
 """For a server that was told to end; VLLM needs half a second."""
@@ -28,18 +29,15 @@ class Server:
 
     Args:
         changed: set whenever imported, listening or has_ended changed.
-        script: what runs; a test's own in place of serve.py.
     """
 
-    def __init__(
-        self, vllm_args: list[str], port: int, changed: threading.Event, *, script: Path | None = None
-    ) -> None:
+    def __init__(self, vllm_args: list[str], port: int, changed: threading.Event) -> None:
         self._changed = changed
         self.imported = False
         self.listening = False
         self.has_ended = False
         reader, writer = os.pipe()
-        script = script or Path(__file__).with_name("serve.py")
+        script = Path(__file__).with_name("serve.py")
         argv = [sys.executable, str(script), "--tell", str(writer), "--port", str(port), "--", *vllm_args]
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, pass_fds=[writer])
         self._stand_in: subprocess.Popen[bytes] | None = None
@@ -69,9 +67,7 @@ class Server:
         code = self._process.returncode
         if code is None or code >= 0:
             return f"exit code {code}"
-        with suppress(ValueError):
-            return signal.Signals(-code).name
-        return f"signal {-code}"
+        return signal_name(-code) or f"signal {-code}"
 
     def go(self, head: str | None) -> None:
         """Let it serve.

@@ -45,6 +45,11 @@ class Mount:
     labels: Mapping[str, str] = field(default_factory=dict)
     """memory and own: the volume's labels, by which prune finds it."""
 
+    @property
+    def memory_options(self) -> str:
+        """memory: options of mount(8); mode 1777 so that any image's user writes."""
+        return "mode=1777,nosuid,nodev" + (f",size={self.size}" if self.size else "")
+
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -289,18 +294,14 @@ class Host(Protocol):
         """Lines of the container's output, oldest first; following ends when the container does.
 
         Args:
-            since: lines from before that time, in unix seconds, may be left out; a host that does not know when a line
-                was written gives them all.
+            since: unix seconds; earlier lines are left out where the host knows when one was written.
         """
 
     def events(self, labels: Mapping[str, str], *, since: float | None) -> list[HostEvent]:
         """What happened to containers with all these labels, oldest first; also to those that are gone.
 
         No host remembers for long, and one without a daemon not at all (docker_events.py): what must be known later is
-        written to the containers' logs (journal.py).
-
-        Args:
-            since: unix seconds; None for as far back as the host remembers.
+        in the containers' logs (journal.py). since: unix seconds; None for as far back as the host remembers.
         """
 
     def restart(self, container: str, *, timeout: float) -> None:

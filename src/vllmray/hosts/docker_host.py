@@ -203,7 +203,8 @@ class DockerHost:
 
     def create_and_start(self, spec: ContainerSpec) -> Container:
         with self._telling(f"create container {spec.name}"):
-            created = self._api.create_container(**creation(self._api, spec, self._api.info()["LoggingDriver"]))["Id"]
+            log_driver = "" if spec.restart == "no" else self._api.info()["LoggingDriver"]  # asked where it matters
+            created = self._api.create_container(**creation(self._api, spec, log_driver))["Id"]
         try:
             with self._telling(f"put files into {spec.name}"):
                 self._put_files(created, spec)

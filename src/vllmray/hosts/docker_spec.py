@@ -75,7 +75,7 @@ def _mount(mount: Mount) -> docker_types.Mount:
     if mount.kind == "own":  # a volume without a name is the container's alone, and is removed with it
         return docker_types.Mount(mount.target, None, type="volume", no_copy=True, labels=dict(mount.labels))
     # tmpfs by way of a volume, so that several containers see the same one; mode 1777 so that any image's user writes.
-    driver = docker_types.DriverConfig("local", {"type": "tmpfs", "device": "tmpfs", "o": memory_options(mount)})
+    driver = docker_types.DriverConfig("local", {"type": "tmpfs", "device": "tmpfs", "o": mount.memory_options})
     return docker_types.Mount(
         mount.target,
         mount.source,
@@ -84,11 +84,6 @@ def _mount(mount: Mount) -> docker_types.Mount:
         labels=dict(mount.labels),
         driver_config=driver,
     )
-
-
-def memory_options(mount: Mount) -> str:
-    """Options of mount(8) for a volume in memory."""
-    return "mode=1777,nosuid,nodev" + (f",size={mount.size}" if mount.size else "")
 
 
 def _device_requests(spec: ContainerSpec) -> list[docker_types.DeviceRequest]:

@@ -132,11 +132,9 @@ def _mount(mount: Mount) -> str:
     marks = "".join(f",volume-label={name}={value}" for name, value in mount.labels.items())
     if mount.kind == "own":
         return _flag("mount", f"type=volume,target={mount.target},volume-nocopy{marks}")
-    size = f",size={mount.size}" if mount.size else ""
     # Docker's own parser takes a comma for the end of an option unless the option is in quotes (encoding/csv).
-    options = (
-        f'volume-driver=local,volume-opt=type=tmpfs,volume-opt=device=tmpfs,"volume-opt=o=mode=1777,nosuid,nodev{size}"'
-    )
+    tmpfs = f'volume-opt=type=tmpfs,volume-opt=device=tmpfs,"volume-opt=o={mount.memory_options}"'
+    options = f"volume-driver=local,{tmpfs}"
     return _flag("mount", f"type=volume,source={mount.source},target={mount.target},volume-nocopy,{options}{marks}")
 
 

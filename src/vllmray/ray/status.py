@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -50,6 +50,14 @@ class RayStatus(BaseModel):
     engine: EngineState | None = None
     error: str | None = None
     """Why Ray did not answer."""
+
+    def said_after(self, start: float) -> Self:
+        """Without the word of an engine from before that time: its file outlives its container.
+
+        Args:
+            start: of the container that runs now, in unix seconds.
+        """
+        return self.model_copy(update={"engine": None}) if self.engine and self.engine.since < start else self
 
     @property
     def gpus_total(self) -> float:
