@@ -27,7 +27,13 @@ CTRL_C = b"\x03"
 ENGINE = {
     "Id": "e" * 64,
     "Name": "/vllmray-engine",
-    "State": {"Status": "running", "ExitCode": 0, "Error": "", "StartedAt": "2026-01-01T00:00:00Z"},
+    "State": {
+        "Status": "running",
+        "ExitCode": 0,
+        "Error": "",
+        "StartedAt": "2026-01-01T00:00:00Z",
+        "FinishedAt": "0001-01-01T00:00:00Z",
+    },
     "Config": {"Labels": {"io.vllmray.cluster": "vllmray", "io.vllmray.role": "engine"}, "Image": "image:1"},
     "RestartCount": 0,
 }
@@ -163,9 +169,11 @@ class Terminal:
 def down(daemon: Daemon, tmp_path: Path) -> Iterator[Terminal]:
     """`vllmray down`, waiting for a container that does not stop."""
     terminal = Terminal(daemon, tmp_path, "down")
-    wait_for(lambda: any(line.endswith("/stop") for line in daemon.asked), terminal)
-    yield terminal
-    terminal.close()
+    try:
+        wait_for(lambda: any(line.endswith("/stop") for line in daemon.asked), terminal)
+        yield terminal
+    finally:
+        terminal.close()
 
 
 def wait_for(condition: Callable[[], bool], terminal: Terminal, seconds: float = 20) -> None:
