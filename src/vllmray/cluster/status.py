@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from vllmray.cluster import labels
 from vllmray.cluster.existing import by_role, no_cluster, usable
+from vllmray.cluster.gpu_memory import GpuMemory, gpu_memory
 from vllmray.cluster.plan import ENGINE_STATE, GATE_SETTINGS
 from vllmray.cluster.reason import reason
 from vllmray.cluster.watching import Watch, watch_argv
@@ -25,6 +26,8 @@ FRESH_S = 10.0
 SHORT_S = 15.0
 REFRESH_S = 1.0
 POLL_S = 0.2
+GPUS_S = 5.0
+"""Between two looks at the GPUs' memory, which moves all the time."""
 LOG_LINES = 400
 
 
@@ -41,6 +44,8 @@ class ClusterView:
     """The configuration that this host's containers carry."""
     ray: RayStatus | None
     """None when no node runs here that could be asked."""
+    gpus: tuple[GpuMemory, ...] = ()
+    """Of this host, as far as it can be told."""
     told: Entry | None = None
     """What the program of this host's node or engine last wrote into its log; looked for only where it is not ready."""
     reason: str | None = None
@@ -124,7 +129,7 @@ def look(host: Host, cluster: str) -> ClusterView:
         ClusterStateError: nothing of that name is on the host.
     """
     found = _found(host, cluster)
-    view = _view(host, cluster, found, _ray(host, found))
+    view = _view(host, cluster, found, _ray(host, found), _gpus(host, found))
     return view if view.ready else _explained(host, view, found)
 
 
@@ -150,8 +155,19 @@ def _found(host: Host, cluster: str) -> dict[str, Container]:
     return found
 
 
-def _view(host: Host, cluster: str, found: dict[str, Container], ray: RayStatus | None) -> ClusterView:
-    return ClusterView(cluster, host.address, _role(found), tuple(found.values()), _settings(found), ray)
+def _view(
+    host: Host,
+    cluster: str,
+    found: dict[str, Container],
+    ray: RayStatus | None,
+    gpus: tuple[GpuMemory, ...],
+) -> ClusterView:
+    return ClusterView(cluster, host.address, _role(found), tuple(found.values()), _settings(found), ray, gpus)
+
+
+def _gpus(host: Host, found: dict[str, Container]) -> tuple[GpuMemory, ...]:
+    node = found.get(_role(found))
+    return gpu_memory(host, node.id, _settings(found)) if node and usable(node) else ()
 
 
 def _role(found: dict[str, Container]) -> str:
@@ -231,10 +247,15 @@ def follow(host: Host, cluster: str, clock: Clock | None = None) -> Iterator[Clu
     last: ClusterView | None = None
     ray: RayStatus | None = None
     name = next(found[key].name for key in (role, labels.ENGINE) if key in found)
+    gpus: tuple[GpuMemory, ...] = ()
+    looked: float | None = None
     with Watch(host, name, argv) as watch:
         while True:
             ray = watch.latest(REFRESH_S) or ray
-            view = _view(host, cluster, _found(host, cluster), ray or RayStatus(error="asking"))
+            found = _found(host, cluster)
+            if looked is None or clock.monotonic() - looked > GPUS_S:
+                gpus, looked = _gpus(host, found), clock.monotonic()
+            view = _view(host, cluster, found, ray or RayStatus(error="asking"), gpus)
             if view != last:
                 last = view
                 yield view

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from vllmray import __version__
@@ -24,7 +25,7 @@ def envelope(command: str, data: dict[str, Any]) -> str:
 
 
 def status_data(view: ClusterView) -> dict[str, Any]:
-    """A cluster's view in plain values. GPUs are counts; times are unix seconds."""
+    """A cluster's view in plain values. GPUs are counts, of this host with bytes of memory; times are unix seconds."""
     ray = view.ray
     return {
         "cluster": view.cluster,
@@ -39,6 +40,7 @@ def status_data(view: ClusterView) -> dict[str, Any]:
             "total": ray.gpus_total if ray else None,
             "used": ray.gpus_used if ray else None,
         },
+        "gpu_memory": [asdict(gpu) for gpu in view.gpus],
         "nodes": [node.model_dump() for node in ray.nodes] if ray else [],
         "pending": list(ray.pending) if ray else [],
         "engine": view.engine.model_dump() if view.engine else None,

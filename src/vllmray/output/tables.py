@@ -39,6 +39,8 @@ def status_table(view: ClusterView) -> RenderableType:
     parts: list[RenderableType] = [headline]
     if view.ray and view.ray.nodes:
         parts.append(_nodes(view))
+    if view.gpus:
+        parts.append(_gpus(view))
     parts.append(_containers(view))
     return Group(*parts)
 
@@ -48,6 +50,14 @@ def _nodes(view: ClusterView) -> Table:
     for node in view.ray.nodes if view.ray else ():
         role = "head" if node.is_head else "worker"
         table.add_row(node.ip or node.id[:12], role, f"{node.gpus_used:g}", f"{node.gpus_total:g}")
+    return table
+
+
+def _gpus(view: ClusterView) -> Table:
+    table = Table("GPU here", "memory used", "memory", box=None, pad_edge=False, header_style="bold")
+    for gpu in view.gpus:
+        used, total = (f"{size / 1024**3:.1f} GiB" for size in (gpu.used, gpu.total))
+        table.add_row(f"{gpu.index}, {gpu.name}", used, total)
     return table
 
 

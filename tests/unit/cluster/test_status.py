@@ -126,6 +126,48 @@ def test_following_tells_changes_only() -> None:
     assert clock.now > 0
 
 
+SMI = ("0, NVIDIA H100 80GB HBM3, 71234, 81559", "1, NVIDIA H100 80GB HBM3, 4, 81559")
+
+
+def with_gpus(*printed: str, code: int = 0) -> FakeHost:
+    """The head of a cluster whose nodes have NVIDIA GPUs."""
+    host = good_host(seen(HEAD, WORKER), probes=[probe_answer(gpus=1)])
+    up_head(host, config(accelerator="nvidia"), NO_WAIT, RecordingReporter())
+    host.programs["nvidia-smi"] = lambda record, argv: Ran(printed, code)
+    return host
+
+
+def test_the_memory_of_this_hosts_gpus_is_told_in_bytes() -> None:
+    first, second = views.look(with_gpus(*SMI), "vllmray").gpus
+    assert (first.index, first.name) == (0, "NVIDIA H100 80GB HBM3")
+    assert (first.used, first.total) == (71234 * 1024**2, 81559 * 1024**2)
+    assert (second.index, second.used) == (1, 4 * 1024**2)
+
+
+@pytest.mark.parametrize(
+    ("printed", "code"),
+    [(("NVIDIA-SMI has failed because it couldn't communicate",), 9), ((), 0), (("0, A, [N/A], 5",), 0)],
+)
+def test_memory_that_can_not_be_told_is_left_out(printed: tuple[str, ...], code: int) -> None:
+    assert views.look(with_gpus(*printed, code=code), "vllmray").gpus == ()
+
+
+def test_without_nvidia_smi_or_without_such_gpus_none_is_told() -> None:
+    host = with_gpus()
+    del host.programs["nvidia-smi"]
+    assert views.look(host, "vllmray").gpus == ()
+    assert views.look(with_head(state=state("ready")), "vllmray").gpus == ()
+
+
+def test_following_looks_at_the_gpus_again_after_a_while_only() -> None:
+    host, clock = with_gpus(), FakeClock()
+    asked = itertools.count()
+    host.programs["nvidia-smi"] = lambda record, argv: Ran((f"0, A, {next(asked)}, 9",))
+    used = [view.gpus[0].used // 1024**2 for view in itertools.islice(views.follow(host, "vllmray", clock), 4)]
+    assert used == [0, 1, 2, 3]
+    assert clock.now > 3 * views.GPUS_S
+
+
 def test_raw_is_rays_own_text() -> None:
     host = with_head()
     asked: list[tuple[str, ...]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from tests.unit.support import RecordingReporter, config, good_host, ray_node, seen
+from vllmray.cluster.gpu_memory import GpuMemory
 from vllmray.cluster.status import ClusterView, look
 from vllmray.cluster.up import Options, Outcome, up_head
 from vllmray.output.envelope import envelope, status_data
@@ -39,6 +41,21 @@ def test_the_table_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> N
     assert [line.split()[0] for line in lines[4:6]] == ["vllmray-head", "vllmray-engine"]
 
 
+def test_gpus_whose_memory_is_known_have_a_table_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    gib = 1024**3
+    gpus = (GpuMemory(0, "NVIDIA H200", 70 * gib, 140 * gib), GpuMemory(1, "NVIDIA H200", 0, 140 * gib))
+    show_each([replace(view(), gpus=gpus)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[3:6]] == [
+        ["GPU", "here", "memory", "used", "memory"],
+        ["0,", "NVIDIA", "H200", "70.0", "GiB", "140.0", "GiB"],
+        ["1,", "NVIDIA", "H200", "0.0", "GiB", "140.0", "GiB"],
+    ]
+    assert status_data(replace(view(), gpus=gpus[:1]))["gpu_memory"] == [
+        {"index": 0, "name": "NVIDIA H200", "used": 70 * gib, "total": 140 * gib}
+    ]
+
+
 def test_the_envelope_is_one_versioned_line_with_every_key() -> None:
     line = envelope("status", status_data(view()))
     assert "\n" not in line
@@ -54,6 +71,7 @@ def test_the_envelope_is_one_versioned_line_with_every_key() -> None:
             "since",
             "endpoint",
             "gpus",
+            "gpu_memory",
             "nodes",
             "pending",
             "engine",
