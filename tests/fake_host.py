@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from vllmray.errors import HeldError, HostError
+from vllmray.errors import HeldError, HostError, NoGpuRuntimeError
 from vllmray.hosts.base import (
     BuildSpec,
     Container,
@@ -150,6 +150,7 @@ class FakeHost:
         self.registry: dict[str, list[PullEvent]] = {}
         self.folders = set(folders)
         self.cdi_devices: tuple[str, ...] = ()
+        self.gpu_runtime = True
         self.rootless = False
         self.records: dict[str, Record] = {}
         self.created: list[ContainerSpec] = []
@@ -253,6 +254,8 @@ class FakeHost:
     def _refuse(self, spec: ContainerSpec) -> None:
         if spec.image not in self.images:
             raise HostError(f"{self.address}: no image {spec.image}")
+        if spec.gpus and spec.gpus.driver == "nvidia" and not self.gpu_runtime:
+            raise NoGpuRuntimeError(f"{self.address}: no GPU runtime")
         if any(record.container.name == spec.name for record in self.records.values()):
             raise HostError(f"{self.address}: {spec.name} is taken")
         for mount in spec.mounts:

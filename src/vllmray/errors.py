@@ -44,6 +44,10 @@ class BrokenConnectionError(HostError):
     """A connection broke in the middle, or was refused for now; the same again may well work."""
 
 
+class NoGpuRuntimeError(HostError):
+    """A daemon that was asked for GPUs knows no driver that gives them."""
+
+
 class HeldError(HostError):
     """Another command holds the lock that was asked for.
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from importlib import resources
 
 from vllmray.cluster.brief import said_by
-from vllmray.cluster.plan import gpu_probe_spec
+from vllmray.cluster.plan import brief_spec, gpu_probe_spec
 from vllmray.config.models import ClusterConfig
-from vllmray.errors import HostError
-from vllmray.hosts.base import Host
+from vllmray.errors import HostError, NoGpuRuntimeError
+from vllmray.hosts.base import ContainerSpec, Host, HostInfo, Mount
 from vllmray.model.layouts import HostGpus
 from vllmray.reporter import Reporter
 
@@ -23,7 +25,6 @@ def gpus_of(host: Host, config: ClusterConfig, reporter: Reporter) -> HostGpus:
         HostError: it does not answer, lacks the image, or its GPUs can't be told.
     """
     with reporter.step(f"GPUs of {host.address}") as step:
-        cdi_devices = host.info().cdi_devices
         if host.image(config.image) is None:
             raise HostError(
                 f"{host.address}: there is no image {config.image} to look at its GPUs from",
@@ -31,7 +32,9 @@ def gpus_of(host: Host, config: ClusterConfig, reporter: Reporter) -> HostGpus:
             )
         script = resources.files("vllmray.hosts").joinpath("node_probe.py").read_text()
         request = json.dumps({"accelerator": config.accelerator})
-        lines = said_by(host, gpu_probe_spec(config, cdi_devices, script, request))
+        lines, _ = said_with_gpus(
+            host, config, host.info(), lambda devices: gpu_probe_spec(config, devices, script, request)
+        )
         found = HostGpus(host.address, _memory(lines))
         if not found.memory:
             raise HostError(
@@ -41,6 +44,39 @@ def gpus_of(host: Host, config: ClusterConfig, reporter: Reporter) -> HostGpus:
             )
         step.result(found.summary)
     return found
+
+
+def said_with_gpus(
+    host: Host, config: ClusterConfig, info: HostInfo, spec: Callable[[tuple[str, ...]], ContainerSpec]
+) -> tuple[list[str], tuple[str, ...]]:
+    """What a short-lived container with the host's GPUs prints, and how the host gave them.
+
+    By CDI where the daemon lists its devices, else by the NVIDIA runtime, which no daemon tells of before it is asked;
+    and where there is neither, by the device files themselves: the driver's libraries are then the image's own, or in
+    folders that are mounted.
+
+    Args:
+        spec: the container, by what gpus.device_access takes.
+
+    Raises:
+        HostError: it could not be started, or the host has no way to give GPUs.
+    """
+    devices = info.cdi_devices
+    try:
+        return said_by(host, spec(devices)), devices
+    except NoGpuRuntimeError:
+        devices = _device_files(host, config)
+        if not devices:
+            raise
+        return said_by(host, spec(devices)), devices
+
+
+def _device_files(host: Host, config: ClusterConfig) -> tuple[str, ...]:
+    """The host's files of NVIDIA GPUs: a container sees only those it was given, so the folder is shown to one."""
+    look = "import glob, json; print(json.dumps(glob.glob('/vllmray/dev/nvidia*')))"
+    spec = brief_spec(config, ("python3", "-c", look))
+    lines = said_by(host, replace(spec, mounts=(Mount("bind", "/dev", "/vllmray/dev", read_only=True),)))
+    return tuple(sorted("/dev/" + path.rpartition("/")[2] for path in json.loads(lines[-1] if lines else "[]")))
 
 
 def _memory(lines: list[str]) -> tuple[int, ...]:

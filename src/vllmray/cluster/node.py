@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from vllmray.cluster.brief import said_by
 from vllmray.cluster.contents import GUARD, LAUNCH, NODE, SITE, START_HEAD, WATCH, Contents
 from vllmray.cluster.gpus import stated_gpus
+from vllmray.cluster.gpus_at_hand import said_with_gpus
 from vllmray.cluster.plan import CACHE, Node, own_cache_spec, probe_spec
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError
-from vllmray.hosts.base import Host
+from vllmray.hosts.base import ContainerSpec, Host, HostInfo
 from vllmray.images.facts import ImageFacts
 from vllmray.images.recipe import RAY_REQUIREMENT
 
@@ -47,6 +48,8 @@ class NodeProbe(BaseModel):
     """Bytes of each GPU; empty when that could not be told."""
     connect: str | None = None
     cache: CacheProbe | None = None
+    gpu_devices: tuple[str, ...] = ()
+    """How this host gives GPUs, as gpus.device_access takes it."""
 
 
 PACKAGE = Path(str(resources.files("vllmray")))
@@ -117,7 +120,7 @@ def plugin_sources() -> dict[str, Path]:
     }
 
 
-def ask(host: Host, config: ClusterConfig, cdi_devices: tuple[str, ...], question: Question) -> NodeProbe:
+def ask(host: Host, config: ClusterConfig, info: HostInfo, question: Question) -> NodeProbe:
     """Run the probe on the host and read its answer.
 
     Raises:
@@ -134,12 +137,17 @@ def ask(host: Host, config: ClusterConfig, cdi_devices: tuple[str, ...], questio
     if question.connect:
         request["connect"] = list(question.connect)
     script = resources.files("vllmray.hosts").joinpath("node_probe.py").read_text()
-    spec = probe_spec(config, cdi_devices, script, json.dumps(request))
-    if question.node and config.network != "host":
-        spec = replace(spec, network=f"container:{question.node}", ip=None)
-    lines = said_by(host, spec)
+
+    def spec(devices: tuple[str, ...]) -> ContainerSpec:
+        made = probe_spec(config, devices, script, json.dumps(request))
+        if question.node and config.network != "host":
+            return replace(made, network=f"container:{question.node}", ip=None)
+        return made
+
+    lines, devices = said_with_gpus(host, config, info, spec)
     try:
-        return NodeProbe.model_validate_json(lines[-1] if lines else "")
+        answer = NodeProbe.model_validate_json(lines[-1] if lines else "")
+        return answer.model_copy(update={"gpu_devices": devices})
     except ValidationError as error:
         raise HostError(
             f"{host.address}: the look at the host from image {config.image} failed",
@@ -220,7 +228,7 @@ def _setting(name: str) -> str:
     return "--port" if name == "port" else f"--ray-port {name}=…"
 
 
-def node_of(config: ClusterConfig, found: NodeProbe, cdi_devices: tuple[str, ...]) -> Node:
+def node_of(config: ClusterConfig, found: NodeProbe) -> Node:
     """The plan's view of the host."""
     gpus = stated_gpus(config)
-    return Node(found.node_ip, found.interface, found.gpus if gpus is None else gpus, cdi_devices)
+    return Node(found.node_ip, found.interface, found.gpus if gpus is None else gpus, found.gpu_devices)

@@ -49,7 +49,8 @@ class Node:
     ip: str
     interface: str
     gpus: int | str
-    cdi_devices: tuple[str, ...] = ()
+    gpu_devices: tuple[str, ...] = ()
+    """As gpus.device_access takes them."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Of the head's Ray node."""
 
@@ -160,7 +161,7 @@ class _Own:
 
 
 def _spec(config: ClusterConfig, node: Node, own: _Own) -> ContainerSpec:
-    access = device_access(config, node.cdi_devices)
+    access = device_access(config, node.gpu_devices)
     return ContainerSpec(
         name=container_name(config, own.role),
         image=config.image,
@@ -218,15 +219,15 @@ def ray_client_spec(config: ClusterConfig, argv: tuple[str, ...], secrets: Secre
     return replace(spec, home=HOME, env=env, files=token.of_node(), mounts=(_own_volume(config),))
 
 
-def probe_spec(config: ClusterConfig, cdi_devices: tuple[str, ...], script: str, request: str) -> ContainerSpec:
+def probe_spec(config: ClusterConfig, gpu_devices: tuple[str, ...], script: str, request: str) -> ContainerSpec:
     """One that runs hosts/node_probe.py, with the node's GPUs and folders; the model cache is made if need be."""
-    spec = gpu_probe_spec(config, cdi_devices, script, request)
+    spec = gpu_probe_spec(config, gpu_devices, script, request)
     return replace(spec, mounts=(_cache(config), *(_volume(text) for text in config.volumes)))
 
 
-def gpu_probe_spec(config: ClusterConfig, cdi_devices: tuple[str, ...], script: str, request: str) -> ContainerSpec:
+def gpu_probe_spec(config: ClusterConfig, gpu_devices: tuple[str, ...], script: str, request: str) -> ContainerSpec:
     """The same without folders, for a host that is only looked at."""
-    access = device_access(config, cdi_devices)
+    access = device_access(config, gpu_devices)
     return replace(
         brief_spec(config, ("python3", "-c", script, request)),
         devices=access.devices,

@@ -135,12 +135,10 @@ def _settled_head(run: Run, image: Usable, info: HostInfo) -> tuple[ClusterConfi
     model = look_there(host, config, options.look, reporter)
     with reporter.step("network and GPUs") as step:
         question = Question(ports=_ports_to_take(run, config, "head"), node=run.running(labels.HEAD))
-        probe = ask(host, config, info.cdi_devices, question)
+        probe = ask(host, config, info, question)
         check(host, config, probe)
         have_cache(host, config, probe)
-        node = replace(
-            node_of(config, probe, info.cdi_devices), labels=as_labels(fingerprint(image.facts, image.named))
-        )
+        node = replace(node_of(config, probe), labels=as_labels(fingerprint(image.facts, image.named)))
         config = _settled(config, probe, head_ip=node.ip)
         step.result(f"{node.ip} on {node.interface}, {node.gpus} GPU{'' if node.gpus == 1 else 's'}")
     config = settle(model, config, probe.gpu_memory, reporter)
@@ -163,15 +161,15 @@ def _find_head(run: Run, turn: Turn, config: ClusterConfig, info: HostInfo) -> t
     def again(left: float) -> str:
         try:
             with turn.briefly():
-                return ask(host, config, info.cdi_devices, question.trying(left)).connect or "no answer"
+                return ask(host, config, info, question.trying(left)).connect or "no answer"
         except HeldError as held:
             return in_words(held)
 
     with run.reporter.step(f"head {config.head_ip}:{config.ray_ports.gcs}") as step:
-        probe = ask(host, config, info.cdi_devices, question.trying(FIRST_CONNECT_S))
+        probe = ask(host, config, info, question.trying(FIRST_CONNECT_S))
         check(host, config, probe)
         have_cache(host, config, probe)
-        node = node_of(config, probe, info.cdi_devices)
+        node = node_of(config, probe)
         if probe.connect != "open" and wait:
             turn.end()
             with evidence(hint=_unreachable_hint(config)):

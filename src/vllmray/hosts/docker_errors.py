@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 
-from vllmray.errors import BrokenConnectionError, HostError
+from vllmray.errors import BrokenConnectionError, HostError, NoGpuRuntimeError
 
 NO_REGISTRY = r"no such host|dial tcp|connection refused.*registry|TLS handshake|i/o timeout|Client\.Timeout exceeded"
 NO_SPACE = r"no space left on device"
+NO_GPU_RUNTIME = r"could not select device driver"  # moby daemon/nvidia_linux.go
 REFUSED_LOGIN = r"unauthorized|authentication required|access denied|denied:|no basic auth credentials"
 
 # (pattern in the daemon's text, hint)
@@ -32,9 +33,8 @@ HINTS: tuple[tuple[str, str], ...] = (
         r"setting rlimit type 7",
         "This daemon may not raise the open-files limit: give --nofile default, or run it with CAP_SYS_RESOURCE.",
     ),
-    # moby daemon/nvidia_linux.go
     (
-        r"could not select device driver",
+        NO_GPU_RUNTIME,
         "Install the NVIDIA container toolkit on that host and restart its daemon, or use --accelerator cpu.",
     ),
     (r"nvidia-container-cli|nvidia-smi|NVML", "Check that nvidia-smi works on that host."),
@@ -75,5 +75,10 @@ BROKEN = (
 def explain(host: str, what: str, text: str) -> HostError:
     """An error that says which host and what failed, in the daemon's words, with a hint where one is known."""
     hint = next((hint for pattern, hint in HINTS if re.search(pattern, text, re.IGNORECASE)), None)
-    kind = BrokenConnectionError if re.search(BROKEN, text.strip(), re.IGNORECASE) else HostError
-    return kind(f"{host}: could not {what}", details=text.strip()[:2000], hint=hint)
+    return _kind(text.strip())(f"{host}: could not {what}", details=text.strip()[:2000], hint=hint)
+
+
+def _kind(text: str) -> type[HostError]:
+    if re.search(NO_GPU_RUNTIME, text, re.IGNORECASE):
+        return NoGpuRuntimeError
+    return BrokenConnectionError if re.search(BROKEN, text, re.IGNORECASE) else HostError

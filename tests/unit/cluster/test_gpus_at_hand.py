@@ -9,7 +9,7 @@ import pytest
 from tests.fake_host import FakeHost, Ran
 from tests.unit.support import RecordingReporter, config
 from vllmray.cluster.gpus_at_hand import gpus_of
-from vllmray.errors import HostError
+from vllmray.errors import HostError, NoGpuRuntimeError
 from vllmray.model.layouts import HostGpus
 from vllmray.model.memory import GIB
 
@@ -31,6 +31,30 @@ def test_a_hosts_gpus_are_asked_in_a_container_that_has_them_all_and_leaves_noth
     assert spec.gpus is not None
     assert spec.gpus.count == -1
     assert spec.mounts == ()
+    assert asked.records == {}
+
+
+def test_without_a_gpu_runtime_the_hosts_own_files_are_given() -> None:
+    asked = FakeHost(images=["image:1"], folders=["/dev"])
+    asked.gpu_runtime = False
+    files = ["/vllmray/dev/nvidiactl", "/vllmray/dev/nvidia1", "/vllmray/dev/nvidia0"]
+    memory = json.dumps({"gpu_memory": [80 * GIB, 80 * GIB]})
+    asked.programs["python3"] = lambda record, argv: Ran((json.dumps(files) if record.spec.mounts else memory,))
+    assert gpus_of(asked, WANTED, RecordingReporter()) == HostGpus("fake://host", (80 * GIB, 80 * GIB))
+    look, probe = asked.created
+    assert [(mount.source, mount.target, mount.read_only) for mount in look.mounts] == [("/dev", "/vllmray/dev", True)]
+    assert (look.gpus, look.devices, look.cap_drop) == (None, (), ("ALL",))
+    assert (probe.gpus, probe.devices) == (None, ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia1"))
+    assert asked.records == {}
+
+
+@pytest.mark.parametrize("lines", [("[]",), ()])
+def test_a_host_with_neither_runtime_nor_files_has_no_gpus_to_give(lines: tuple[str, ...]) -> None:
+    asked = FakeHost(images=["image:1"], folders=["/dev"])
+    asked.gpu_runtime = False
+    asked.programs["python3"] = lambda record, argv: Ran(lines)
+    with pytest.raises(NoGpuRuntimeError):
+        gpus_of(asked, WANTED, RecordingReporter())
     assert asked.records == {}
 
 

@@ -17,6 +17,7 @@ from vllmray.cluster.node import contents
 from vllmray.cluster.plan import Node, engine_spec, head_spec, own_cache_spec, probe_spec, ray_client_spec, worker_spec
 from vllmray.config.models import MAX_NEIGHBOURS, ClusterConfig
 from vllmray.config.values import Gpus
+from vllmray.errors import ConfigError
 from vllmray.hosts.base import ContainerSpec, GpuRequest
 from vllmray.hosts.run_line import run_line
 from vllmray.ray.ports import RayPorts
@@ -158,6 +159,32 @@ def test_nvidia_gpus_are_asked_for_by_runtime_or_by_cdi_name(
 ) -> None:
     node = Node("10.0.0.1", "eth0", 2, cdi)
     assert head_spec(config(accelerator="nvidia", gpus=gpus), node, CONTENTS).gpus == request_made
+
+
+FILES = ("/dev/nvidia-caps", "/dev/nvidia-uvm", "/dev/nvidia0", "/dev/nvidia1", "/dev/nvidia10", "/dev/nvidiactl")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cards"),
+    [
+        ("all", ("/dev/nvidia0", "/dev/nvidia1", "/dev/nvidia10")),
+        ("2", ("/dev/nvidia0", "/dev/nvidia1")),
+        ("1,10", ("/dev/nvidia1", "/dev/nvidia10")),
+    ],
+)
+def test_where_a_host_gives_gpus_by_files_alone_a_node_gets_those_and_what_controls_them(
+    gpus: str, cards: tuple[str, ...]
+) -> None:
+    spec = head_spec(config(accelerator="nvidia", gpus=gpus), Node("10.0.0.1", "eth0", 2, FILES), CONTENTS)
+    assert spec.gpus is None
+    assert spec.devices == ("/dev/nvidiactl", "/dev/nvidia-uvm", *cards)
+
+
+def test_a_gpu_that_is_given_as_a_file_has_no_other_name_than_its_number() -> None:
+    node = Node("10.0.0.1", "eth0", 1, FILES)
+    with pytest.raises(ConfigError, match="--gpus GPU-5a: without NVIDIA's runtime or CDI") as caught:
+        head_spec(config(accelerator="nvidia", gpus="device=GPU-5a"), node, CONTENTS)
+    assert caught.value.hint == "Name them by their numbers there: 0,1,10"
 
 
 def test_limits_left_to_the_daemon_are_not_set() -> None:
