@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.faults import processes
 from tests.faults.cluster import Cluster
-from tests.faults.processes import ACTOR, CORE, GCS, MAIN, RAYLET, SERVER, power_off, send
+from tests.faults.processes import ACTOR, CORE, GCS, HOG, MAIN, RAYLET, SERVER, power_off, send
 from tests.rig import cable, wallclock
 from tests.rig.hosts import TestHost
 
@@ -141,7 +141,7 @@ def server_killed(cluster: Cluster) -> None:
 
 
 def out_of_memory(place: str, role: str) -> Block:
-    """A limit below what the container then asks for, so that the kernel kills in it; and the limit lifted again."""
+    """A limit below what the container then asks for, so that the kernel kills in it; then both are gone again."""
     name = f"vllmray-{role}"
     hog = "import time; blocks = []\nwhile True: blocks.append(bytearray(8 << 20)); time.sleep(0.02)"
 
@@ -157,6 +157,8 @@ def out_of_memory(place: str, role: str) -> Block:
             time.sleep(0.2)
         assert _kernel_kills(group) != before, "the kernel killed nothing"
         yield
+        for pid in processes.find(host, role, HOG):  # the kernel may have chosen another
+            os.kill(pid, signal.SIGKILL)
         host.docker("update", "--memory", "20g", "--memory-swap", "-1", name)
 
     return block

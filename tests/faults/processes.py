@@ -20,6 +20,7 @@ GCS = re.compile(r"\S*/gcs_server ")
 SERVER = re.compile(r"\S*python3? /vllmray/site/vllmray/engine/serve\.py")
 CORE = re.compile(r"VLLM::EngineCore")
 BARE = re.compile(r"python3 -m vllm\.entrypoints\.openai\.api_server")
+HOG = re.compile(r"\S*python3 -c import time; blocks = ")
 WATCH = re.compile(r"\S*python3? /vllmray/watch\.py")
 ACTOR = re.compile(r"ray::RayWorkerProc")
 

@@ -67,7 +67,8 @@ def events_data(cluster: str, host: str, rows: Sequence[Row]) -> dict[str, Any]:
 def plan_data(
     model: Model, hosts: Sequence[HostGpus], layouts: Sequence[Layout], config: ClusterConfig
 ) -> dict[str, Any]:
-    """A ranking in plain values. Sizes are bytes, lengths tokens; `rejected` is null for a layout that fits."""
+    """A ranking in plain values. Sizes are bytes, of each GPU (`room` is what is left for
+    sequences), lengths tokens; `rejected` is null for a layout that fits."""
     return {
         "model": model.name,
         "parameters": model.shape.parameters,
@@ -86,7 +87,13 @@ def plan_data(
                 "longest_context": layout.longest_context,
                 "network_bytes_a_token": layout.network_bytes,
                 "stages": [
-                    {"host": place.host, "layers": stage.layers, "weights": stage.weights, "beside": stage.beside}
+                    {
+                        "host": place.host,
+                        "layers": stage.layers,
+                        "weights": stage.weights,
+                        "beside": stage.beside,
+                        "room": stage.room,
+                    }
                     for place, stage in zip(layout.places, layout.stages, strict=False)
                 ],
             }
