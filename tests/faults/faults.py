@@ -295,7 +295,7 @@ def _hosts() -> Iterator[Fault]:
         slow = on_cable(cable.slow, place, delay_ms=200)
         yield Fault(f"{where}: every packet 200 ms late for 30 s", slow, lasts=30, outage=False)
         clock = clock_jumped(place, 3600)
-        yield Fault(f"{where}: clock an hour ahead for 30 s", clock, lasts=30, outage=False)
+        yield Fault(f"{where}: clock an hour ahead for 30 s, then back", clock, lasts=30)
         shm = both(full(place, "/dev/shm"), at_once(server_killed))
         yield Fault(f"{where}: /dev/shm full, and the engine killed", shm, lasts=30)
         disk = both(full(place, "/tmp/ray"), full(place, "/var/lib/vllmray/cache"), at_once(server_killed))

@@ -28,6 +28,7 @@ LOGGED = {
     "capture": rf"Graph capturing finished in {NUMBER} secs",
     "graphs": rf"Graph capturing finished in .*, took {NUMBER} GiB",
     "init": rf"init engine \(profile, create kv cache, warmup model\) took {NUMBER} s",
+    "counted": rf"is equivalent to --gpu-memory-utilization={NUMBER} without CUDA graph memory profiling",
     "activation": rf"GiB for weight, {NUMBER} GiB for peak activation",
     "beyond torch": rf"GiB for peak activation, {NUMBER} GiB for non-torch memory",
 }

@@ -40,10 +40,23 @@ class Done:
         return next((when for when, line in self.lines if words in line), None)
 
 
-def run(argv: list[str], *, env: Mapping[str, str], cwd: Path, log: Path, timeout: float) -> Done:
-    """A command to its end, with the time of each line; everything it says is added to the log."""
+def run(
+    argv: list[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    log: Path,
+    timeout: float,
+    running: list[subprocess.Popen[str]],
+) -> Done:
+    """A command to its end, with the time of each line; everything it says is added to the log.
+
+    Args:
+        running: has its process meanwhile.
+    """
     began = time.monotonic()
     process = subprocess.Popen(argv, env=dict(env), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running.append(process)
     lines: list[tuple[float, str]] = []
 
     def listen() -> None:
@@ -57,6 +70,7 @@ def run(argv: list[str], *, env: Mapping[str, str], cwd: Path, log: Path, timeou
     assert process.stdout is not None
     said = process.stdout.read()
     code = process.wait()
+    running.remove(process)
     killer.cancel()
     listener.join(10)
     done = Done(code, said, tuple(lines), time.monotonic() - began)
@@ -77,6 +91,7 @@ class Place:
     log: Path
     inside: tuple[str, ...] = ()
     """What enters the host's network, before every command."""
+    running: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -91,7 +106,12 @@ class Place:
         """The command as it is typed there."""
         self.folder.mkdir(parents=True, exist_ok=True)
         line = [*self.inside, sys.executable, "-m", "vllmray", *argv]
-        return run(line, env=self.environment, cwd=self.folder, log=self.log, timeout=timeout)
+        return run(line, env=self.environment, cwd=self.folder, log=self.log, timeout=timeout, running=self.running)
+
+    def interrupt(self) -> None:
+        """Ctrl-C, to whatever runs there."""
+        for process in list(self.running):
+            process.send_signal(signal.SIGINT)
 
     def status(self) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(self.vllmray("status", "--json").stdout)["data"]

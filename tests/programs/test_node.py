@@ -144,6 +144,18 @@ def test_a_node_that_is_away_for_a_moment_stays(agent: int, monkeypatch: pytest.
     assert watched.run() == 0
 
 
+@pytest.mark.parametrize(("step", "code"), [(-3600.0, 128 + signal.SIGKILL), (-20.0, 0), (3600.0, 0)])
+def test_a_node_whose_clock_was_set_back_is_ended(
+    step: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(node, "LOOK_S", 0.1)
+    begin = time.monotonic()
+    monkeypatch.setattr(node, "wall_lead", lambda: 1e9 + (step if time.monotonic() - begin > 0.5 else 0.0))
+    assert Node(["sleep", "1.5"], lambda: True, lambda: None).run() == code
+    told = "the clock went back by 3600 s, and for as long Ray's timers would rest" in capsys.readouterr().out
+    assert told == (code != 0)
+
+
 def test_where_nothing_could_say_it_is_alive_it_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Ray without its dashboard has no agent."""
     monkeypatch.setattr(node, "LOOK_S", 0.1)

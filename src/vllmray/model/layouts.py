@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from vllmray.model.memory import GIB, Engine, StageMemory, element_bytes
+from vllmray.model.memory import GIB, Engine, StageMemory, element_bytes, usable
 from vllmray.model.model import Model
 from vllmray.model.partition import even_partition, partition_by_room
 from vllmray.model.rules import Parallelism, broken_rules, tensor_problems
@@ -216,10 +216,10 @@ def _memory_problem(layout: Layout, engine: Engine) -> str:
     if layout.sequences >= 1:
         return ""
     stage = min(layout.stages, key=lambda each: each.sequences(engine.max_model_len))
-    usable = stage.memory * engine.gpu_memory_utilization / GIB
+    takes = usable(stage.memory, engine) / GIB
     if stage.room <= 0:
         taken = f"weights of {stage.weights / GIB:.1f} GiB and about {stage.beside / GIB:.1f} GiB beside them"
-        return f"{taken} do not fit into {usable:.1f} GiB of a GPU"
+        return f"{taken} do not fit into {takes:.1f} GiB of a GPU"
     if layout.longest_context == 0:
         return f"{stage.room / GIB:.2f} GiB a GPU are left beside the weights, too little for a sequence"
     return f"a sequence of {engine.max_model_len} tokens does not fit: about {layout.longest_context} would"

@@ -2,7 +2,7 @@
 
 Weights follow from the shapes (and, where they are known, the bytes of the checkpoint); keys and values are exact, as
 vLLM's own KV-cache specifications have them. Activations, CUDA graphs and NCCL's buffers are ESTIMATES, from what
-vLLM's memory profiling run does; they are not measured against real GPUs yet.
+vLLM's memory profiling run does and from what four models took on NVIDIA H100 (docs/gpu-acceptance.md).
 """
 
 from __future__ import annotations
@@ -26,10 +26,14 @@ DTYPE_BYTES = {
     "fp8_e4m3": 1,
     "fp8_e5m2": 1,
 }
-GRAPHS = 1.0 * GIB
-"""Estimate: captured CUDA graphs."""
-BUFFERS = 0.5 * GIB
-"""Estimate: NCCL's buffers and what libraries take after the first look at free memory."""
+GRAPHS, GRAPHS_A_LAYER = 0.2 * GIB, 0.017 * GIB
+"""Estimate: captured CUDA graphs of vLLM's usual batch sizes. Measured: 0.72 GiB with 32 layers, 1.52 with 80."""
+BUFFERS = 0.55 * GIB
+"""Estimate: NCCL's buffers and what libraries take after the first look at free memory. Measured: 0.54 to 0.59 GiB."""
+RESERVED = 0.5 * GIB
+"""Of what nvidia-smi says a GPU has, CUDA gives a program this much less: 79.18 of an H100's 79.65 GiB."""
+LOGIT_BYTES = 7
+"""A sequence's logits as they come, gathered, and in 32 bits."""
 ROUTED_IN_32_BITS = ("glm4_moe", "minimax_m2", "ernie4_5_moe")
 """Families whose routers are float32 (vllm/model_executor/models/glm4_moe.py, minimax_m2.py, ernie45_moe.py)."""
 QUANTISED = ("attention", "mlp", "experts", "shared")
@@ -201,16 +205,27 @@ def kept_of(layers: Sequence[Layer], config: TextConfig, engine: Engine, *, tens
     return Kept(tuple((each, window) for window, each in by_window.items() if each), fixed)
 
 
-def beside_weights(config: TextConfig, engine: Engine, batch: Batch, *, tensor_parallel_size: int, last: bool) -> int:
+def usable(memory: int, engine: Engine) -> int:
+    """What vLLM takes of a GPU of that memory."""
+    return int((memory - RESERVED) * engine.gpu_memory_utilization)
+
+
+def beside_weights(
+    config: TextConfig, engine: Engine, batch: Batch, *, layers: int, tensor_parallel_size: int, last: bool
+) -> int:
     """An estimate of activations, graphs and buffers.
 
-    A batch has its hidden states, residuals and queries, and what the widest feed-forward layer makes of it; the last
-    stage has the logits of each sequence, in 32 bits and sorted (vllm/v1/worker/gpu_model_runner.py, profile_run).
+    A batch has its hidden states, residual and what attention makes of them, and what the widest feed-forward layer
+    makes, of experts a result each besides. When these are gone, the last stage has the logits of each sequence
+    (vllm/v1/worker/gpu_model_runner.py, profile_run).
+
+    Args:
+        layers: of the stage.
     """
-    widths = [dense_size(config), shared_size(config)]
-    if config.num_experts:
-        widths.append(expert_size(config) * max(config.num_experts_per_token, 1))
-    per_token = 6 * config.hidden_size + 3 * max(widths) / tensor_parallel_size
+    experts = max(config.num_experts_per_token, 1) if config.num_experts else 0
+    width = max(dense_size(config), shared_size(config), expert_size(config) * experts if experts else 0)
+    per_token = (4 + experts) * config.hidden_size + 3 * width / tensor_parallel_size
     activations = batch.tokens * per_token * element_bytes(config, engine)
-    logits = batch.sequences * config.vocab_size * 4 * 2 if last else 0
-    return int(activations + logits + BUFFERS + (0 if engine.enforce_eager else GRAPHS))
+    logits = batch.sequences * config.vocab_size * LOGIT_BYTES if last else 0
+    graphs = 0 if engine.enforce_eager else GRAPHS + layers * GRAPHS_A_LAYER
+    return int(max(activations, logits) + BUFFERS + graphs)

@@ -16,6 +16,7 @@ from vllmray.model.memory import (
     beside_weights,
     kept_of,
     stage_weights,
+    usable,
 )
 
 
@@ -57,13 +58,13 @@ class Model:
         size = tensor_parallel_size
         weights = stage_weights(self.shape, layers, engine, tensor_parallel_size=size, first=first, last=last)
         weights = int(weights * self.correction)
-        beside = beside_weights(config, engine, batch, tensor_parallel_size=size, last=last)
+        beside = beside_weights(config, engine, batch, layers=len(layers), tensor_parallel_size=size, last=last)
         return StageMemory(
             layers=len(layers),
             memory=memory,
             weights=weights,
             beside=beside,
-            room=int(memory * engine.gpu_memory_utilization) - weights - beside,
+            room=usable(memory, engine) - weights - beside,
             kept=kept_of(layers, config, engine, tensor_parallel_size=size),
             batch=batch,
         )

@@ -68,7 +68,8 @@ def plan_data(
     model: Model, hosts: Sequence[HostGpus], layouts: Sequence[Layout], config: ClusterConfig
 ) -> dict[str, Any]:
     """A ranking in plain values. Sizes are bytes, of each GPU (`room` is what is left for
-    sequences), lengths tokens; `rejected` is null for a layout that fits."""
+    sequences), lengths tokens; `rejected` is null for a layout that fits.
+    """
     return {
         "model": model.name,
         "parameters": model.shape.parameters,

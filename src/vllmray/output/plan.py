@@ -37,9 +37,7 @@ def plan_table(
         parts.append(Text(f"{left_out} more: --all"))
     if model.shape.config.has_other_parts and model.checkpoint_bytes is None:
         parts.append(Text("Its vision or audio tower is not counted: the size of its files is not known.", style="dim"))
-    parts.append(
-        Text("Memory beside weights and sequences is an estimate, not measured on real GPUs yet.", style="dim")
-    )
+    parts.append(Text("Memory beside weights and sequences is an estimate: docs/gpu-acceptance.md.", style="dim"))
     return Group(*parts)
 
 

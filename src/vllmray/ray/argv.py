@@ -89,6 +89,8 @@ def environment(*, node_ip: str, interface: str, ports: RayPorts, metrics: bool,
     - VLLM_HOST_IP: vLLM finds its address by a route to 8.8.8.8 otherwise (vllm/utils/network_utils.py).
     - *_SOCKET_IFNAME: Gloo binds to what the host name resolves to otherwise, often loopback.
     - RAY_memory_monitor_refresh_ms=0: Ray's memory monitor kills workers while they load large models.
+    - RAY_DASHBOARD_STARTUP_TIMEOUT_S: `ray start` waits so long (60 s by default) for its dashboard, and then goes on
+      without (ray/_private/services.py, start_api_server). One whose web page is not installed never answers.
     - RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S: a node told to stop waits this long for what runs on it, and all of it for
       a head that is gone (30 s by default; ray/_private/node.py). Only the engine runs there, and it goes first.
     """
@@ -99,6 +101,7 @@ def environment(*, node_ip: str, interface: str, ports: RayPorts, metrics: bool,
         "TP_SOCKET_IFNAME": interface,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_memory_monitor_refresh_ms": "0",
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "15",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(DRAIN_TIMEOUT_S),
         **LOSS,
         **authentication(token_path),

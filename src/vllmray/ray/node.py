@@ -9,7 +9,10 @@ does not do: Docker's restart policy starts a node again when its main process e
 - a node that the cluster no longer takes for alive ends: Ray's agent on the node says so (/api/local_raylet_healthz,
   which asks the GCS; ray 2.60, python/ray/dashboard/modules/reporter/healthz_agent.py), and on the head its dashboard
   says it of the GCS. Both answer without a token. A raylet or a GCS that hangs,
-  or one that was declared dead while the network was cut, would otherwise stay as it is for ever.
+  or one that was declared dead while the network was cut, would otherwise stay as it is for ever,
+- a node whose wall clock was set back ends: Ray's timers go by that clock (its PeriodicalRunner has boost's
+  deadline_timer), so after a step of an hour back they rest for an hour. The GCS then notices no lost host, and shows
+  GPUs as used that are free (measured with ray 2.60).
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ LOOK_S = 5.0
 ANSWER_S = 4.0
 SILENT_S = 30.0
 """A node that was taken for alive once, and has not been for so long, is ended."""
+BACK_S = 30.0
+"""By how much the clock may go back: for so long Ray's timers may rest."""
 CONNECT_S = 2.0
 AGAIN_S = 1.0
 SWEEP_S = 60.0
@@ -94,6 +99,11 @@ def alive(agent_port: int, dashboard_port: int | None) -> bool:
     return bool(healthy(agent_port, "local_raylet_healthz") and gcs)
 
 
+def wall_lead() -> float:
+    """By how much the wall clock is ahead of the one that nobody sets, in seconds."""
+    return time.time() - time.monotonic()
+
+
 class Node:
     """Ray's own process here.
 
@@ -138,8 +148,12 @@ class Node:
         """Until the process ended; or why it must be ended."""
         alive_at: float | None = None
         swept = time.monotonic()
+        lead = wall_lead()
         while not self._ended.wait(LOOK_S):
             now = time.monotonic()
+            before, lead = lead, wall_lead()
+            if before - lead > BACK_S:
+                return f"the clock went back by {before - lead:.0f} s, and for as long Ray's timers would rest"
             if self._look():
                 alive_at = now
             elif alive_at is not None and now - alive_at > SILENT_S and not self._told_to_end:

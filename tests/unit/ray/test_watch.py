@@ -198,3 +198,12 @@ def test_a_ray_that_can_not_count_actors_counts_none_and_is_no_error(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray._raylet", module)
     assert actor_counter("10.0.0.1:6379")() is None
+
+
+def test_a_counter_of_another_cluster_is_an_error_so_that_another_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Any:
+        raise RuntimeError("RPC error: WrongClusterID: … rpc_code: 16")
+
+    monkeypatch.setitem(sys.modules, "ray._raylet", a_ray_whose_gcs(refuse))
+    with pytest.raises(RuntimeError, match="WrongClusterID"):
+        actor_counter("10.0.0.1:6379")()
