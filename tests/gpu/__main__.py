@@ -25,7 +25,8 @@ from pathlib import Path
 from tests.gpu import machine, places, results, shapes
 from tests.gpu.places import DockerHost
 from tests.gpu.results import Row
-from tests.gpu.rows import Bench, Setting, rows_of
+from tests.gpu.rows import rows_of
+from tests.gpu.setting import Bench, Setting
 
 ALL = "1,2,3,4,5,6,7"
 DOCKER_ROWS = {"1", "1docker", "2", "5"}

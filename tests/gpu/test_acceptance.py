@@ -9,8 +9,8 @@ import pytest
 from tests.gpu import results, shapes
 from tests.gpu.engine import Sizes, numbers
 from tests.gpu.machine import GIB
+from tests.gpu.memory import filled
 from tests.gpu.results import Row
-from tests.gpu.rows import filled
 from tests.gpu.shapes import Shape
 from vllmray.model.model import model_of
 
