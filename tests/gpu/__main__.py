@@ -15,11 +15,14 @@ import argparse
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.gpu import machine, places, results, shapes
@@ -51,6 +54,7 @@ def main() -> int:
     environment = dict(text.partition("=")[::2] for text in options.env)
     setting = _setting(options, folder, environment, hosts)
     run = _run(options)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # daemons are ended on the way out
     found: list[Row] = []
     try:
         if hosts:
@@ -58,11 +62,7 @@ def main() -> int:
             for host in hosts:
                 host.start()
         if hosts and options.image_of_this_machine:
-            began = time.monotonic()
-            own = {name: os.environ[name] for name in IMAGE_ENVIRONMENT if name in os.environ}
-            left_out = (*options.left_out, str(folder).lstrip("/"))
-            places.image_of_this_machine(options.image, hosts, own | environment, left_out)
-            print(f"image of this machine on both hosts: {time.monotonic() - began:.0f} s", flush=True)
+            setting.wait_for_image = _image(options, hosts, environment, folder)
         for rows in rows_of(setting, wanted):
             for row in rows:
                 print(row.line, end="", flush=True)
@@ -79,6 +79,24 @@ def main() -> int:
             places.remove_cable()
     print(results.table(found))
     return 1 if any(row.wrong for row in found) else 0
+
+
+def _image(
+    options: argparse.Namespace, hosts: list[DockerHost], environment: dict[str, str], folder: Path
+) -> Callable[[], object]:
+    """Begin to make it; what waits for it."""
+
+    def make() -> None:
+        began = time.monotonic()
+        own = {name: os.environ[name] for name in IMAGE_ENVIRONMENT if name in os.environ}
+        left_out = (*options.left_out, str(folder).lstrip("/"))
+        places.image_of_this_machine(options.image, hosts, own | environment, left_out)
+        print(f"image of this machine on both hosts: {time.monotonic() - began:.0f} s", flush=True)
+
+    pool = ThreadPoolExecutor(1)
+    made = pool.submit(make)
+    pool.shutdown(wait=False)
+    return made.result
 
 
 def _setting(

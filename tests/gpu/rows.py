@@ -13,17 +13,19 @@ from tests.gpu.two_hosts import two_hosts
 
 
 def rows_of(setting: Setting, wanted: Iterable[str]) -> Iterable[list[Row]]:
-    """The rows of these numbers, as they are ready."""
+    """The rows of these numbers, as they are ready; those with Docker late, since their image takes minutes."""
     chosen = set(wanted)
     if chosen & {"1", "1native"}:
         yield one_host(setting, setting.place("native"))
-    if chosen & {"1", "1docker"} and setting.hosts:
-        yield one_host(setting, setting.place("docker", setting.hosts[0]), setting.hosts[0])
     if chosen & {"3", "4", "4dense"}:
         yield memory(setting, "dense", setting.large)
     for name, shape in setting.filling.items():
         if chosen & {"4", f"4{name}"}:
             yield memory(setting, name, filled(shape, setting.memory, setting.one_host) if setting.is_real else shape)
+    if setting.hosts:
+        setting.wait_for_image()
+    if chosen & {"1", "1docker"}:
+        yield one_host(setting, setting.place("docker", setting.hosts[0]), setting.hosts[0])
     if chosen & {"2", "5"}:
         yield two_hosts(setting)
     if chosen & {"6", "7"}:

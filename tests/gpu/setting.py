@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,8 @@ class Setting:
     """What every node gets besides."""
     image: str
     hosts: list[DockerHost]
+    wait_for_image: Callable[[], object] = lambda: None
+    """Returns when the hosts have it."""
     python: str = sys.executable
     small: Shape = shapes.LLAMA_8B
     large: Shape = shapes.LLAMA_70B
