@@ -61,9 +61,13 @@ def container_labels(config: ClusterConfig, role: str, marks: Mapping[str, str])
     }
 
 
-def volume_labels(config: ClusterConfig) -> dict[str, str]:
-    """All labels of a volume."""
-    return {CLUSTER: config.cluster, VERSION: __version__}
+def volume_labels(config: ClusterConfig, role: str | None = None) -> dict[str, str]:
+    """All labels of a volume.
+
+    Args:
+        role: of the one container that it belongs to; None for what several share.
+    """
+    return {CLUSTER: config.cluster, VERSION: __version__} | ({ROLE: role} if role else {})
 
 
 def carried_config(labels: Mapping[str, str]) -> dict[str, Any]:

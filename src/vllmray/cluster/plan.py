@@ -216,7 +216,7 @@ def ray_client_spec(config: ClusterConfig, argv: tuple[str, ...], secrets: Secre
     spec = brief_spec(config, argv)
     token = Secrets(ray_token=secrets.ray_token)
     env = ray_argv.authentication(RAY_TOKEN) | config.environment
-    return replace(spec, home=HOME, env=env, files=token.of_node(), mounts=(_own_volume(config),))
+    return replace(spec, home=HOME, env=env, files=token.of_node(), mounts=(_own_volume(config, labels.PROBE),))
 
 
 def probe_spec(config: ClusterConfig, gpu_devices: tuple[str, ...], script: str, request: str) -> ContainerSpec:
@@ -277,7 +277,7 @@ def _environment(config: ClusterConfig, node: Node, secrets: Secrets) -> dict[st
 
 
 def _mounts(config: ClusterConfig, role: str) -> tuple[Mount, ...]:
-    mounts = [_own_volume(config), _cache(config)]
+    mounts = [_own_volume(config, role), _cache(config)]
     if config.model_is_a_folder:
         mounts.append(Mount("bind", config.model, config.model, read_only=True))
     owner = container_name(config, labels.WORKER if role == labels.WORKER else labels.HEAD)
@@ -305,9 +305,9 @@ def _ulimits(config: ClusterConfig) -> dict[str, int]:
     return {name: limit for name, limit in limits.items() if limit is not None}
 
 
-def _own_volume(config: ClusterConfig) -> Mount:
+def _own_volume(config: ClusterConfig, role: str) -> Mount:
     """Where the container's files are put, and its home is: the one part of its own file system that it can write.
 
-    Labelled, so that `down` finds it when somebody has removed the container by hand: there are secrets in it.
+    Labelled, so that `up` and `down` find it when somebody has removed the container by hand: there are secrets in it.
     """
-    return Mount("own", "", SCRIPTS, labels=labels.volume_labels(config))
+    return Mount("own", "", SCRIPTS, labels=labels.volume_labels(config, role))

@@ -66,6 +66,8 @@ class Run:
             if existing.usable(self.containers.get(role)):
                 step.result("running already")
                 return
+            # What one that was removed by hand has left: Docker removes a container's own volume only with --volumes.
+            self.host.prune(labels.selector(self.cluster, role))
             container = self.host.create_and_start(spec)
             self.containers[role] = container
             self.made.append(container)

@@ -709,3 +709,17 @@ def test_ctrl_c_before_anything_runs_says_so() -> None:
     with pytest.raises(UserInterruptError, match="nothing of cluster vllmray runs on fake://host"):
         up_head(host, config(), QUICK, RecordingReporter())
     assert host.locks == {}
+
+
+def test_what_a_container_that_was_removed_by_hand_has_left_goes_when_it_is_made_anew() -> None:
+    host = good_host(seen(HEAD, WORKER, phase="ready"))
+    mine, other = {"io.vllmray.cluster": "vllmray"}, {"io.vllmray.cluster": "another"}
+    host.volumes |= {role: {**mine, "io.vllmray.role": role} for role in ("head", "engine", "worker")}
+    host.volumes["another"] = {**other, "io.vllmray.role": "head"}
+    up_head(host, config(), Options(wait=False), RecordingReporter())
+    assert {"worker", "another"} <= host.volumes.keys()
+    assert not {"head", "engine"} & host.volumes.keys()
+    # What runs already keeps what it has.
+    host.volumes["head"] = {**mine, "io.vllmray.role": "head"}
+    up_head(host, config(), Options(wait=False), RecordingReporter())
+    assert "head" in host.volumes
