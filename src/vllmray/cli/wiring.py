@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vllmray.errors import ConfigError, HostError, InsecureHostError
+from vllmray.errors import ClusterStateError, ConfigError, HostError, InsecureHostError
 
 if TYPE_CHECKING:
     from vllmray.cli.options import Place
@@ -30,6 +30,9 @@ class Invocation:
     vllm_args: tuple[str, ...] = ()
     """Everything after --."""
     debug: bool = False
+
+
+NO_DAEMON = "no Docker daemon answers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ def _choose(address: str | None, runtime: str | None, having: str | None, *, ins
     except HostError as error:
         if runtime or address or isinstance(error, InsecureHostError):
             raise
-        return Target(_native(), "native", f"no Docker daemon answers: {_in_one_line(error)}")
+        return Target(_native(), "native", f"{NO_DAEMON}: {_in_one_line(error)}")
 
 
 def _native() -> NativeHost:
@@ -134,7 +137,12 @@ def open_cluster(place: Place) -> Iterator[About]:
     config = load(flags, env_file=place.env_file, fields=tuple(flags)).config
     insecure = config.insecure_docker_tcp
     with open_target(place.host, config.runtime, having=config.cluster, insecure_tcp=insecure) as target:
-        yield About(config.cluster, target.host, target.runtime)
+        try:
+            yield About(config.cluster, target.host, target.runtime)
+        except ClusterStateError as error:
+            if target.why and target.why.startswith(NO_DAEMON):  # it may well be in containers that nobody shows
+                error.message += f"; {target.why}"
+            raise
 
 
 def holder(command: str) -> Holder:

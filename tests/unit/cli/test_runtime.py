@@ -66,6 +66,16 @@ def test_a_command_about_a_cluster_goes_where_that_cluster_is(nowhere: Path) -> 
         assert str(target.why).startswith("no Docker daemon answers")
 
 
+@pytest.mark.usefixtures("nowhere")
+def test_a_cluster_that_is_not_found_where_no_daemon_answers_may_be_in_its_containers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert exit_code("status") == 4
+    assert "no cluster vllmray here; no Docker daemon answers: " in capsys.readouterr().err
+    assert exit_code("status", "--runtime", "native") == 4
+    assert "Docker daemon" not in capsys.readouterr().err
+
+
 def test_natively_the_image_is_a_python() -> None:
     config = ClusterConfig(python="/opt/venv/bin/python")
     assert on_runtime(config, "native").image == "/opt/venv/bin/python"
