@@ -117,7 +117,7 @@ def up_worker(host: Host, config: ClusterConfig, options: Options, reporter: Rep
             config = with_user(host, image.config, image.facts, None if info.rootless else options.caller, reporter)
             run.secrets = options.secrets(config)
             config, node, answers = _find_head(run, turn, config, info)
-            if answers and run.running(labels.WORKER) is None:
+            if answers:  # also of one that runs: after the head's restart it may have a token that counts no more
                 agree(host, config, run.secrets, fingerprint(image.facts, image.named), reporter)
             _converge(run, config, (labels.WORKER,))
             run.start("Ray worker", worker_spec(config, node, run.contents), labels.WORKER)

@@ -98,10 +98,18 @@ def test_a_head_that_says_nothing_is_joined_with_a_warning(answer: str, words: s
     assert names(host) == ["vllmray-worker"]
 
 
-def test_a_worker_that_runs_already_is_not_compared_again() -> None:
+def test_a_worker_that_runs_already_is_compared_too_since_the_head_may_be_another() -> None:
     host = good_host(JOINED)
     join(host)
-    assert "same software as the head" not in join(host).text()
+    assert "same software as the head" in join(host).text()
+    host = good_host(JOINED)
+    join(host)
+    host.programs["python3"] = good_host(JOINED, head=json.dumps({"error": "AuthenticationError: no"})).programs[
+        "python3"
+    ]
+    with pytest.raises(HostError, match="refuses this cluster's token"):
+        join(host)
+    assert names(host) == ["vllmray-worker"]
 
 
 def test_the_heads_node_carries_what_its_image_holds() -> None:
