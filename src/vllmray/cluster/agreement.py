@@ -7,7 +7,7 @@ from importlib import resources
 
 from vllmray.cluster.brief import said_by
 from vllmray.cluster.contents import Secrets
-from vllmray.cluster.plan import gcs_address, ray_client_spec
+from vllmray.cluster.plan import beside, gcs_address, ray_client_spec
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError
 from vllmray.hosts.base import Host
@@ -28,17 +28,26 @@ REGISTERING_S = 30.0
 """A head's node registers within seconds after its GCS answers; this long on a machine that is busy."""
 
 
-def agree(host: Host, config: ClusterConfig, secrets: Secrets, here: Fingerprint, reporter: Reporter) -> None:
+def agree(
+    host: Host,
+    config: ClusterConfig,
+    secrets: Secrets,
+    here: Fingerprint,
+    reporter: Reporter,
+    *,
+    node: str | None = None,
+) -> None:
     """Compare with what the head carries; one that carries nothing, or can't be asked, gives a warning.
 
     Args:
         here: this host's, with the name of the image as the user gave it.
+        node: the worker's container when it runs already.
 
     Raises:
         HostError: the head refuses the token; or they differ in what must be the same, and both are in the details.
     """
     with reporter.step("same software as the head") as step:
-        head = _carried(host, config, secrets)
+        head = _carried(host, config, secrets, node)
         if isinstance(head, str):
             reporter.warning(f"the head's versions are not known: {head}")
             step.result("not known")
@@ -67,11 +76,12 @@ def check_token(host: Host, config: ClusterConfig, error: str) -> None:
         )
 
 
-def _carried(host: Host, config: ClusterConfig, secrets: Secrets) -> Fingerprint | str:
+def _carried(host: Host, config: ClusterConfig, secrets: Secrets, node: str | None) -> Fingerprint | str:
     """The head's fingerprint, or why there is none."""
     script = resources.files("vllmray.ray").joinpath("head_labels.py").read_text()
     address = gcs_address(config, str(config.head_ip))
-    lines = said_by(host, ray_client_spec(config, ("python3", "-c", script, address, str(REGISTERING_S)), secrets))
+    spec = ray_client_spec(config, ("python3", "-c", script, address, str(REGISTERING_S)), secrets)
+    lines = said_by(host, beside(spec, config, node))
     try:
         answer = json.loads(lines[-1])
         return from_labels(answer["labels"]) or "it carries none"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from vllmray.cluster.brief import said_by
 from vllmray.cluster.contents import GUARD, LAUNCH, NODE, SITE, START_HEAD, WATCH, Contents
 from vllmray.cluster.gpus import stated_gpus
 from vllmray.cluster.gpus_at_hand import said_with_gpus
-from vllmray.cluster.plan import CACHE, Node, own_cache_spec, probe_spec
+from vllmray.cluster.plan import CACHE, Node, beside, own_cache_spec, probe_spec
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError
 from vllmray.hosts.base import ContainerSpec, Host, HostInfo
@@ -139,10 +139,7 @@ def ask(host: Host, config: ClusterConfig, info: HostInfo, question: Question) -
     script = resources.files("vllmray.hosts").joinpath("node_probe.py").read_text()
 
     def spec(devices: tuple[str, ...]) -> ContainerSpec:
-        made = probe_spec(config, devices, script, json.dumps(request))
-        if question.node and config.network != "host":
-            return replace(made, network=f"container:{question.node}", ip=None)
-        return made
+        return beside(probe_spec(config, devices, script, json.dumps(request)), config, question.node)
 
     lines, devices = said_with_gpus(host, config, info, spec)
     try:

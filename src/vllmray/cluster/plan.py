@@ -211,6 +211,17 @@ def brief_spec(config: ClusterConfig, argv: tuple[str, ...]) -> ContainerSpec:
     )
 
 
+def beside(spec: ContainerSpec, config: ClusterConfig, node: str | None) -> ContainerSpec:
+    """The same, where the node's own container may run: in a network of containers its address is taken then.
+
+    Args:
+        node: name of that container; None when it does not run.
+    """
+    if node is None or config.network == "host":
+        return spec
+    return replace(spec, network=f"container:{node}", ip=None)
+
+
 def ray_client_spec(config: ClusterConfig, argv: tuple[str, ...], secrets: Secrets) -> ContainerSpec:
     """One that speaks to Ray."""
     spec = brief_spec(config, argv)

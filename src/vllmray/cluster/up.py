@@ -118,7 +118,8 @@ def up_worker(host: Host, config: ClusterConfig, options: Options, reporter: Rep
             run.secrets = options.secrets(config)
             config, node, answers = _find_head(run, turn, config, info)
             if answers:  # also of one that runs: after the head's restart it may have a token that counts no more
-                agree(host, config, run.secrets, fingerprint(image.facts, image.named), reporter)
+                held = fingerprint(image.facts, image.named)
+                agree(host, config, run.secrets, held, reporter, node=run.running(labels.WORKER))
             _converge(run, config, (labels.WORKER,))
             run.start("Ray worker", worker_spec(config, node, run.contents), labels.WORKER)
         if not options.wait:

@@ -83,7 +83,8 @@ def test_a_second_demo_finds_the_first_and_starts_nothing(cache: Path) -> None:
     reporter = RecordingReporter()
     second = bring_up(host, wanted(cache, image=None), reporter)
     assert [call for call in host.calls if "probe" not in call] == started
-    assert probed[-2:] == ["container:vllmray-demo-head", "container:vllmray-demo-worker"]
+    worker = "container:vllmray-demo-worker"
+    assert probed[-3:] == ["container:vllmray-demo-head", worker, worker]
     assert (second.node_ip, second.port, second.model) == (first.node_ip, first.port, first.model)
     assert reporter.lines[0] == "cluster demo is there already"
 
