@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tests.gpu.engine import Sizes, answers, engine, plan
@@ -35,9 +36,8 @@ def filled(shape: Shape, memory: int, sizes: Sizes) -> Shape:
 
 def memory(setting: Setting, name: str, shape: Shape) -> list[Row]:
     """3 and 4: what `plan` says of a shape that fills the GPUs, and what they hold."""
-    place = setting.place(
-        f"memory-{shape.name}", None, VLLMRAY_ENV=_with(setting.environment, VLLM_LOGGING_LEVEL="DEBUG")
-    )
+    telling = replace(setting, environment={**setting.environment, "VLLM_LOGGING_LEVEL": "DEBUG"})
+    place = telling.place(f"memory-{shape.name}")
     row = Row(f"4 {name}", f"memory of {shape.name} with {shape.layers} layers, TP {setting.one_host.tensor}")
     fits = Row("3", f"{shape.name} in bf16 over both GPUs") if name == "dense" else Row("", "")
     model = setting.model(shape)
@@ -55,10 +55,6 @@ def memory(setting: Setting, name: str, shape: Shape) -> list[Row]:
     fits.wrong += row.wrong if name == "dense" and not found else []
     nothing_left(setting, row)
     return [row, fits] if name == "dense" else [row]
-
-
-def _with(environment: Mapping[str, str], **more: str) -> str:
-    return ",".join(f"{key}={value}" for key, value in {**environment, **more}.items())
 
 
 def _compare(logged: Mapping[str, float], said: Mapping[str, Any], row: Row) -> None:

@@ -35,10 +35,6 @@ class Done:
     def stderr(self) -> str:
         return "\n".join(line for _, line in self.lines)
 
-    def at(self, words: str) -> float | None:
-        """When a line with these words came."""
-        return next((when for when, line in self.lines if words in line), None)
-
 
 def run(
     argv: list[str],
@@ -137,7 +133,6 @@ class DockerHost:
     number: int
     folder: Path
     daemon: subprocess.Popen[bytes] | None = None
-    extra: tuple[str, ...] = field(default=("--bridge=none", "--iptables=false"))
 
     @property
     def address(self) -> str:
@@ -161,7 +156,8 @@ class DockerHost:
         """Returns when it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         argv = ["dockerd", "-H", self.socket, "--data-root", str(self.folder / "data")]
-        argv += ["--exec-root", str(self.folder / "exec"), "--pidfile", str(self.folder / "pid"), *self.extra]
+        argv += ["--exec-root", str(self.folder / "exec"), "--pidfile", str(self.folder / "pid")]
+        argv += ["--bridge=none", "--iptables=false"]
         with (self.folder / "log").open("ab") as log:
             self.daemon = subprocess.Popen([*self.inside, *argv], stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + 60

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from vllmray.cluster.brief import answered_in
 from vllmray.errors import HostError
 from vllmray.hosts.base import Host
 
@@ -35,17 +36,9 @@ def gpu_memory(host: Host, container: str, settings: Mapping[str, Any]) -> tuple
     """
     if settings.get("accelerator") != "nvidia":
         return ()
-    found: list[GpuMemory] = []
     with suppress(HostError):
-        running = host.exec(container, ASK)
-        try:
-            while (line := running.read_line(SHORT_S)) is not None:
-                found += _read(line)
-        except EOFError:
-            pass
-        finally:
-            running.close()
-    return tuple(found)
+        return tuple(gpu for line in answered_in(host, container, ASK, SHORT_S) for gpu in _read(line))
+    return ()
 
 
 def _read(line: str) -> list[GpuMemory]:

@@ -11,7 +11,7 @@ from vllmray.cluster.brief import said_by
 from vllmray.cluster.plan import brief_spec, gpu_probe_spec
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError, NoGpuRuntimeError
-from vllmray.hosts.base import ContainerSpec, Host, HostInfo, Mount
+from vllmray.hosts.base import ContainerSpec, Host, Mount
 from vllmray.model.layouts import HostGpus
 from vllmray.reporter import Reporter
 
@@ -33,7 +33,7 @@ def gpus_of(host: Host, config: ClusterConfig, reporter: Reporter) -> HostGpus:
         script = resources.files("vllmray.hosts").joinpath("node_probe.py").read_text()
         request = json.dumps({"accelerator": config.accelerator})
         lines, _ = said_with_gpus(
-            host, config, host.info(), lambda devices: gpu_probe_spec(config, devices, script, request)
+            host, config, host.info().cdi_devices, lambda devices: gpu_probe_spec(config, devices, script, request)
         )
         found = HostGpus(host.address, _memory(lines))
         if not found.memory:
@@ -47,7 +47,7 @@ def gpus_of(host: Host, config: ClusterConfig, reporter: Reporter) -> HostGpus:
 
 
 def said_with_gpus(
-    host: Host, config: ClusterConfig, info: HostInfo, spec: Callable[[tuple[str, ...]], ContainerSpec]
+    host: Host, config: ClusterConfig, devices: tuple[str, ...], spec: Callable[[tuple[str, ...]], ContainerSpec]
 ) -> tuple[list[str], tuple[str, ...]]:
     """What a short-lived container with the host's GPUs prints, and how the host gave them.
 
@@ -56,12 +56,12 @@ def said_with_gpus(
     folders that are mounted.
 
     Args:
+        devices: those that the daemon lists, or what an earlier call returned.
         spec: the container, by what gpus.device_access takes.
 
     Raises:
         HostError: it could not be started, or the host has no way to give GPUs.
     """
-    devices = info.cdi_devices
     try:
         return said_by(host, spec(devices)), devices
     except NoGpuRuntimeError:

@@ -17,7 +17,7 @@ from vllmray.cluster.gpus_at_hand import said_with_gpus
 from vllmray.cluster.plan import CACHE, Node, beside, own_cache_spec, probe_spec
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError
-from vllmray.hosts.base import ContainerSpec, Host, HostInfo
+from vllmray.hosts.base import ContainerSpec, Host
 from vllmray.images.facts import ImageFacts
 from vllmray.images.recipe import RAY_REQUIREMENT
 
@@ -120,8 +120,11 @@ def plugin_sources() -> dict[str, Path]:
     }
 
 
-def ask(host: Host, config: ClusterConfig, info: HostInfo, question: Question) -> NodeProbe:
+def ask(host: Host, config: ClusterConfig, devices: tuple[str, ...], question: Question) -> NodeProbe:
     """Run the probe on the host and read its answer.
+
+    Args:
+        devices: as said_with_gpus takes them.
 
     Raises:
         HostError: the container did not start (image, GPU runtime), or its answer is none.
@@ -141,10 +144,10 @@ def ask(host: Host, config: ClusterConfig, info: HostInfo, question: Question) -
     def spec(devices: tuple[str, ...]) -> ContainerSpec:
         return beside(probe_spec(config, devices, script, json.dumps(request)), config, question.node)
 
-    lines, devices = said_with_gpus(host, config, info, spec)
+    lines, given = said_with_gpus(host, config, devices, spec)
     try:
         answer = NodeProbe.model_validate_json(lines[-1] if lines else "")
-        return answer.model_copy(update={"gpu_devices": devices})
+        return answer.model_copy(update={"gpu_devices": given})
     except ValidationError as error:
         raise HostError(
             f"{host.address}: the look at the host from image {config.image} failed",

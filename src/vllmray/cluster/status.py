@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vllmray.cluster import labels
+from vllmray.cluster.brief import answered_in
 from vllmray.cluster.existing import by_role, no_cluster, usable
 from vllmray.cluster.gpu_memory import GpuMemory, gpu_memory
 from vllmray.cluster.plan import ENGINE_STATE, GATE_SETTINGS
@@ -206,15 +207,7 @@ class _Said(EngineState):
 
 def _from_engine(host: Host, container: str) -> RayStatus | None:
     """What the engine's container last wrote, with that host's seconds since its boot beside it (man 5 proc)."""
-    running = host.exec(container, ("cat", "/proc/uptime", ENGINE_STATE))
-    lines: list[str] = []
-    try:
-        while (line := running.read_line(SHORT_S)) is not None:
-            lines.append(line)
-    except EOFError:
-        pass
-    finally:
-        running.close()
+    lines = answered_in(host, container, ("cat", "/proc/uptime", ENGINE_STATE), SHORT_S)
     try:
         now, said = float(lines[0].split()[0]), _Said.model_validate_json(lines[1])
         state = EngineState.model_validate(said.model_dump(include=set(EngineState.model_fields)))

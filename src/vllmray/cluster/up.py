@@ -136,7 +136,7 @@ def _settled_head(run: Run, image: Usable, info: HostInfo) -> tuple[ClusterConfi
     model = look_there(host, config, options.look, reporter)
     with reporter.step("network and GPUs") as step:
         question = Question(ports=_ports_to_take(run, config, "head"), node=run.running(labels.HEAD))
-        probe = ask(host, config, info, question)
+        probe = ask(host, config, info.cdi_devices, question)
         check(host, config, probe)
         have_cache(host, config, probe)
         node = replace(node_of(config, probe), labels=as_labels(fingerprint(image.facts, image.named)))
@@ -162,12 +162,12 @@ def _find_head(run: Run, turn: Turn, config: ClusterConfig, info: HostInfo) -> t
     def again(left: float) -> str:
         try:
             with turn.briefly():
-                return ask(host, config, info, question.trying(left)).connect or "no answer"
+                return ask(host, config, probe.gpu_devices, question.trying(left)).connect or "no answer"
         except HeldError as held:
             return in_words(held)
 
     with run.reporter.step(f"head {config.head_ip}:{config.ray_ports.gcs}") as step:
-        probe = ask(host, config, info, question.trying(FIRST_CONNECT_S))
+        probe = ask(host, config, info.cdi_devices, question.trying(FIRST_CONNECT_S))
         check(host, config, probe)
         have_cache(host, config, probe)
         node = node_of(config, probe)
