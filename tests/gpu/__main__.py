@@ -115,7 +115,8 @@ def _setting(
             "VLLMRAY_GPUS": "2",
         }
         setting.gpus_of_two = ("1", "1")
-        setting.environment = {**environment, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+        own = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLMRAY_CPU_SLOTS": "1"}
+        setting.environment = environment | own
         setting.bench = Bench(8, 4, 32, 8)
     else:
         setting.memory = min(gpu.total for gpu in machine.gpus())

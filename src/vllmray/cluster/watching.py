@@ -21,7 +21,7 @@ def watch_argv(
     address: str, *, gate: dict[str, object] | None = None, engine: bool = False, once: bool = False
 ) -> tuple[str, ...]:
     """The command line of watch.py for a GCS at HOST:PORT."""
-    argv = ["python3", WATCH, f"--address={address}"]
+    argv = ["python3", WATCH, f"--address={address}", "--local-node"]
     if gate:
         argv.append(f"--gate={json.dumps(gate, separators=(',', ':'))}")
     if engine:

@@ -17,6 +17,7 @@ from vllmray.ray.watch import (
     observe,
     parse_status_text,
     read_engine_state,
+    reader,
     shortfall,
     snapshot_of,
 )
@@ -171,8 +172,8 @@ def test_a_line_that_is_none_of_ours_is_passed_over() -> None:
     assert parse_line('{"nodes": 3}') is None
 
 
-def a_ray_whose_gcs(answer: Any) -> Any:
-    """The module of Ray that has the client."""
+def a_gcs_that_says(answer: Any) -> Any:
+    """A client's class, as Ray has it."""
 
     class GcsClient:
         def __init__(self, address: str) -> None:
@@ -182,28 +183,47 @@ def a_ray_whose_gcs(answer: Any) -> Any:
             assert asked == {"actor_state_name": "ALIVE", "timeout": 5}
             return answer()
 
-    return SimpleNamespace(GcsClient=GcsClient)
+    return GcsClient
 
 
-def test_actors_of_vllm_are_counted_and_those_of_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_actors_of_vllm_are_counted_and_those_of_others_are_not() -> None:
     names = ("RayWorkerProc", "RayWorkerProc", "RayWorkerWrapper", "SomebodyElses")
     actors = {number: SimpleNamespace(class_name=name) for number, name in enumerate(names)}
-    monkeypatch.setitem(sys.modules, "ray._raylet", a_ray_whose_gcs(lambda: actors))
-    assert actor_counter("10.0.0.1:6379")() == 3
+    assert actor_counter("10.0.0.1:6379", a_gcs_that_says(lambda: actors))() == 3
 
 
-@pytest.mark.parametrize("module", [a_ray_whose_gcs(lambda: 1 / 0), SimpleNamespace(), None])
-def test_a_ray_that_can_not_count_actors_counts_none_and_is_no_error(
-    module: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "ray._raylet", module)
-    assert actor_counter("10.0.0.1:6379")() is None
+@pytest.mark.parametrize("client", [a_gcs_that_says(lambda: 1 / 0), lambda address: object()])
+def test_a_ray_that_can_not_count_actors_counts_none_and_is_no_error(client: Any) -> None:
+    assert actor_counter("10.0.0.1:6379", client)() is None
 
 
-def test_a_counter_of_another_cluster_is_an_error_so_that_another_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> Any:
-        raise RuntimeError("RPC error: WrongClusterID: … rpc_code: 16")
+def test_of_another_cluster_at_the_same_address_the_counter_tells() -> None:
+    def another() -> None:
+        raise RuntimeError("WrongClusterID: Perhaps the client is accessing GCS after it has restarted.")
 
-    monkeypatch.setitem(sys.modules, "ray._raylet", a_ray_whose_gcs(refuse))
     with pytest.raises(RuntimeError, match="WrongClusterID"):
-        actor_counter("10.0.0.1:6379")()
+        actor_counter("10.0.0.1:6379", a_gcs_that_says(another))()
+
+
+def test_one_client_serves_all_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Client:
+        def __init__(self, address: str) -> None:
+            made.append(address)
+
+    sdk = SimpleNamespace(GcsClient=Client)
+
+    def get_cluster_status(address: str, timeout: int) -> Any:
+        assert timeout == 5
+        sdk.GcsClient(address)
+        demands = SimpleNamespace(placement_group_demand=[], ray_task_actor_demand=[])
+        return SimpleNamespace(active_nodes=[], idle_nodes=[], resource_demands=demands)
+
+    sdk.get_cluster_status = get_cluster_status
+    for name in ("ray", "ray.autoscaler"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "ray.autoscaler.v2", SimpleNamespace(sdk=sdk))
+    read, _ = reader("10.0.0.1:6379")
+    assert [read()["nodes"], read()["nodes"]] == [[], []]
+    assert made == ["10.0.0.1:6379"]
