@@ -33,6 +33,8 @@ from tests.gpu.setting import Bench, Setting
 
 ALL = "1,2,3,4,5,6,7"
 DOCKER_ROWS = {"1", "1docker", "2", "5"}
+# As vllmray has it on CPUs, for the server by hand too.
+EAGER = '--compilation-config={"backend": "eager"}'
 IMAGE_ENVIRONMENT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
 
 
@@ -106,7 +108,7 @@ def _setting(
     if options.rehearse:
         setting.small = setting.large = shapes.TINY
         setting.filling = {}
-        setting.after = ("--max-num-seqs", "8", "--max-num-batched-tokens", "256")
+        setting.after = ("--max-num-seqs", "8", "--max-num-batched-tokens", "256", EAGER)
         setting.settings = {
             "VLLMRAY_ACCELERATOR": "cpu",
             "VLLMRAY_SHM_SIZE": "2g",
