@@ -137,6 +137,7 @@ def prepare() -> None:
     transformers.utils.is_torchvision_available()
     sys.meta_path.append(EmptyModules())
     torch.cpu._is_amx_tile_supported = lambda: True
+    torch.cpu._is_avx512_bf16_supported = lambda: False  # with it, states of sequences get another type than on GPUs
 
     from vllm import _custom_ops
     from vllm.model_executor.layers.fused_moe.expert_map_manager import ExpertMapManager
