@@ -82,7 +82,7 @@ def recovery(cluster: Cluster, *, silent: bool) -> float:
     # The last answer of the engine that was: an outage has to come before an answer counts.
     assert eventually(lambda: any(answer.what != "ok" for answer in client.since(began)), 60), "no outage"
     bad = next(answer.came for answer in client.since(began) if answer.what != "ok")
-    assert eventually(lambda: client.last_good() > bad, 400), "no recovery"
+    assert eventually(lambda: client.last_good() > bad, 400), f"no recovery: {cluster.problem()}"
     took = next(answer.came for answer in client.since(bad) if answer.what == "ok") - began
     client.stop()
     assert eventually(cluster.serves, 120)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +23,7 @@ import vllmray
 from tests.programs.support import free_port
 from vllmray.journal import Entry, parse
 from vllmray.ray import node
-from vllmray.ray.node import Node, Segments, clear, healthy
+from vllmray.ray.node import Node, Segments, clear, healthy, idle_though_asked
 
 PACKAGE = Path(vllmray.__file__).parent
 
@@ -154,6 +156,62 @@ def test_a_node_whose_clock_was_set_back_is_ended(
     assert Node(["sleep", "1.5"], lambda: True, lambda: None).run() == code
     told = "the clock went back by 3600 s, and for as long Ray's timers would rest" in capsys.readouterr().out
     assert told == (code != 0)
+
+
+def test_a_worker_that_comes_back_pauses_and_one_that_comes_does_not(tmp_path: Path) -> None:
+    took = []
+    with socket.socket() as head:
+        head.bind(("127.0.0.1", 0))
+        head.listen()
+        for _ in range(2):
+            began = time.monotonic()
+            container = Container(tmp_path, "--agent-port=1", f"--head=127.0.0.1:{head.getsockname()[1]}", "--", "true")
+            assert container.process.wait(20) == 0
+            took.append(time.monotonic() - began)
+    assert took[0] < node.BACK_AGAIN_S < took[1]
+
+
+def asked_of_ray(**changes: Any) -> dict[str, Any]:
+    """What launch.py says of an engine that starts, and that Ray has given nothing."""
+    nodes = [{"gpus_total": 1.0, "gpus_used": 0.0}, {"gpus_total": 1.0, "gpus_used": changes.pop("used", 0.0)}]
+    ray = {"nodes": nodes, "pending": changes.pop("pending", ["{'GPU': 1.0} * 2"]), "shortfall": ""}
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return {"phase": "starting", "heartbeat": now - changes.pop("age", 0.0), "ray": ray, **changes}
+
+
+@pytest.mark.parametrize(
+    ("state", "stuck"),
+    [
+        (asked_of_ray(), True),
+        (asked_of_ray(used=1.0), False),
+        (asked_of_ray(pending=[]), False),
+        (asked_of_ray(phase="ready"), False),
+        (asked_of_ray(age=11.0), False),
+        (asked_of_ray(ray={"error": "RpcError"}), False),
+        ({}, False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_an_engine_that_waits_for_gpus_that_are_free_is_known_by_its_word(
+    tmp_path: Path, state: Any, stuck: bool
+) -> None:
+    if state is not None:
+        if stuck:  # made when this module was read, which may be long ago
+            state = asked_of_ray()
+        (tmp_path / "engine.json").write_text(json.dumps(state))
+    assert idle_though_asked(tmp_path / "engine.json") is stuck
+
+
+def test_a_head_whose_scheduler_hangs_is_ended_and_one_that_is_slow_is_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(node, "LOOK_S", 0.1)
+    monkeypatch.setattr(node, "STUCK_S", 0.6)
+    assert Node(["sleep", "1010"], lambda: True, lambda: None, lambda: True).run() == 128 + signal.SIGKILL
+    assert "Ray's scheduler hangs: for 1 s it gave out no GPU, though all were free" in capsys.readouterr().out
+    answers = itertools.cycle([True, True, True, False])
+    assert Node(["sleep", "2"], lambda: True, lambda: None, lambda: next(answers)).run() == 0
 
 
 def test_where_nothing_could_say_it_is_alive_it_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,17 @@ does not do: Docker's restart policy starts a node again when its main process e
   or one that was declared dead while the network was cut, would otherwise stay as it is for ever,
 - a node whose wall clock was set back ends: Ray's timers go by that clock (its PeriodicalRunner has boost's
   deadline_timer), so after a step of an hour back they rest for an hour. The GCS then notices no lost host, and shows
-  GPUs as used that are free (measured with ray 2.60).
+  GPUs as used that are free (measured with ray 2.60),
+- a GCS whose scheduler hangs ends. That of ray 2.60 does for ever when a placement group is removed while a bundle of it
+  is being moved off a lost node (ray issue 64693; about one lost worker in seven, here): the head ends when the engine
+  has asked for GPUs and got none, though all are free. So that it seldom comes to this, a worker that comes back pauses:
+  by then the engine that lost it has ended, and its placement group with it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -44,6 +49,12 @@ SILENT_S = 30.0
 """A node that was taken for alive once, and has not been for so long, is ended."""
 BACK_S = 30.0
 """By how much the clock may go back: for so long Ray's timers may rest."""
+STUCK_S = 30.0
+"""GPUs that are free and asked for are given out within a second."""
+FRESH_S = 10.0
+"""For what the engine said; it speaks every 2 s."""
+BACK_AGAIN_S = 5.0
+"""An engine that lost a worker is ended within 2 s where the connection broke."""
 CONNECT_S = 2.0
 AGAIN_S = 1.0
 SWEEP_S = 60.0
@@ -63,6 +74,18 @@ def wait_for(address: str) -> None:
             told = words
             tell("waiting", words)
         time.sleep(AGAIN_S)
+
+
+def pause_when_back(mark: Path) -> None:
+    """On every start but a container's first.
+
+    Args:
+        mark: a file that stays as long as the container.
+    """
+    if mark.exists():
+        time.sleep(BACK_AGAIN_S)
+    with suppress(OSError):
+        mark.touch()
 
 
 def clear(folder: Path) -> None:
@@ -104,6 +127,18 @@ def wall_lead() -> float:
     return time.time() - time.monotonic()
 
 
+def idle_though_asked(engine_state: Path) -> bool:
+    """Whether the engine waits for GPUs of Ray that are all free, by what it last said (launch.py, watch.py)."""
+    try:
+        state = json.loads(engine_state.read_text())
+        seen = state["ray"]
+        fresh = time.clock_gettime(time.CLOCK_BOOTTIME) - state["heartbeat"] < FRESH_S
+        asked = fresh and state["phase"] == "starting" and not seen["shortfall"] and seen["pending"]
+        return bool(asked and not any(node["gpus_used"] for node in seen["nodes"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
 class Node:
     """Ray's own process here.
 
@@ -111,12 +146,20 @@ class Node:
         command: `ray start --block` with all its arguments.
         look: whether the cluster takes the node for alive.
         sweep: called now and then.
+        stuck: whether the GCS gives out nothing.
     """
 
-    def __init__(self, command: list[str], look: Callable[[], bool], sweep: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        look: Callable[[], bool],
+        sweep: Callable[[], object],
+        stuck: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._command = command
         self._look = look
         self._sweep = sweep
+        self._stuck = stuck
         self._ended = threading.Event()
         self._told_to_end = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -147,7 +190,7 @@ class Node:
     def _watch(self) -> str | None:
         """Until the process ended; or why it must be ended."""
         alive_at: float | None = None
-        swept = time.monotonic()
+        swept = moved_at = time.monotonic()
         lead = wall_lead()
         while not self._ended.wait(LOOK_S):
             now = time.monotonic()
@@ -158,6 +201,9 @@ class Node:
                 alive_at = now
             elif alive_at is not None and now - alive_at > SILENT_S and not self._told_to_end:
                 return f"the cluster has not taken this node for alive for {now - alive_at:.0f} s"
+            moved_at = moved_at if self._stuck() else now
+            if now - moved_at > STUCK_S:
+                return f"Ray's scheduler hangs: for {now - moved_at:.0f} s it gave out no GPU, though all were free"
             if now - swept > SWEEP_S:
                 swept = now
                 self._sweep()
@@ -205,10 +251,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("command", nargs="+")
     options = parser.parse_args(argv)
     sweep = Segments().sweep if options.own_memory else lambda: None
-    node = Node(options.command, lambda: alive(options.agent_port, options.dashboard_port), sweep)
+    state = options.folder / "vllmray/engine.json"
+    stuck = (lambda: False) if options.head else (lambda: idle_though_asked(state))
+    node = Node(options.command, lambda: alive(options.agent_port, options.dashboard_port), sweep, stuck)
     signal.signal(signal.SIGTERM, lambda *_: node.end())
     clear(options.folder)
     if options.head:
+        pause_when_back(Path(__file__).with_name("has-run"))
         wait_for(options.head)
     return node.run()
 
