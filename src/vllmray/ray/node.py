@@ -13,10 +13,10 @@ does not do: Docker's restart policy starts a node again when its main process e
 - a node whose wall clock was set back ends: Ray's timers go by that clock (its PeriodicalRunner has boost's
   deadline_timer), so after a step of an hour back they rest for an hour. The GCS then notices no lost host, and shows
   GPUs as used that are free (measured with ray 2.60),
-- a GCS whose scheduler hangs ends. That of ray 2.60 does for ever when a placement group is removed while a bundle of it
-  is being moved off a lost node (ray issue 64693; about one lost worker in seven, here): the head ends when the engine
-  has asked for GPUs and got none, though all are free. So that it seldom comes to this, a worker that comes back pauses:
-  by then the engine that lost it has ended, and its placement group with it.
+- a GCS whose scheduler hangs ends. That of ray 2.60 does for ever when a placement group is removed while a bundle of
+  it is being moved off a lost node (ray issue 64693; seen in 2 of 13 losses of a worker): the head ends when the engine
+  has asked for GPUs and got none, though all are free. So that it seldom comes to this, a worker that comes back
+  pauses: by then the engine that lost it has ended, and its placement group with it.
 """
 
 from __future__ import annotations
