@@ -158,8 +158,11 @@ def test_a_node_whose_clock_was_set_back_is_ended(
     assert told == (code != 0)
 
 
-def test_a_worker_that_comes_back_pauses_and_one_that_comes_does_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("home", [True, False])
+def test_a_worker_that_comes_back_pauses_and_one_that_comes_does_not(tmp_path: Path, home: bool) -> None:
     took = []
+    if home:
+        (tmp_path / "home").mkdir()
     with socket.socket() as head:
         head.bind(("127.0.0.1", 0))
         head.listen()
@@ -169,6 +172,7 @@ def test_a_worker_that_comes_back_pauses_and_one_that_comes_does_not(tmp_path: P
             assert container.process.wait(20) == 0
             took.append(time.monotonic() - began)
     assert took[0] < node.BACK_AGAIN_S < took[1]
+    assert (tmp_path / ("home/has-run" if home else "has-run")).exists()
 
 
 def asked_of_ray(**changes: Any) -> dict[str, Any]:

@@ -257,7 +257,9 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: node.end())
     clear(options.folder)
     if options.head:
-        pause_when_back(Path(__file__).with_name("has-run"))
+        here = Path(__file__).parent
+        home = here / "home"  # in a container what its user can write, where only root can write beside it
+        pause_when_back((home if home.is_dir() else here) / "has-run")
         wait_for(options.head)
     return node.run()
 
