@@ -12,6 +12,7 @@ both, or --image-of-this-machine, which makes one of the machine's own files. Ro
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import shutil
@@ -30,11 +31,12 @@ from tests.gpu.places import DockerHost
 from tests.gpu.results import Row
 from tests.gpu.rows import rows_of
 from tests.gpu.setting import Bench, Setting
+from vllmray.engine.argv import CPU_COMPILATION
 
 ALL = "1,2,3,4,5,6,7"
 DOCKER_ROWS = {"1", "1docker", "2", "5"}
 # As vllmray has it on CPUs, for the server by hand too.
-EAGER = '--compilation-config={"backend": "eager"}'
+EAGER = f"--compilation-config={json.dumps(CPU_COMPILATION)}"
 IMAGE_ENVIRONMENT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
 
 

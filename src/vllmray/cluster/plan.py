@@ -76,8 +76,9 @@ def gcs_address(config: ClusterConfig, head_ip: str) -> str:
 
 def head_spec(config: ClusterConfig, node: Node, contents: Contents) -> ContainerSpec:
     """The Ray head."""
+    looks_after = (f"--dashboard-port={config.ray_ports.dashboard}", f"--engine-state={ENGINE_STATE}")
     argv = ray_argv.start_head(
-        (*_node_argv(config, f"--dashboard-port={config.ray_ports.dashboard}"), "python3", START_HEAD),
+        (*_node_argv(config, *looks_after), "python3", START_HEAD),
         node_ip=node.ip,
         gpus=node.gpus,
         object_store_memory=config.object_store_memory,

@@ -36,6 +36,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":  # in a container, where what it needs of vllmray lies beside it
@@ -201,8 +202,9 @@ class Node:
                 alive_at = now
             elif alive_at is not None and now - alive_at > SILENT_S and not self._told_to_end:
                 return f"the cluster has not taken this node for alive for {now - alive_at:.0f} s"
-            moved_at = moved_at if self._stuck() else now
-            if now - moved_at > STUCK_S:
+            if not self._stuck():
+                moved_at = now
+            elif now - moved_at > STUCK_S:
                 return f"Ray's scheduler hangs: for {now - moved_at:.0f} s it gave out no GPU, though all were free"
             if now - swept > SWEEP_S:
                 swept = now
@@ -247,12 +249,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--folder", type=Path, required=True, help="Ray's temporary folder")
     parser.add_argument("--agent-port", type=int, required=True)
     parser.add_argument("--dashboard-port", type=int, help="of the head; look after its GCS too")
+    parser.add_argument("--engine-state", type=Path, help="on the head: where launch.py says what the engine does")
     parser.add_argument("--own-memory", action="store_true", help="shared memory is this container's alone")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args(argv)
     sweep = Segments().sweep if options.own_memory else lambda: None
-    state = options.folder / "vllmray/engine.json"
-    stuck = (lambda: False) if options.head else (lambda: idle_though_asked(state))
+    stuck = partial(idle_though_asked, options.engine_state) if options.engine_state else lambda: False
     node = Node(options.command, lambda: alive(options.agent_port, options.dashboard_port), sweep, stuck)
     signal.signal(signal.SIGTERM, lambda *_: node.end())
     clear(options.folder)
