@@ -58,9 +58,11 @@ subprocess.Popen(["sleep", "1000"], start_new_session=True)
 if (home / "dies-at-import").exists(): sys.exit(3)
 say("imported")
 if not os.read(0, 64): sys.exit(0)
-(home / "command-lines").write_text("\\n".join(
-    path.read_bytes().replace(b"\\0", b" ").decode() for path in pathlib.Path("/proc").glob("[0-9]*/cmdline")
-    if b"raylet" in path.read_bytes()))
+lines = []
+for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    try: lines.append(path.read_bytes().replace(b"\\0", b" ").decode())
+    except OSError: pass  # it has ended
+(home / "command-lines").write_text("\\n".join(lines))
 tokens = 0
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -127,6 +129,13 @@ class Engine:
         new.write_text(json.dumps(seen))
         new.replace(self.folder / "seen.json")
 
+    def takes_note(self, nodes: list[dict[str, Any]], actors: int | None = None) -> None:
+        """The same, until launch.py has looked at it."""
+        self.sees(nodes, actors=actors)
+        want = {"nodes": nodes, "actors": actors}
+        until(lambda: want.items() <= self.state["ray"].items(), f"Ray's word in the state: {want}")
+        time.sleep(launch.TICK_S)
+
     def start(self, *more: str) -> None:
         argv = [sys.executable, str(self.folder / "launch.py"), "--address=10.0.0.1:6379", "--gate={}"]
         argv += [f"--state={self.state_file}", f"--port={self.port}", "--start-timeout=100", *more]
@@ -188,7 +197,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 def runs(pid: int) -> bool:
     try:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -279,8 +288,7 @@ def test_a_server_that_is_killed_is_told_of_by_its_signal(engine: Engine) -> Non
 def test_a_server_on_a_node_that_is_lost_is_ended(engine: Engine) -> None:
     engine.start()
     engine.is_in("ready")
-    engine.sees([{**node, "gpus_used": 1.0} for node in NODES])
-    time.sleep(0.5)
+    engine.takes_note([{**node, "gpus_used": 1.0} for node in NODES])
     engine.sees([{**NODES[0], "gpus_used": 1.0}])
     until(lambda: bool(engine.told("died")), "a death")
     assert engine.told("died") == ["it lost 10.0.0.2, 1 GPU"]
@@ -293,8 +301,7 @@ def test_a_node_without_a_part_in_it_may_go(engine: Engine) -> None:
     engine.sees([*NODES, spare])
     engine.start()
     engine.is_in("ready")
-    engine.sees([*used, spare])
-    time.sleep(0.5)
+    engine.takes_note([*used, spare])
     engine.sees(used)
     until(lambda: engine.told("lost") == ["10.0.0.3, 1 GPU"], "the loss")
     time.sleep(2.5)
@@ -304,8 +311,7 @@ def test_a_node_without_a_part_in_it_may_go(engine: Engine) -> None:
 def test_a_server_that_lost_a_process_in_ray_is_ended(engine: Engine) -> None:
     engine.start()
     engine.is_in("ready")
-    engine.sees(NODES, actors=2)
-    time.sleep(1.5)
+    engine.takes_note(NODES, actors=2)
     engine.sees(NODES, actors=1)
     until(lambda: bool(engine.told("died")), "a death")
     assert engine.told("died") == ["1 of its 2 processes in Ray died"]

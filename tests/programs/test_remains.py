@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,32 +13,39 @@ from vllmray.engine.remains import Remains, kill_below
 
 # In a process of its own, since it makes itself the reaper of orphans, and kills every child but one.
 SWEEP = """
-import os, subprocess, sys, time
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 from vllmray.engine.remains import Remains
 remains = Remains(Path("/nowhere"), None)
 spared = subprocess.Popen(["sleep", "1001"])
-parent = subprocess.Popen(["sh", "-c", "sleep 1002 & setsid sh -c 'sleep 1003 & sleep 1004' & wait"])
-time.sleep(0.3)
+script = "sleep 1002 & setsid sh -c 'sleep 1003 & echo runs; exec sleep 1004' & wait"
+parent = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE)
+parent.stdout.readline()
 parent.kill(); parent.wait()
-before = sorted(int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if b"sleep" in path.read_bytes())
 print(remains.sweep(spare=spared.pid), spared.poll(), flush=True)
-print([path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")
-       if path.read_bytes() in (b"sleep\\x001002\\x00", b"sleep\\x001003\\x00", b"sleep\\x001004\\x00")], flush=True)
+found = []
+for path in Path("/proc").glob("[0-9]*/cmdline"):
+    with suppress(OSError):
+        found.append(path.read_bytes())
+print([f"sleep {n}" for n in (1001, 1002, 1003, 1004) if f"sleep\\0{n}\\0".encode() in found], flush=True)
 spared.kill(); spared.wait()
 """
 
 
 def test_orphans_at_any_depth_are_killed_and_one_is_spared() -> None:
     done = subprocess.run([sys.executable, "-c", SWEEP], capture_output=True, text=True, timeout=30, check=False)
-    assert done.stdout.splitlines() == ["[] None", "[]"], done.stderr
+    assert done.stdout.splitlines() == ["[] None", "['sleep 1001']"], done.stderr
 
 
 def test_what_a_process_started_is_killed_but_not_the_process() -> None:
-    parent = subprocess.Popen(["sh", "-c", "sleep 1005 & wait; read _"], stdin=subprocess.PIPE)
-    time.sleep(0.3)
+    pipe = subprocess.PIPE
+    script = "sleep 1005 & echo runs; wait; echo gone; read _"
+    parent = subprocess.Popen(["sh", "-c", script], stdin=pipe, stdout=pipe, text=True)
+    assert parent.stdout
+    assert parent.stdout.readline() == "runs\n"
     kill_below(parent.pid)
-    time.sleep(0.3)
+    assert parent.stdout.readline() == "gone\n"
     assert parent.poll() is None
     children = subprocess.run(["pgrep", "-P", str(parent.pid)], capture_output=True, text=True, check=False).stdout
     assert children == ""

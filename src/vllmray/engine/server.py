@@ -19,9 +19,9 @@ END_S = 10.0
 """For a server that was told to end; VLLM needs half a second."""
 # Ray's driver takes the raylet of its node from the command lines of the processes that it sees (ray 2.60,
 # python/ray/_private/services.py, _find_address_from_flag: a first word with "raylet" in it, and --node_id=). The
-# head's raylet is in another container, so here stands a process that looks like it and does nothing: it waits for
-# the end of its standard input. Where the raylet can be seen the two say the same.
-STAND_IN = ("raylet", "-c", "read _")
+# head's raylet is in another container, so here stands a process that looks like it and does nothing: it says that it
+# runs and waits for the end of its standard input. Where the raylet can be seen the two say the same.
+STAND_IN = ("raylet", "-c", "echo runs; read _")
 
 
 class Server:
@@ -77,7 +77,10 @@ class Server:
         """
         if head:
             argv = [*STAND_IN, f"--node_id={head}"]
-            self._stand_in = subprocess.Popen(argv, executable="/bin/sh", stdin=subprocess.PIPE)
+            pipe = subprocess.PIPE
+            self._stand_in = subprocess.Popen(argv, executable="/bin/sh", stdin=pipe, stdout=pipe)
+            # Popen returns before Linux shows the new command line: of 3000 on two busy cores 1122 still had none.
+            self._stand_in.stdout.readline()  # type: ignore[union-attr]  # Popen was given a pipe
         with suppress(BrokenPipeError):
             os.write(self._process.stdin.fileno(), b"go\n")  # type: ignore[union-attr]  # Popen was given a pipe
 
@@ -103,4 +106,5 @@ class Server:
                 with suppress(BrokenPipeError):
                     process.stdin.close()
         if self._stand_in:
+            self._stand_in.stdout.close()  # type: ignore[union-attr]
             self._stand_in.wait()
