@@ -27,6 +27,7 @@ from tests.programs.support import free_port
 from vllmray.cluster.node import MODULES
 from vllmray.engine import launch
 from vllmray.engine.gate import Gate, State
+from vllmray.engine.server import stand_in
 from vllmray.journal import Entry, parse
 
 PACKAGE = Path(vllmray.__file__).parent
@@ -229,6 +230,15 @@ def test_it_serves_once_the_gpus_are_there_and_ends_with_everything_it_started(e
     assert not runs(server)
     assert sleepers() == before
     assert engine.told("stopped") == ["told to end"]
+
+
+def test_the_raylet_s_stand_in_is_to_be_seen_at_once() -> None:
+    for _ in range(200):
+        process = stand_in("a1")
+        line = _bytes(Path(f"/proc/{process.pid}/cmdline"))
+        process.communicate()
+        assert line.startswith(b"raylet\0")
+        assert line.endswith(b"--node_id=a1\0")
 
 
 def test_ray_s_driver_is_shown_the_raylet_of_the_head(engine: Engine) -> None:

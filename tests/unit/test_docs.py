@@ -42,5 +42,5 @@ def test_nothing_is_passed_through_a_shell() -> None:
         if shells.search(line)
     ]
     # A process that does nothing, by a text that never changes: what Ray's driver takes for the head's raylet.
-    stand_in = 'server.py: self._stand_in = subprocess.Popen(argv, executable="/bin/sh", stdin=pipe, stdout=pipe)'
-    assert found == [stand_in]
+    words = 'subprocess.Popen(argv, executable="/bin/sh", stdin=subprocess.PIPE, stdout=subprocess.PIPE)'
+    assert found == [f"server.py: process = {words}"]

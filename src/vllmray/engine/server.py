@@ -24,6 +24,15 @@ END_S = 10.0
 STAND_IN = ("raylet", "-c", "echo runs; read _")
 
 
+def stand_in(node_id: str) -> subprocess.Popen[bytes]:
+    """What looks like the raylet of that Ray node, from now until its standard input is closed."""
+    argv = [*STAND_IN, f"--node_id={node_id}"]
+    process = subprocess.Popen(argv, executable="/bin/sh", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    # Popen returns before Linux shows the new command line: of 3000 on two busy cores 1122 still had none.
+    process.stdout.readline()  # type: ignore[union-attr]  # Popen was given a pipe
+    return process
+
+
 class Server:
     """One server, from its import on.
 
@@ -76,11 +85,7 @@ class Server:
             head: id of the Ray node that it is to connect to; None where Ray told none.
         """
         if head:
-            argv = [*STAND_IN, f"--node_id={head}"]
-            pipe = subprocess.PIPE
-            self._stand_in = subprocess.Popen(argv, executable="/bin/sh", stdin=pipe, stdout=pipe)
-            # Popen returns before Linux shows the new command line: of 3000 on two busy cores 1122 still had none.
-            self._stand_in.stdout.readline()  # type: ignore[union-attr]  # Popen was given a pipe
+            self._stand_in = stand_in(head)
         with suppress(BrokenPipeError):
             os.write(self._process.stdin.fileno(), b"go\n")  # type: ignore[union-attr]  # Popen was given a pipe
 
@@ -101,10 +106,7 @@ class Server:
         if not self.has_ended:
             self._process.kill()
         self._process.wait()
-        for process in (self._process, self._stand_in):
-            if process and process.stdin:
-                with suppress(BrokenPipeError):
-                    process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()  # type: ignore[union-attr]
         if self._stand_in:
-            self._stand_in.stdout.close()  # type: ignore[union-attr]
-            self._stand_in.wait()
+            self._stand_in.communicate()
