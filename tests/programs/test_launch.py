@@ -204,14 +204,8 @@ def runs(pid: int) -> bool:
 
 def sleepers() -> set[int]:
     """What the tests' servers leave behind when nobody takes it away."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if path.read_bytes() == b"sleep\x001000\x00":
-                found.add(int(path.parent.name))
-        except OSError:
-            continue
-    return found
+    lines = Path("/proc").glob("[0-9]*/cmdline")
+    return {int(line.parent.name) for line in lines if _bytes(line) == b"sleep\x001000\x00"}
 
 
 def test_it_serves_once_the_gpus_are_there_and_ends_with_everything_it_started(engine: Engine) -> None:

@@ -18,12 +18,11 @@ from vllmray.cluster.watching import Watch, watch_argv
 from vllmray.errors import HostError
 from vllmray.hosts.base import Container, Exec, Host
 from vllmray.journal import Entry, parse
+from vllmray.ray.node import FRESH_S
 from vllmray.ray.status import EngineState, RayStatus
 from vllmray.reporter import SilentStep
 from vllmray.wait import Clock, NotReady, Ready, SystemClock, wait_until
 
-FRESH_S = 10.0
-"""Older than this, launch.py's word is not taken; it writes every 2 s."""
 SHORT_S = 15.0
 REFRESH_S = 1.0
 POLL_S = 0.2

@@ -17,16 +17,17 @@ from vllmray.journal import signal_name
 
 END_S = 10.0
 """For a server that was told to end; VLLM needs half a second."""
-# Ray's driver takes the raylet of its node from the command lines of the processes that it sees (ray 2.60,
-# python/ray/_private/services.py, _find_address_from_flag: a first word with "raylet" in it, and --node_id=). The
-# head's raylet is in another container, so here stands a process that looks like it and does nothing: it says that it
-# runs and waits for the end of its standard input. Where the raylet can be seen the two say the same.
-STAND_IN = ("raylet", "-c", "echo runs; read _")
 
 
 def stand_in(node_id: str) -> subprocess.Popen[bytes]:
-    """What looks like the raylet of that Ray node, from now until its standard input is closed."""
-    argv = [*STAND_IN, f"--node_id={node_id}"]
+    """What looks like the raylet of that Ray node, from now until its standard input is closed.
+
+    Ray's driver takes the raylet of its node from the command lines of the processes that it sees (ray 2.60,
+    python/ray/_private/services.py, _find_address_from_flag: a first word with "raylet" in it, and --node_id=). The
+    head's raylet is in another container, so here stands a process that looks like it and does nothing: it says that it
+    runs and waits for the end of its standard input. Where the raylet can be seen the two say the same.
+    """
+    argv = ["raylet", "-c", "echo runs; read _", f"--node_id={node_id}"]
     process = subprocess.Popen(argv, executable="/bin/sh", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     # Popen returns before Linux shows the new command line: of 3000 on two busy cores 1122 still had none.
     process.stdout.readline()  # type: ignore[union-attr]  # Popen was given a pipe

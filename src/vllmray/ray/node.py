@@ -53,7 +53,7 @@ BACK_S = 30.0
 STUCK_S = 30.0
 """GPUs that are free and asked for are given out within a second."""
 FRESH_S = 10.0
-"""For what the engine said; it speaks every 2 s."""
+"""Older than this, launch.py's word is not taken, here and by `status`; it writes every 2 s."""
 BACK_AGAIN_S = 5.0
 """An engine that lost a worker is ended within 2 s where the connection broke."""
 CONNECT_S = 2.0
