@@ -30,7 +30,7 @@ class NativeUser:
     @property
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name.startswith("PIP_") or name == "PATH"}
-        # No daemon answers there, whatever else this machine has.
+        # No daemon answers there, whatever this machine has: a command must find by itself that the nodes are here.
         return kept | {"HOME": str(self.home), "LC_ALL": "C.UTF-8", "DOCKER_HOST": f"unix://{self.home}/no-docker.sock"}
 
     def vllmray(self, *argv: str, stdin: str = "", timeout: float = 600) -> subprocess.CompletedProcess[str]:
@@ -99,4 +99,4 @@ def user(tmp_path: Path) -> Iterator[NativeUser]:
         pytest.fail("there is no .venv-cpu: scripts/test makes it, and so does scripts/demo")
     made = NativeUser(tmp_path, traces(tmp_path))
     yield made
-    made.vllmray("down", "--all")
+    made.vllmray("down", "--all", "--runtime", "native")

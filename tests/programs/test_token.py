@@ -142,7 +142,7 @@ def user(tmp_path: Path) -> Iterator[User]:
         (tmp_path / "bin" / name).write_text(program)
         (tmp_path / "bin" / name).chmod(0o755)
     yield made
-    made.vllmray("down", "--all")
+    made.vllmray("down", "--all", "--runtime", "native")
 
 
 def worker_line(said: str) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vllmray.cli.mark import marked
 from vllmray.cli.secrets import access_to, caller_on, client_of, settled
 from vllmray.cli.wiring import holder, on_runtime, open_target, reporter, say_runtime
 from vllmray.errors import HostError
@@ -29,7 +30,7 @@ class RuntimeChoice(StrEnum):
 def demo(  # noqa: PLR0913  # the command line's own breadth
     *,
     runtime: Annotated[
-        RuntimeChoice | None, typer.Option(help="By default docker where a daemon answers, else native")
+        RuntimeChoice | None, typer.Option(help="By default docker, or native on a machine without Docker")
     ] = None,
     python: Annotated[
         str | None, typer.Option(help="With native, the Python whose environment has Ray and vLLM")
@@ -53,9 +54,10 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
 
     flags = {"cluster": cluster, "runtime": runtime and runtime.value, "python": python, "image": image, "port": port}
     # A .env file here is about another cluster.
-    asked = load(flags, env_file=Path(os.devnull), fields=tuple(flags)).config
+    loaded = load(flags, env_file=Path(os.devnull), fields=tuple(flags))
+    asked = loaded.config
     report = reporter()
-    with open_target(None, asked.runtime, having=asked.cluster) as target:
+    with open_target(loaded.host, asked.runtime, having=asked.cluster, starts=True) as target:
         say_runtime(target, report)
         if target.runtime == "docker" and not target.host.address.startswith("unix://"):
             raise HostError(
@@ -75,12 +77,13 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
             retain=retain,
             holder=holder("demo"),
         )
-        config = bring_up(target.host, wanted, report)
-        try:
-            _ask(config)
-        finally:
-            if remove:
-                down(target.host, config.cluster, report, holder=wanted.holder)
+        with marked(target.host, target.runtime, config.cluster):
+            config = bring_up(target.host, wanted, report)
+            try:
+                _ask(config)
+            finally:
+                if remove:
+                    down(target.host, config.cluster, report, holder=wanted.holder)
     if not remove:
         print(_next(config))
 

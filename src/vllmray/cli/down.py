@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vllmray.cli.mark import clusters_known_here, unmark
 from vllmray.cli.options import Place, with_place
-from vllmray.cli.wiring import holder, open_cluster, open_target, reporter
+from vllmray.cli.wiring import holder, open_all, open_cluster, reporter
 from vllmray.errors import HostError
 
 if TYPE_CHECKING:
@@ -34,18 +35,20 @@ def down(
 
     report = reporter()
     with ExitStack() as opened:
-        about = opened.enter_context(open_cluster(place))
-        hosts = [about.host]
-        if every and about.runtime == "docker" and not (place.host or place.runtime):
-            # The daemon's, and this machine's own processes.
-            hosts.append(opened.enter_context(open_target(None, "native")).host)
-        cluster = None if every else about.cluster
+        cluster = None
+        if every:
+            hosts = opened.enter_context(open_all(place))
+        else:
+            about = opened.enter_context(open_cluster(place))
+            cluster, hosts = about.cluster, [about.host]
         if force:
             names = _on_each(hosts, lambda host: force_down(host, cluster, report))
         else:
             names = [
                 name for host in hosts for name in take_down(host, cluster, report, holder=holder("down")).containers
             ]
+        for host in hosts:
+            unmark(host, *([cluster] if cluster else clusters_known_here()))
     print(f"removed {', '.join(names)}" if names else "nothing to remove")
 
 

@@ -28,8 +28,9 @@ def inspect(
     from vllmray.output.tables import image_table, show
 
     flags = {"runtime": runtime, "insecure_docker_tcp": insecure_docker_tcp}
-    config = load(flags, env_file=env_file, fields=tuple(flags)).config
-    with open_target(host, config.runtime, insecure_tcp=config.insecure_docker_tcp) as target:
+    loaded = load(flags, env_file=env_file, fields=tuple(flags))
+    config = loaded.config
+    with open_target(host or loaded.host, config.runtime, insecure_tcp=config.insecure_docker_tcp) as target:
         facts = ask(target.host, str(Path(name)) if target.runtime == "native" else name, cache_folder() / "images")
     if as_json:
         print(envelope("image inspect", facts.model_dump()))
@@ -59,7 +60,8 @@ def build(  # noqa: PLR0913  # the command line's own breadth
     from vllmray.config.settings import load
 
     flags = {"accelerator": accelerator, "insecure_docker_tcp": insecure_docker_tcp}
-    config = load(flags, env_file=env_file, fields=tuple(flags)).config
+    loaded = load(flags, env_file=env_file, fields=tuple(flags))
+    config = loaded.config
     wanted = ImageBuild(
         build=str(dockerfile) if dockerfile else True,
         base=base,
@@ -68,7 +70,7 @@ def build(  # noqa: PLR0913  # the command line's own breadth
         pip=tuple(pip or ()),
     )
     report = reporter()
-    with open_target(host, "docker", insecure_tcp=config.insecure_docker_tcp) as target:
+    with open_target(host or loaded.host, "docker", insecure_tcp=config.insecure_docker_tcp) as target:
         name = have_built(target.host, wanted, config.accelerator, report, tag=tag)
     print(name)
     report.note(f"\nUse it here: vllmray up --role head --image {name}")
@@ -96,12 +98,13 @@ def copy(
     from vllmray.config.settings import load
 
     flags = {"insecure_docker_tcp": insecure_docker_tcp}
-    config = load(flags, env_file=env_file, fields=("image", "build", "accelerator", *flags)).config
+    loaded = load(flags, env_file=env_file, fields=("image", "build", "accelerator", *flags))
+    config = loaded.config
     name = name or (name_of(config.build, config.accelerator) if config.build else config.image)
     with ExitStack() as stack:
         opened = [
             stack.enter_context(open_target(one, "docker", insecure_tcp=config.insecure_docker_tcp)).host
-            for one in (host, *(address_of(name) for name in to))
+            for one in (host or loaded.host, *(address_of(name) for name in to))
         ]
         source, *targets = opened
         copy_image(source, targets, name, reporter())

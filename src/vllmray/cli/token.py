@@ -39,9 +39,10 @@ def token(
     from vllmray.config.settings import load
 
     flags = {"cluster": place.cluster, "runtime": place.runtime, "insecure_docker_tcp": place.insecure_docker_tcp}
-    config = load(flags, env_file=place.env_file, fields=(*flags, "hf_token")).config
+    loaded = load(flags, env_file=place.env_file, fields=(*flags, "hf_token"))
+    config = loaded.config
     if action is TokenAction.rotate:
-        _rotate(place.host, config)
+        _rotate(place.host or loaded.host, config)
         return
     print(kept_secret(config.cluster, RAY_TOKEN, "token"))
 

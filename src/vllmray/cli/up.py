@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vllmray.cli.mark import marked
 from vllmray.cli.options import EnvFileOption, HostOption, with_settings
 from vllmray.cli.secrets import (
     access_to,
@@ -73,7 +74,7 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     invocation: Invocation = context.obj
     report = reporter()
     loaded = settings(flags | {"vllm_args": invocation.vllm_args}, env_file, report)
-    config = loaded.config
+    config, host = loaded.config, host or loaded.host
     if role is RoleChoice.worker and config.head_ip is None:
         raise ConfigError("a worker needs the head's address", hint="Give it with --head-ip, or RAY_HEAD_IP in .env.")
     if role is RoleChoice.head and config.node_ip is None:
@@ -105,11 +106,13 @@ def _done(config: ClusterConfig, role: RoleChoice, host: str | None, options: Op
     from vllmray.cluster.up import up_head, up_worker
     from vllmray.output.tables import outcome_text
 
-    with open_target(host, config.runtime, insecure_tcp=config.insecure_docker_tcp) as target:
+    cluster, insecure = config.cluster, config.insecure_docker_tcp
+    with open_target(host, config.runtime, having=cluster, starts=True, insecure_tcp=insecure) as target:
         say_runtime(target, report)
         act = up_head if role is RoleChoice.head else up_worker
         options = replace(options, caller=caller_on(target))
-        outcome = act(target.host, on_runtime(config, target.runtime), options, report)
+        with marked(target.host, target.runtime, cluster):
+            outcome = act(target.host, on_runtime(config, target.runtime), options, report)
     return outcome_text(outcome, access_to(outcome.config) if role is RoleChoice.head else None)
 
 

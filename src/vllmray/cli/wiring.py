@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vllmray.errors import ClusterStateError, ConfigError, HostError, InsecureHostError
+from vllmray.cli.mark import clusters_known_here, docker_mark
+from vllmray.errors import ConfigError, HostError, InsecureHostError
 
 if TYPE_CHECKING:
     from vllmray.cli.options import Place
@@ -30,9 +31,6 @@ class Invocation:
     vllm_args: tuple[str, ...] = ()
     """Everything after --."""
     debug: bool = False
-
-
-NO_DAEMON = "no Docker daemon answers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,46 +54,73 @@ class About:
 
 @contextmanager
 def open_target(
-    address: str | None, runtime: str | None, *, having: str | None = None, insecure_tcp: bool = False
+    address: str | None,
+    runtime: str | None,
+    *,
+    having: str | None = None,
+    starts: bool = False,
+    insecure_tcp: bool = False,
+    default_socket: Path | None = None,
 ) -> Iterator[Target]:
-    """The host to work on: a Docker daemon where one answers, else this machine's processes.
+    """The host to work on: where the cluster's nodes are processes of this machine that, else a Docker daemon.
 
     Args:
-        address: of a Docker host, which settles the runtime too.
+        address: of a Docker host, by --host or VLLMRAY_HOST, which settles the runtime too.
         runtime: docker, native, or None to choose.
-        having: prefer the runtime that has this cluster on this machine.
+        having: the cluster that the command is about.
+        starts: the command may start that cluster: natively, where this machine has no Docker at all.
         insecure_tcp: take a Docker daemon over TCP without TLS.
+        default_socket: where a daemon listens that nothing names; None for docker's own place.
 
     Raises:
-        HostError: the daemon that was asked for does not answer.
+        HostError: the daemon does not answer. It is never taken for none, but where nothing says that there is one.
     """
-    target = _choose(address, runtime, having, insecure_tcp=insecure_tcp)
+    target = _without_a_daemon(address, runtime, having, starts=starts, default_socket=default_socket) or _in_docker(
+        address, runtime, insecure_tcp=insecure_tcp
+    )
     try:
         yield target
     finally:
         target.host.close()
 
 
-def _choose(address: str | None, runtime: str | None, having: str | None, *, insecure_tcp: bool) -> Target:
-    from vllmray.config.settings import docker_host_variable
-
-    address = address or docker_host_variable()
+def _without_a_daemon(
+    address: str | None, runtime: str | None, having: str | None, *, starts: bool, default_socket: Path | None
+) -> Target | None:
+    """This machine's processes, where they are what is meant."""
     if runtime == "native":
         if address:
             raise HostError(f"{address} is a Docker host", hint="Give --host or --runtime native, not both.")
         return Target(_native(), "native", None)
-    if runtime is None and address is None and having and _has(having):
+    if runtime or address or having is None:
+        return None
+    if _has(having):
         return Target(_native(), "native", f"it has cluster {having} here")
+    if starts and _is_without_docker(having, default_socket=default_socket):
+        return Target(_native(), "native", "this machine has no Docker: nothing names a daemon, and there is no socket")
+    return None
 
+
+def _in_docker(address: str | None, runtime: str | None, *, insecure_tcp: bool) -> Target:
     from vllmray.hosts.docker_host import DockerHost
 
     try:
         host = DockerHost(address, insecure_tcp=insecure_tcp)
-        return Target(host, "docker", None if runtime or address else f"a daemon answers at {host.address}")
     except HostError as error:
-        if runtime or address or isinstance(error, InsecureHostError):
-            raise
-        return Target(_native(), "native", f"{NO_DAEMON}: {_in_one_line(error)}")
+        if runtime is None and address is None and not isinstance(error, InsecureHostError):
+            instead = "For processes of this machine, without Docker: --runtime native."
+            error.hint = f"{error.hint}\n{instead}" if error.hint else instead
+        raise
+    return Target(host, "docker", None if runtime or address else f"a daemon answers at {host.address}")
+
+
+def _is_without_docker(*clusters: str, default_socket: Path | None = None) -> bool:
+    """Nothing says that this machine has Docker: neither docker's settings nor an earlier `up` of those clusters."""
+    from vllmray.config.settings import own_environment
+    from vllmray.hosts.docker_address import DEFAULT_SOCKET, is_without_docker
+
+    is_marked = any(docker_mark(each).is_there for each in clusters)
+    return not is_marked and is_without_docker(own_environment(), default_socket or DEFAULT_SOCKET)
 
 
 def _native() -> NativeHost:
@@ -105,20 +130,22 @@ def _native() -> NativeHost:
     return NativeHost(state_folder(), own_environment())
 
 
-def _has(cluster: str) -> bool:
-    """Whether nodes of that cluster are processes of this machine, as far as their records can be read."""
+def _has(cluster: str | None) -> bool:
+    """Whether nodes of that cluster (None: of any) are processes of this machine.
+
+    Raises:
+        HostError: there are records of nodes that can't be read.
+    """
     from vllmray.cluster.labels import selector
     from vllmray.config.settings import state_folder
 
     if not (state_folder() / "native").exists():
         return False
-    with suppress(HostError):
+    try:
         return bool(_native().containers(selector(cluster)))
-    return False
-
-
-def _in_one_line(error: HostError) -> str:
-    return (error.details or error.message).strip().splitlines()[0][:150]
+    except HostError as error:
+        error.hint = f"{error.hint or ''}\nFor a cluster in containers: --runtime docker.".strip()
+        raise
 
 
 @contextmanager
@@ -134,15 +161,34 @@ def open_cluster(place: Place) -> Iterator[About]:
         "runtime": place.runtime,
         "insecure_docker_tcp": place.insecure_docker_tcp,
     }
-    config = load(flags, env_file=place.env_file, fields=tuple(flags)).config
-    insecure = config.insecure_docker_tcp
-    with open_target(place.host, config.runtime, having=config.cluster, insecure_tcp=insecure) as target:
-        try:
-            yield About(config.cluster, target.host, target.runtime)
-        except ClusterStateError as error:
-            if target.why and target.why.startswith(NO_DAEMON):  # it may well be in containers that nobody shows
-                error.message += f"; {target.why}"
-            raise
+    loaded = load(flags, env_file=place.env_file, fields=tuple(flags))
+    config, insecure = loaded.config, loaded.config.insecure_docker_tcp
+    with open_target(place.host or loaded.host, config.runtime, having=config.cluster, insecure_tcp=insecure) as target:
+        yield About(config.cluster, target.host, target.runtime)
+
+
+@contextmanager
+def open_all(place: Place) -> Iterator[list[Host]]:
+    """For a command about every cluster: the Docker daemon and this machine's own processes, or the one that was said.
+
+    Raises:
+        HostError: the daemon does not answer. It is left out only where processes are here and nothing says that there
+            is a Docker too.
+    """
+    from vllmray.config.settings import load, state_folder
+
+    flags = {"runtime": place.runtime, "insecure_docker_tcp": place.insecure_docker_tcp}
+    loaded = load(flags, env_file=place.env_file, fields=tuple(flags))
+    config, address = loaded.config, place.host or loaded.host
+    with ExitStack() as opened:
+        hosts: list[Host] = []
+        is_said = bool(config.runtime or address)
+        if is_said or not (_has(None) and _is_without_docker(*clusters_known_here())):
+            said = open_target(address, config.runtime, insecure_tcp=config.insecure_docker_tcp)
+            hosts.append(opened.enter_context(said).host)
+        if not is_said and (state_folder() / "native").exists():
+            hosts.append(opened.enter_context(open_target(None, "native")).host)
+        yield hosts
 
 
 def holder(command: str) -> Holder:

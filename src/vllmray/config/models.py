@@ -161,7 +161,7 @@ class ClusterConfig(BaseModel):
     runtime: Runtime | None = Field(
         None,
         description="What nodes are: docker (containers) or native (processes of this machine); when it is not said, "
-        "docker where a daemon answers",
+        "docker, and for `up` on a machine without Docker native",
         json_schema_extra=_of("command"),
     )
     python: str | None = Field(

@@ -46,9 +46,10 @@ COMPOSE_NAMES = {
 }
 CLUSTER_FILE = "vllmray.toml"
 CLUSTER_FILE_VARIABLE = "VLLMRAY_CONFIG"
+HOST_VARIABLE = "VLLMRAY_HOST"
 NOT_IN_THE_CLUSTER_FILE = ("hf_token", "ray_token", "api_key", "scrape_token")
 # Read elsewhere or by others, so not a mistyped setting.
-OTHER_NAMES = ("VLLMRAY_HOST", "VLLMRAY_CONFIG", "VLLMRAY_CPU_SLOTS", "VLLMRAY_NODE", "VLLMRAY_TEST_CACHE")
+OTHER_NAMES = (HOST_VARIABLE, CLUSTER_FILE_VARIABLE, "VLLMRAY_CPU_SLOTS", "VLLMRAY_NODE", "VLLMRAY_TEST_CACHE")
 
 DELAY_NOTICE = "VLLM_STARTUP_DELAY is no longer needed: the engine starts when the GPUs are there."
 
@@ -70,6 +71,8 @@ class Loaded:
     notices: tuple[str, ...]
     layers: tuple[Layer, ...] = ()
     """Highest first."""
+    host: str | None = None
+    """VLLMRAY_HOST: the Docker host when no --host is given."""
 
 
 def variables_of(field: str) -> tuple[str, ...]:
@@ -105,7 +108,7 @@ def load(
     """
     environ = os.environ if environ is None else environ
     dotenv, dotenv_title = _read_dotenv(env_file)
-    file, file_problems = _cluster_file_layer(environ)
+    file, file_problems = _cluster_file_layer({**dotenv, **environ})
     layers = _one_image(
         _flag_layer(flags),
         _variable_layer(environ, "the environment"),
@@ -123,7 +126,8 @@ def load(
     if problems:
         raise config_error(problems)
     notices = (DELAY_NOTICE,) if config.vllm_startup_delay is not None else ()
-    return Loaded(config=config, notices=notices, layers=layers)
+    host = environ.get(HOST_VARIABLE) or dotenv.get(HOST_VARIABLE) or None
+    return Loaded(config=config, notices=notices, layers=layers, host=host)
 
 
 def _merged(layers: Sequence[Layer]) -> dict[str, Any]:
@@ -228,11 +232,6 @@ def _mistyped(variables: Mapping[str, str], title: str) -> list[Problem]:
 def _suggestion(name: str, known: set[str]) -> str:
     close = get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else "remove it"
-
-
-def docker_host_variable() -> str | None:
-    """VLLMRAY_HOST: the host when no --host is given."""
-    return os.environ.get("VLLMRAY_HOST") or None
 
 
 def own_environment() -> Mapping[str, str]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from contextlib import suppress
+from collections.abc import Mapping
+from pathlib import Path
 
 from docker.context import ContextAPI
-from docker.errors import DockerException
+from docker.context.config import get_current_context_name
+from docker.errors import ContextException
 from docker.utils import kwargs_from_env
 
 from vllmray.errors import InsecureHostError
 
 CONNECT_TIMEOUT_S = 10
-NO_ADDRESS = "the default Docker host"
+DEFAULT_CONTEXT = "default"
+DEFAULT_SOCKET = Path("/var/run/docker.sock")
+"""Of a daemon that nothing names (docker 7.2, constants.py, DEFAULT_UNIX_SOCKET)."""
 
 
 def knock(address: str) -> None:
@@ -25,7 +30,7 @@ def knock(address: str) -> None:
 
 def is_tcp(address: str) -> bool:
     """Whether the SDK would open a TCP connection: for all that names no other way (docker 7.2, utils/utils.py)."""
-    return address != NO_ADDRESS and not address.startswith(("unix://", "http+unix://", "ssh://", "npipe://"))
+    return not address.startswith(("unix://", "http+unix://", "ssh://", "npipe://"))
 
 
 def as_url(address: str, tls: object) -> str:
@@ -58,11 +63,36 @@ def refuse_bare_tcp(stated: str | None, address: str) -> None:
     )
 
 
+def stated_docker(environ: Mapping[str, str]) -> str | None:
+    """What names a Docker daemon in docker's own settings: "DOCKER_HOST", "the Docker context NAME"; None for nothing.
+
+    As docker itself takes them: DOCKER_HOST, DOCKER_CONTEXT, the current context of its configuration file.
+    """
+    if environ.get("DOCKER_HOST"):
+        return "DOCKER_HOST"
+    name = environ.get("DOCKER_CONTEXT") or get_current_context_name()
+    return None if name == DEFAULT_CONTEXT else f"the Docker context {name}"
+
+
+def is_without_docker(environ: Mapping[str, str], default_socket: Path) -> bool:
+    """Nothing names a Docker daemon, and the default place has no socket of one, not even one that does not answer."""
+    return stated_docker(environ) is None and not os.path.lexists(default_socket)
+
+
 def default_address() -> str:
-    """Where the SDK goes when it is told nothing: DOCKER_HOST, the current Docker context, the local socket."""
+    """Where the SDK goes when it is told nothing: DOCKER_HOST, the current Docker context, the local socket.
+
+    Raises:
+        ContextException: there is no such context, or it can't be read. The SDK would go to the local socket where it
+            finds none (docker 7.2, context/api.py, kwargs_from_context); docker's command line refuses, and so do we.
+    """
     stated = kwargs_from_env().get("base_url")
     if stated:
         return str(stated)
-    with suppress(DockerException, OSError, ValueError, KeyError):
-        return str(ContextAPI.kwargs_from_context()["base_url"])  # as docker.from_env does, DOCKER_CONTEXT too
-    return NO_ADDRESS
+    try:
+        found = ContextAPI.kwargs_from_context()  # as docker.from_env does, DOCKER_CONTEXT too
+    except Exception as error:  # docker 7.2 raises Exception itself for a file it can't read (context/context.py)
+        raise ContextException(str(error)) from error
+    if not found.get("base_url"):
+        raise ContextException("the Docker context that DOCKER_CONTEXT or docker's configuration names is not there")
+    return str(found["base_url"])

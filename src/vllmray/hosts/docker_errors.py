@@ -49,6 +49,8 @@ HINTS: tuple[tuple[str, str], ...] = (
         "Check that a Docker daemon listens on that socket there (docker info).",
     ),
     (r"Permission denied \(publickey", "Check that `ssh` to that host works without a password from here."),
+    # docker_address.py
+    (r"the Docker context .* is not there", "See `docker context ls`; or name the daemon with --host."),
     # docker SDK and requests
     (r"Permission denied", "Run as a user who may use that Docker socket (group docker), or use sudo."),
     # containerd and registries

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.fake_host import FakeHost
 from tests.unit.cli.test_cli import exit_code
+from vllmray.cli.mark import clusters_known_here, docker_mark, marked, unmark
 from vllmray.cli.options import Place
 from vllmray.cli.secrets import store_of
 from vllmray.cli.wiring import on_runtime, open_cluster, open_target
+from vllmray.cluster.labels import selector
 from vllmray.config.models import ClusterConfig
 from vllmray.config.settings import load, state_folder
 from vllmray.errors import ConfigError, HostError
+from vllmray.hosts.base import ContainerSpec
+from vllmray.hosts.docker_address import is_without_docker, stated_docker
 from vllmray.hosts.native.records import NodeSpec, Records
 from vllmray.hosts.native_host import NativeHost
 from vllmray.secrets.store import RAY_TOKEN
@@ -34,18 +42,172 @@ def record_a_node(cluster: str, role: str = "head", **more: str) -> None:
     records.publish(draft, f"vllmray-{cluster}-{role}")
 
 
-def test_without_a_daemon_it_is_native_and_says_why(nowhere: Path) -> None:
-    with open_target(None, None) as target:
+def is_refused(address: str | None, runtime: str | None, *, having: str | None = None, starts: bool = False) -> bool:
+    """With the daemon's own words, and what to do without it."""
+    with pytest.raises(HostError) as caught, open_target(address, runtime, having=having, starts=starts):
+        return False
+    assert caught.value.exit_code == 3
+    assert caught.value.details
+    return True
+
+
+# A daemon that is stated and does not answer: an ssh host that no name server knows, one that is stopped.
+STATED = [
+    ("DOCKER_HOST", "ssh://nohost.invalid"),
+    ("DOCKER_HOST", "unix:///nowhere/docker.sock"),
+    ("DOCKER_CONTEXT", "far"),
+    ("VLLMRAY_HOST", "unix:///nowhere/docker.sock"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), STATED)
+@pytest.mark.parametrize(
+    "command", [("down",), ("down", "--all"), ("down", "--force"), ("status",), ("logs",), ("restart",), ("events",)]
+)
+def test_a_daemon_that_does_not_answer_is_never_taken_for_one_that_has_nothing(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    name: str,
+    value: str,
+    command: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert exit_code(*command) == 3
+    said = capsys.readouterr()
+    assert "nothing to remove" not in said.out
+    assert value in said.err or "Docker context" in said.err
+
+
+@pytest.mark.parametrize(("name", "value"), STATED)
+def test_up_starts_nothing_natively_in_the_place_of_a_daemon_that_does_not_answer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    sizes = ("--tensor-parallel-size", "1", "--pipeline-parallel-size", "1", "--no-model-check")
+    for command in (("up", "--role", "head", "--node-ip", "127.0.0.1", *sizes), ("demo",)):
+        assert exit_code(*command) == 3
+        assert "runtime native" not in capsys.readouterr().err.replace("--runtime native", "")
+    assert not list(state_folder().glob("native/*"))
+
+
+def test_a_stopped_daemon_and_a_socket_that_one_may_not_use_are_errors_in_the_daemons_words(
+    nowhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket(socket.AF_UNIX) as stopped:
+        stopped.bind(str(nowhere / "no.sock"))  # nobody listens
+        assert exit_code("down") == 3
+        said = capsys.readouterr().err
+        assert f"{nowhere}/no.sock: could not reach the daemon" in said
+        assert "Connection refused" in said
+        assert "--runtime native" in said
+
+
+def test_a_socket_that_this_user_may_not_use_is_an_error_that_says_so(nowhere: Path) -> None:
+    assert is_refused(None, None)  # and what is imported for it is there when root is nobody
+    with socket.socket(socket.AF_UNIX) as closed:
+        closed.bind(str(nowhere / "no.sock"))
+        (nowhere / "no.sock").chmod(0)
+        with as_nobody(), pytest.raises(HostError) as caught, open_target(None, None):
+            pass
+    assert "Permission denied" in str(caught.value.details)
+    assert "group docker" in str(caught.value.hint)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root is another user, who may not do everything."""
+    before = os.geteuid()
+    os.seteuid(65534 if before == 0 else before)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def test_a_machine_is_without_docker_when_nothing_names_a_daemon_and_no_socket_is_there(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = nowhere / "docker.sock"
+    assert is_without_docker({}, place)
+    assert is_without_docker({"DOCKER_HOST": "", "DOCKER_CONTEXT": "default"}, place)
+    assert not is_without_docker({"DOCKER_HOST": "ssh://far"}, place)
+    assert not is_without_docker({"DOCKER_CONTEXT": "far"}, place)
+    place.symlink_to(nowhere / "stopped")
+    assert not is_without_docker({}, place)
+    place.unlink()
+    (nowhere / "config").mkdir()
+    (nowhere / "config/config.json").write_text('{"currentContext": "far"}')
+    monkeypatch.setenv("DOCKER_CONFIG", str(nowhere / "config"))
+    assert stated_docker({}) == "the Docker context far"
+    assert not is_without_docker({}, place)
+
+
+def test_without_docker_what_starts_a_cluster_is_native_and_says_why(folder: Path) -> None:
+    with open_target(None, None, having="a", starts=True, default_socket=folder / "docker.sock") as target:
         assert isinstance(target.host, NativeHost)
         assert target.runtime == "native"
-        assert str(target.why).startswith("no Docker daemon answers: ")
+        assert str(target.why).startswith("this machine has no Docker")
+
+
+def test_a_socket_at_the_default_place_or_an_earlier_up_is_a_docker_that_must_answer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "")
+    place = folder / "docker.sock"
+    docker_mark("a").put()  # as `up` leaves it where the nodes are containers: their daemon is away for a while
+    assert runtime_of("a", place) == "docker"
+    assert runtime_of("b", place) == "native"
+    place.touch()
+    assert runtime_of("b", place) == "docker"
+    docker_mark("a").take_away()
+    place.unlink()
+    assert runtime_of("a", place) == "native"
+
+
+def runtime_of(cluster: str, default_socket: Path) -> str:
+    """What `up` would use; the daemon that it asks for then may be there or not."""
+    try:
+        with open_target(None, None, having=cluster, starts=True, default_socket=default_socket) as target:
+            return target.runtime
+    except HostError:
+        return "docker"
+
+
+def test_containers_of_a_cluster_leave_a_mark_until_the_last_is_gone(state: Path) -> None:
+    host, far = FakeHost(), FakeHost()
+    host.address, far.address = "unix:///fake.sock", "ssh://far"
+    spec = ContainerSpec(name="a-head", image="image:1", argv=("sleep", "1"), labels=selector("a"))
+    with marked(host, "docker", "a"):
+        assert docker_mark("a").is_there
+    assert not docker_mark("a").is_there  # nothing was started
+    with marked(host, "docker", "a"):
+        made = host.create_and_start(spec)
+    assert docker_mark("a").is_there
+    unmark(host, "a", "b")
+    assert docker_mark("a").is_there
+    host.stop_and_remove(made.id, timeout=1)
+    unmark(host, *clusters_known_here())
+    assert not docker_mark("a").is_there
+    with marked(host, "native", "c"), marked(far, "docker", "c"):
+        assert not docker_mark("c").is_there
+
+
+def test_down_all_goes_to_every_runtime_and_not_past_a_daemon_that_does_not_answer(
+    nowhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record_a_node("demo")
+    assert exit_code("down", "--all") == 3
+    assert NativeHost(state_folder(), os.environ).containers(selector("demo"))
+    assert exit_code("down", "--all", "--runtime", "native") == 0
+    assert "removed head" in capsys.readouterr().out
 
 
 def test_a_daemon_that_was_asked_for_must_answer(nowhere: Path) -> None:
-    with pytest.raises(HostError), open_target(None, "docker"):
-        pass
-    with pytest.raises(HostError), open_target(f"unix://{nowhere}/other.sock", None):
-        pass
+    assert is_refused(None, "docker")
+    assert is_refused(f"unix://{nowhere}/other.sock", None)
+    assert is_refused(f"unix://{nowhere}/other.sock", None, having="demo", starts=True)
 
 
 def test_a_docker_address_and_native_do_not_go_together(nowhere: Path) -> None:
@@ -62,18 +224,18 @@ def test_a_command_about_a_cluster_goes_where_that_cluster_is(nowhere: Path) -> 
     record_a_node("demo")
     with open_target(None, None, having="demo") as target:
         assert target.why == "it has cluster demo here"
-    with open_target(None, None, having="other") as target:
-        assert str(target.why).startswith("no Docker daemon answers")
+    with open_target(None, None, having="demo", starts=True) as target:
+        assert target.runtime == "native"
+    assert is_refused(None, None, having="other")
 
 
-@pytest.mark.usefixtures("nowhere")
-def test_a_cluster_that_is_not_found_where_no_daemon_answers_may_be_in_its_containers(
-    capsys: pytest.CaptureFixture[str],
+def test_records_of_nodes_that_cant_be_read_are_not_taken_for_none(
+    nowhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert exit_code("status") == 4
-    assert "no cluster vllmray here; no Docker daemon answers: " in capsys.readouterr().err
-    assert exit_code("status", "--runtime", "native") == 4
-    assert "Docker daemon" not in capsys.readouterr().err
+    record_a_node("demo")
+    next(state_folder().glob("native/*/format")).write_text("99")
+    assert exit_code("status") == 3
+    assert "--runtime docker" in capsys.readouterr().err
 
 
 def test_natively_the_image_is_a_python() -> None:

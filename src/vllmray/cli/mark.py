@@ -1,0 +1,78 @@
+"""A mark beside a cluster's secrets: that its nodes are containers of this machine's Docker daemon.
+
+What is there stands in labels, which only the daemon can show. While its socket is away (the daemon is stopped, to be
+updated) the mark says that there is something which comes back, so that `up` starts no second cluster natively.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from vllmray.errors import HostError
+from vllmray.private import PrivateFolder
+
+if TYPE_CHECKING:
+    from vllmray.config.models import Runtime
+    from vllmray.hosts.base import Host
+
+RUNTIME = "docker"
+
+
+class Mark:
+    """One cluster's on this machine; a home directory may be shared by several."""
+
+    def __init__(self, folder: PrivateFolder, machine: str) -> None:
+        self._folder = folder
+        self._name = f"runtime.{machine}"
+
+    @property
+    def is_there(self) -> bool:
+        return bool(self._folder.read(self._name))
+
+    def put(self) -> None:
+        if not self.is_there:
+            self._folder.write(self._name, RUNTIME + "\n")
+
+    def take_away(self) -> None:
+        self._folder.remove(self._name)
+
+
+def docker_mark(cluster: str) -> Mark:
+    """That cluster's."""
+    from vllmray.config.settings import state_folder
+
+    return Mark(PrivateFolder(state_folder(), "secrets", cluster), socket.gethostname())
+
+
+@contextmanager
+def marked(host: Host, runtime: Runtime, cluster: str) -> Iterator[None]:
+    """For what starts a cluster's nodes: marked from before the first container on, and while there is any."""
+    is_here = runtime == "docker" and host.address.startswith("unix://")
+    if is_here:
+        docker_mark(cluster).put()
+    try:
+        yield
+    finally:
+        if is_here:
+            unmark(host, cluster)
+
+
+def unmark(host: Host, *clusters: str) -> None:
+    """Take away the marks of those clusters of which the daemon has no container; not while it does not answer."""
+    from vllmray.cluster.labels import selector
+
+    for cluster in clusters:
+        mark = docker_mark(cluster)
+        with suppress(HostError):
+            if mark.is_there and host.address.startswith("unix://") and not host.containers(selector(cluster)):
+                mark.take_away()
+
+
+def clusters_known_here() -> list[str]:
+    """Names of those of which anything is kept here."""
+    from vllmray.config.settings import state_folder
+
+    return sorted(path.name for path in (state_folder() / "secrets").glob("*"))
