@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from vllmray.config.explain import NamedLayer, Problem, config_error, origin, problems_of
 from vllmray.config.models import ClusterConfig
 from vllmray.config.values import AUTO_SIZE
-from vllmray.engine.options import EngineOptions, engine_options
+from vllmray.engine.lengths import AUTO_LENGTH
+from vllmray.engine.options import EngineOptions, engine_options, overridden
 from vllmray.errors import ConfigError
 from vllmray.hub.files import ModelFiles
 from vllmray.model.layouts import HostGpus, Layout, Place, layout_on, layouts
@@ -23,6 +24,8 @@ from vllmray.reporter import Reporter
 HINT = "`vllmray plan` shows what fits; `--no-model-check` leaves it all to vLLM."
 PARTITION = "VLLM_PP_LAYER_PARTITION"
 LONG = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
+LENGTH_UNKNOWN = 2048
+"""Tokens that vLLM takes where config.json says none (vllm 0.32, vllm/config/model.py, _get_and_verify_max_len)."""
 WITHOUT_WEIGHTS = ("dummy",)
 """--load-format of engines that read no weights."""
 
@@ -39,10 +42,10 @@ def known_model(files: ModelFiles, config: ClusterConfig) -> Model:
             f"{files.where} has no weights of {files.model}",
             hint="Copy the whole model there (*.safetensors), or name another with --model.",
         )
-    raw = files.config
+    raw = overridden(files.config, options.hf_overrides)
     if options.quantization and "quantization_config" not in raw:
+        plain = model_of(raw, files.model, files.weight_bytes)
         raw = {**raw, "quantization_config": {"quant_method": options.quantization}}
-        plain = model_of(files.config, files.model, files.weight_bytes)
         return replace(model_of(raw, files.model), given_correction=plain.correction)
     return model_of(raw, files.model, files.weight_bytes)
 
@@ -86,11 +89,13 @@ def _stated_partition(variables: Mapping[str, str]) -> tuple[int, ...] | None:
         raise config_error([problem]) from None
 
 
-def engine_of(config: ClusterConfig) -> Engine:
-    """What memory depends on."""
+def engine_of(config: ClusterConfig, model: Model) -> Engine:
+    """What memory depends on. A length that vLLM is to choose is the model's longest here."""
     options = options_of(config)
+    chooses = config.max_model_len == AUTO_LENGTH
     return Engine(
-        max_model_len=config.max_model_len,
+        max_model_len=(model.longest_context or LENGTH_UNKNOWN) if chooses else config.max_model_len,
+        chooses_length=chooses,
         gpu_memory_utilization=options.gpu_memory_utilization,
         max_num_seqs=options.max_num_seqs,
         max_num_batched_tokens=options.max_num_batched_tokens,
@@ -224,7 +229,7 @@ def _expected_problem(model: Model | None, config: ClusterConfig, memory: Sequen
     if model is None or not memory:
         return ""
     places = [Place(f"host {number}", min(memory)) for number in range(1, config.pipeline_parallel_size + 1)]
-    return layout_on(model, places, engine_of(config), asked(config)).rejected
+    return layout_on(model, places, engine_of(config, model), asked(config)).rejected
 
 
 def _as_said(layout: Layout, config: ClusterConfig) -> bool:
@@ -235,7 +240,7 @@ def _as_said(layout: Layout, config: ClusterConfig) -> bool:
 
 def ranked(model: Model, config: ClusterConfig, hosts: Sequence[HostGpus]) -> list[Layout]:
     """Every layout over these hosts, the best first."""
-    return layouts(model, hosts, engine_of(config), asked(config), across=config.allow_tp_across_hosts)
+    return layouts(model, hosts, engine_of(config, model), asked(config), across=config.allow_tp_across_hosts)
 
 
 def why(model: Model, layout: Layout, config: ClusterConfig) -> str:
@@ -244,9 +249,15 @@ def why(model: Model, layout: Layout, config: ClusterConfig) -> str:
     copies = f"; the GPUs would carry {layout.replicas} of these" if layout.replicas > 1 else ""
     return (
         f"tensor_parallel_size {layout.tensor_parallel_size}, pipeline_parallel_size {layout.pipeline_parallel_size}: "
-        f"{model.shape.parameters / 1e9:.1f} B parameters, {heaviest:.1f} GiB of weights a GPU, room for about "
-        f"{layout.sequences} sequences of {config.max_model_len} tokens{copies}"
+        f"{model.shape.parameters / 1e9:.1f} B parameters, {heaviest:.1f} GiB of weights a GPU, "
+        f"{_room(layout, engine_of(config, model))}{copies}"
     )
+
+
+def _room(layout: Layout, engine: Engine) -> str:
+    if engine.chooses_length and layout.longest_context < engine.max_model_len:
+        return f"room for one sequence of about {layout.longest_context} tokens, which vLLM makes the longest"
+    return f"room for about {layout.sequences} sequences of {engine.max_model_len} tokens"
 
 
 def stated_hosts(config: ClusterConfig) -> list[HostGpus]:

@@ -14,6 +14,7 @@ from vllmray.config.values import (
     ClusterGpus,
     GpuChoice,
     IPv4,
+    Length,
     Limit,
     ParallelSize,
     Patience,
@@ -129,8 +130,10 @@ class ClusterConfig(BaseModel):
         json_schema_extra=_of("engine"),
     )
     port: Port = Field(8000, description="Port of the endpoint", json_schema_extra=_of("engine"))
-    max_model_len: int = Field(
-        4096, ge=1, description="Longest context, prompt and answer, in tokens", json_schema_extra=_of("engine")
+    max_model_len: Length = Field(
+        4096,
+        description="Longest context, prompt and answer, in tokens: a number, 128k (1000s), 128K (1024s), or auto",
+        json_schema_extra=_of("engine"),
     )
     tensor_parallel_size: ParallelSize = Field(
         2, ge=0, le=1024, description="GPUs that share each layer, or auto", json_schema_extra=_of("engine")

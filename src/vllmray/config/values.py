@@ -9,6 +9,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from vllmray.engine.lengths import AUTO_LENGTH, parse_length
+
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 DEFAULT_LIMIT = "default"
 AUTO = "auto"
@@ -38,6 +40,8 @@ def as_typed(name: str, value: object) -> str:
         unit = next(fitting, "")
         return f"{value // _UNITS[unit]}{unit}"
     if name in ("tensor_parallel_size", "pipeline_parallel_size") and value == AUTO_SIZE:
+        return AUTO
+    if name == "max_model_len" and value == AUTO_LENGTH:
         return AUTO
     if name == "cluster_gpus" and isinstance(value, tuple):
         return ",".join(f"{len(host)}x{min(host) / GIB:g}GiB" for host in value)
@@ -138,6 +142,11 @@ UNFIT_VARIABLES = {
     "RAY_AUTH_MODE": "Ray's token is always asked for",
     "FORWARDED_ALLOW_IPS": "with it others could say that they are this host",
     "VLLMRAY_GUARD": "give --no-api-key or --allow-route",
+    # vllm 0.32, vllm/config/parallel.py: they multiply the world size as --data-parallel-size does.
+    **dict.fromkeys(
+        ("VLLM_DP_SIZE", "VLLM_DP_RANK", "VLLM_DP_RANK_LOCAL", "VLLM_DP_MASTER_IP", "VLLM_DP_MASTER_PORT"),
+        "it multiplies the GPUs that the engine takes; start a cluster for each replica (--cluster)",
+    ),
 }
 
 
@@ -215,6 +224,7 @@ Variable = Annotated[str, AfterValidator(check_variable)]
 ApiKey = Annotated[SecretStr, AfterValidator(check_key)]
 RayToken = Annotated[SecretStr, AfterValidator(check_token)]
 Route = Annotated[str, AfterValidator(check_route)]
+Length = Annotated[int, BeforeValidator(parse_length), Field(ge=AUTO_LENGTH)]
 ParallelSize = Annotated[int, BeforeValidator(parse_parallel_size)]
 ClusterGpus = Annotated[tuple[tuple[int, ...], ...], BeforeValidator(parse_cluster_gpus)]
 GpuChoice = Annotated[Gpus, BeforeValidator(parse_gpus)]

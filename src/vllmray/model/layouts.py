@@ -213,7 +213,7 @@ def _network_bytes(model: Model, places: Sequence[Place], engine: Engine, size: 
 
 def _memory_problem(layout: Layout, engine: Engine) -> str:
     """Estimated; empty when it fits."""
-    if layout.sequences >= 1:
+    if layout.sequences >= 1 or (engine.chooses_length and layout.longest_context):
         return ""
     stage = min(layout.stages, key=lambda each: each.sequences(engine.max_model_len))
     takes = usable(stage.memory, engine) / GIB

@@ -52,6 +52,8 @@ class Engine:
     kv_cache_dtype: str = "auto"
     dtype: str = "auto"
     enforce_eager: bool = False
+    chooses_length: bool = False
+    """vLLM takes max_model_len where it fits, and else the longest that does."""
 
     def batch(self, memory: int) -> Batch:
         """What vLLM takes by itself on a GPU of that memory (vllm 0.33, vllm/engine/arg_utils.py,

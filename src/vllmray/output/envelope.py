@@ -70,12 +70,14 @@ def plan_data(
     """A ranking in plain values. Sizes are bytes, of each GPU (`room` is what is left for
     sequences), lengths tokens; `rejected` is null for a layout that fits.
     """
+    from vllmray.cluster.fit import engine_of
+
     return {
         "model": model.name,
         "parameters": model.shape.parameters,
         "checkpoint_bytes": model.checkpoint_bytes,
         "longest_context": model.longest_context,
-        "max_model_len": config.max_model_len,
+        "max_model_len": engine_of(config, model).max_model_len,
         "hosts": [{"name": host.name, "gpus": list(host.memory)} for host in hosts],
         "layouts": [
             {

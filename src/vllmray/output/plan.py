@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from vllmray.cluster.fit import engine_of
 from vllmray.config.models import ClusterConfig
 from vllmray.model.layouts import HostGpus, Layout
 from vllmray.model.memory import GIB
@@ -26,7 +27,8 @@ def plan_table(
     most = max(len(fitting), len(others)) if every else SHOWN
     parts: list[RenderableType] = [Text(_headline(model, hosts))]
     if fitting:
-        units = f"GiB a GPU, sequences of {config.max_model_len} tokens at once, longest context, KiB a token:"
+        length = engine_of(config, model).max_model_len
+        units = f"GiB a GPU, sequences of {length} tokens at once, longest context, KiB a token:"
         parts += [Text(units, style="dim"), _table(fitting[:most]), Text(_how(fitting[0]), style="bold")]
     else:
         parts.append(Text("no layout fits", style="bold yellow"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.fake_host import FakeHost, Ran
 from tests.unit.cluster.test_up import READY, names
 from tests.unit.model.test_config import raw
 from tests.unit.support import RecordingReporter, config, good_host, probe_answer
-from vllmray.cluster.fit import asked, check_fit, choose, known_model, settle
+from vllmray.cluster.fit import asked, check_fit, choose, engine_of, known_model, settle, why
 from vllmray.cluster.host_model import Look, look_there
 from vllmray.cluster.up import Options, up_head
 from vllmray.config.settings import load
@@ -104,16 +105,64 @@ def test_a_folder_without_weights_is_refused_unless_none_are_read() -> None:
 def test_quantising_while_loading_halves_the_weights() -> None:
     plain, quantised = (model("llama-3.1-8b", vllm_args=args) for args in ((), ("--quantization", "fp8")))
     sizes = [
-        known.stage((32,), 0, settings_engine(), tensor_parallel_size=1, memory=GIB).weights
+        known.stage((32,), 0, engine_of(config(), known), tensor_parallel_size=1, memory=GIB).weights
         for known in (plain, quantised)
     ]
     assert 0.5 < sizes[1] / sizes[0] < 0.6
 
 
-def settings_engine() -> Any:
-    from vllmray.cluster.fit import engine_of
+OVERRIDES = '{"text_config": {"max_position_embeddings": 1010000}}'
 
-    return engine_of(config())
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--hf-overrides", OVERRIDES),
+        (f"--hf_overrides={OVERRIDES}",),
+        ("--hf-overrides.text_config.max_position_embeddings", "1010000"),
+        ("--hf-o.text_config.max_position_embeddings=1010000",),
+    ],
+)
+def test_overrides_of_the_configuration_count(args: tuple[str, ...]) -> None:
+    raw_config = {"model_type": "x", "text_config": raw("llama-3.1-8b")}
+    found = replace(files("llama-3.1-8b"), config=raw_config)
+    assert known_model(found, config()).longest_context == 131072
+    changed = known_model(found, config(vllm_args=args))
+    assert changed.longest_context == 1010000
+    assert len(changed.shape.layers) == 32
+    long = load({"max_model_len": "1M", "tensor_parallel_size": 1, "vllm_args": args}, environ={}).config
+    with pytest.raises(ConfigError, match="can't be right"):
+        check_fit(changed, long, ())
+    check_fit(changed, long.model_copy(update={"max_model_len": 1_000_000}), ())
+
+
+def test_an_override_of_rope_parameters_replaces_them_whole() -> None:
+    scaled = '{"rope_scaling": {"rope_type": "yarn", "factor": 4.0}, "max_position_embeddings": 40960}'
+    assert model("qwen3-8b", vllm_args=("--hf-overrides", scaled)).longest_context == 40960
+    linear = '{"rope_parameters": {"rope_type": "linear", "factor": 4.0}}'
+    plain = model("qwen3-8b").longest_context
+    assert plain is not None
+    assert model("qwen3-8b", vllm_args=("--hf-overrides", linear)).longest_context == 4 * plain
+
+
+def test_overrides_that_are_no_json_are_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        model("qwen3-8b", vllm_args=("--hf-overrides", "{"))
+    assert "--hf-overrides after --: not JSON" in str(caught.value.details)
+
+
+def test_a_length_that_vllm_is_to_choose_is_the_models_longest_and_never_too_long() -> None:
+    known = model("llama-3.1-8b")
+    wanted = config(max_model_len="auto", tensor_parallel_size="auto", pipeline_parallel_size="auto")
+    assert wanted.max_model_len == -1
+    assert engine_of(wanted, known).max_model_len == 131072
+    check_fit(known, wanted, ())
+    settled, layout = choose(known, wanted, [HostGpus("small", (24 * GIB,))])
+    assert (settled.tensor_parallel_size, layout.rejected) == (1, "")
+    assert "room for one sequence of about" in why(known, layout, settled)
+    stated = wanted.model_copy(update={"max_model_len": 131072})
+    with pytest.raises(ConfigError, match="does not fit"):
+        choose(known, stated, [HostGpus("small", (24 * GIB,))])
 
 
 def test_auto_takes_the_first_layout_for_the_stated_gpus() -> None:

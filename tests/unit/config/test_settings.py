@@ -247,6 +247,26 @@ def test_what_is_said_of(flags: dict[str, object], line: str) -> None:
     assert line in details(flags)
 
 
+@pytest.mark.parametrize(
+    ("typed", "tokens"),
+    [("128k", 128_000), ("128K", 131072), ("1M", 2**20), ("25.6k", 25600), ("auto", -1), ("AUTO", -1), ("-1", -1)],
+)
+def test_a_length_is_written_as_vllm_takes_it(typed: str, tokens: int) -> None:
+    config = load({"max_model_len": typed}, environ={}).config
+    assert config.max_model_len == tokens
+    assert load({"max_model_len": as_typed("max_model_len", tokens)}, environ={}).config == config
+
+
+@pytest.mark.parametrize("typed", ["0", "-2", "1.5K", "many", "12kk"])
+def test_a_length_that_vllm_would_refuse_is_refused(typed: str) -> None:
+    assert details({"max_model_len": typed})[0].startswith("--max-model-len: ")
+
+
+@pytest.mark.parametrize("name", ["VLLM_DP_SIZE", "VLLM_DP_RANK"])
+def test_variables_that_multiply_the_world_size_are_refused(name: str) -> None:
+    assert any("start a cluster for each replica" in line for line in details({"env": [f"{name}=2"]}))
+
+
 @pytest.mark.usefixtures("folder")
 def test_flags_of_vllm_that_are_not_ours_pass() -> None:
     args = ("--max-num-seqs", "8", "--enforce-eager", "--served-model-name=x", "-O2")

@@ -27,7 +27,64 @@ def test_what_guards_the_endpoint_is_a_setting_of_vllmrays(flag: str) -> None:
     assert f"{flag.partition('=')[0]} is set by vllmray itself" in problem
 
 
-@pytest.mark.parametrize("choice", ["--enforce-eager", "-O1", "--compilation-config", "-cc.mode=0"])
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--uds", "/s"), "takes the endpoint's port away: leave it out; --port"),
+        (("--ud=/s",), "takes the endpoint's port away"),
+        (("--headless",), "starts an engine without an endpoint"),
+        (("--head",), "starts an engine without an endpoint"),
+        (("--grpc",), "replaces the endpoint that vllmray waits for by gRPC"),
+        (("--nnodes", "2"), "belongs to vLLM's executor mp"),
+        (("-n2",), "belongs to vLLM's executor mp"),
+        (("-r", "1"), "belongs to vLLM's executor mp"),
+        (("--master_addr=10.0.0.1",), "belongs to vLLM's executor mp"),
+        (("--master-port", "1"), "belongs to vLLM's executor mp"),
+        (("--data-parallel-size", "2"), "multiplies the GPUs that the engine takes"),
+        (("--data-par", "2"), "multiplies the GPUs that the engine takes"),
+        (("-dp", "2"), "multiplies the GPUs that the engine takes"),
+        (("-dp=2",), "multiplies the GPUs that the engine takes"),
+        (("-dpl", "2"), "multiplies the GPUs that the engine takes"),
+        (("--data-parallel-backend", "ray"), "multiplies the GPUs that the engine takes"),
+        (("-pcp", "2"), "a larger --tensor-parallel-size uses more GPUs"),
+        (("--enable-elastic-ep",), "multiplies the GPUs that the engine takes"),
+        (("--api-server-count", "2"), "vllmray starts one API server itself"),
+        (("-asc", "2"), "vllmray starts one API server itself"),
+        (("--device-ids", "0"), "use vllmray's --gpus instead"),
+        (("-t", "2"), "use vllmray's --tensor-parallel-size instead"),
+        (("--distributed-exec", "mp"), "it is always ray"),
+        (("--help",), "ends the server before it starts"),
+        (("--enforce-eager", "true"), "'true' belongs to no flag of vLLM: leave it out"),
+        (("--max-num-seqs", "8", "9"), "'9' belongs to no flag of vLLM: leave it out"),
+    ],
+)
+def test_what_would_take_away_the_port_or_the_gate_is_refused_with_the_reason(args: tuple[str, ...], said: str) -> None:
+    (problem,) = flag_conflicts(args)
+    assert said in problem
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--served-model-name", "a", "b c"),
+        ("--decode-context-parallel-size", "2"),
+        ("--dcp-comm-backend", "a2a"),
+        ("--config-format", "hf"),
+        ("--model-impl", "auto"),
+        ("--a-flag-of-another-version", "1", "2"),
+        ("--hf-overrides.rope_theta", "-1"),
+        ("--override-generation-config", '{"a": 1}'),
+        ("-sc", '{"model": "a/b"}'),
+        ("--lora-modules", "a=/x", '{"name": "b", "path": "/y"}'),
+    ],
+)
+def test_all_other_flags_pass(args: tuple[str, ...]) -> None:
+    assert flag_conflicts(args) == []
+
+
+@pytest.mark.parametrize(
+    "choice", ["--enforce-eager", "-O1", "--compilation-config", "-cc.mode=0", "--enforce-e", "-O"]
+)
 def test_a_choice_of_compilation_on_the_cpu_is_the_users(choice: str) -> None:
     ours = '--compilation-config={"mode":2,"backend":"eager"}'
     assert ours in server_argv(config(), ())
