@@ -16,7 +16,7 @@ from vllmray.errors import ConfigError
 from vllmray.hub.files import ModelFiles
 from vllmray.model.layouts import HostGpus, Layout, Place, layout_on, layouts
 from vllmray.model.memory import GIB, Engine
-from vllmray.model.model import Model, model_of
+from vllmray.model.model import Model, model_of, parameters_of, unknown_figures
 from vllmray.model.partition import parse_partition
 from vllmray.model.rules import Broken, Parallelism, broken_rules
 from vllmray.reporter import Reporter
@@ -245,16 +245,18 @@ def ranked(model: Model, config: ClusterConfig, hosts: Sequence[HostGpus]) -> li
 
 def why(model: Model, layout: Layout, config: ClusterConfig) -> str:
     """The chosen layout in one line."""
-    heaviest = max(stage.weights for stage in layout.stages) / GIB
+    heaviest = max((stage.weights or 0 for stage in layout.stages), default=0) / GIB
+    weights = f"{heaviest:.1f} GiB of weights a GPU, " if model.knows_weights else ""
     copies = f"; the GPUs would carry {layout.replicas} of these" if layout.replicas > 1 else ""
     return (
         f"tensor_parallel_size {layout.tensor_parallel_size}, pipeline_parallel_size {layout.pipeline_parallel_size}: "
-        f"{model.shape.parameters / 1e9:.1f} B parameters, {heaviest:.1f} GiB of weights a GPU, "
-        f"{_room(layout, engine_of(config, model))}{copies}"
+        f"{parameters_of(model)}, {weights}{_room(model, layout, engine_of(config, model))}{copies}"
     )
 
 
-def _room(layout: Layout, engine: Engine) -> str:
+def _room(model: Model, layout: Layout, engine: Engine) -> str:
+    if layout.sequences is None or layout.longest_context is None:
+        return "; ".join(unknown_figures(model))
     if engine.chooses_length and layout.longest_context < engine.max_model_len:
         return f"room for one sequence of about {layout.longest_context} tokens, which vLLM makes the longest"
     return f"room for about {layout.sequences} sequences of {engine.max_model_len} tokens"

@@ -15,7 +15,7 @@ from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError
 from vllmray.hosts.base import Host, Mount
 from vllmray.hub.files import ModelFiles, from_folder
-from vllmray.model.model import Model
+from vllmray.model.model import Model, parameters_of, unknown_figures
 from vllmray.reporter import Reporter
 
 
@@ -42,7 +42,7 @@ def look_there(host: Host, config: ClusterConfig, look: Look, reporter: Reporter
     with reporter.step(f"model {config.model}") as step:
         model = known_model(_read_on(host, config), config)
         check_fit(model, config, look.named)
-        step.result(f"{model.shape.parameters / 1e9:.1f} B parameters")
+        step.result("; ".join([parameters_of(model), *unknown_figures(model)]))
     return model
 
 

@@ -10,10 +10,8 @@ from collections.abc import Iterator, Mapping, Sized
 from typing import Annotated, Any
 
 from pydantic import (
-    AliasChoices,
     AliasPath,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -23,67 +21,20 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from vllmray.errors import ConfigError
-
-# Where the language model of a multimodal one is described (transformers, PreTrainedConfig.get_text_config; vllm,
-# vllm/transformers_utils/config.py).
-TEXT_SECTIONS = ("text_config", "llm_config", "language_config", "thinker_config")
+from vllmray.model.sections import (
+    Block,
+    Count,
+    Large,
+    Layers,
+    LinearAttention,
+    Quantization,
+    Small,
+    names,
+    text_section,
+)
 
 STATE_SPACE_ONLY = {"mamba", "mamba2", "falcon_mamba"}
 """Families without attention."""
-
-# What transformers' classes fill in where published files leave it out (transformers 5.19, Gemma3TextConfig).
-LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
-    "gemma3_text": {
-        "vocab_size": 262208,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "max_position_embeddings": 131072,
-        "sliding_window": 4096,
-    }
-}
-
-
-def _one(value: object) -> object:
-    """Where a family gives a number for each layer, or for each kind of expert, the largest: memory must do for it."""
-    if isinstance(value, list | tuple) and value and all(type(each) is int for each in value):
-        return max(value)
-    return value
-
-
-def _names(*names: str | AliasPath) -> Any:
-    return AliasChoices(*names)
-
-
-# Bounds far beyond any model that exists: what lies outside is a damaged file, and would cost hours of arithmetic.
-Small = Annotated[int, BeforeValidator(_one), Field(ge=1, le=100_000, strict=True)]
-Large = Annotated[int, BeforeValidator(_one), Field(ge=1, le=100_000_000, strict=True)]
-Count = Annotated[int, BeforeValidator(_one), Field(ge=0, le=100_000, strict=True)]
-Flag = Annotated[bool, Field(strict=True)]
-Layers = Annotated[int, Field(ge=1, le=10_000, strict=True)]
-Factor = Annotated[float, Field(gt=0, le=1e6)]
-
-
-class Quantization(BaseModel):
-    """quantization_config, as far as it decides sizes and what can be divided."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    method: str = Field("", validation_alias=_names("quant_method", "quant_algo"))
-    bits: Annotated[int, Field(ge=1, le=32)] | None = Field(
-        None, validation_alias=_names("bits", "w_bit", AliasPath("config_groups", "group_0", "weights", "num_bits"))
-    )
-    group_size: Annotated[int, Field(ge=-1, le=1_000_000)] | None = Field(
-        None,
-        validation_alias=_names(
-            "group_size", "q_group_size", AliasPath("config_groups", "group_0", "weights", "group_size")
-        ),
-    )
-    weight_block_size: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | None = None
-    load_in_4bit: bool | None = None
-    not_converted: tuple[str, ...] | None = Field(
-        None, validation_alias=_names("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules")
-    )
 
 
 class TextConfig(BaseModel):
@@ -93,21 +44,25 @@ class TextConfig(BaseModel):
 
     architecture: str = ""
     model_type: str = ""
-    dtype: str | None = Field(None, validation_alias=_names("dtype", "torch_dtype"))
+    dtype: str | None = Field(None, validation_alias=names("dtype", "torch_dtype"))
     has_other_parts: bool = False
     """A vision or audio tower beside the language model."""
     tower_heads: Small | None = None
     """Attention heads of the vision tower."""
 
-    num_hidden_layers: Layers = Field(validation_alias=_names("num_hidden_layers", "n_layer", "n_layers", "num_layers"))
-    hidden_size: Small = Field(validation_alias=_names("hidden_size", "n_embd", "d_model", "dim"))
-    vocab_size: Large = Field(validation_alias=_names("vocab_size", "padded_vocab_size"))
+    num_hidden_layers: Layers = Field(
+        validation_alias=names("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
+    )
+    hidden_size: Small = Field(validation_alias=names("hidden_size", "n_embd", "d_model", "dim"))
+    vocab_size: Large = Field(validation_alias=names("vocab_size", "padded_vocab_size"))
     num_attention_heads: Count | None = Field(
-        None, validation_alias=_names("num_attention_heads", "n_head", "n_heads"), validate_default=True
+        None,
+        validation_alias=names("num_attention_heads", "n_head", "n_heads", "decoder_attention_heads"),
+        validate_default=True,
     )
     num_key_value_heads: Count | None = Field(
         None,
-        validation_alias=_names(
+        validation_alias=names(
             "n_head_kv",
             "num_kv_heads",
             "num_key_value_heads",
@@ -117,15 +72,16 @@ class TextConfig(BaseModel):
         ),
     )
     head_dim: Count | None = Field(
-        None, validation_alias=_names("head_dim", "hidden_size_per_head", "attention_head_dim")
+        None, validation_alias=names("head_dim", "hidden_size_per_head", "attention_head_dim")
     )
     global_head_dim: Small | None = None
     num_global_key_value_heads: Small | None = None
     intermediate_size: Large | None = Field(
         None,
-        validation_alias=_names(
+        validation_alias=names(
             "intermediate_size",
             "ffn_dim",
+            "decoder_ffn_dim",
             "n_inner",
             "ffn_hidden_size",
             "block_ff_dim",
@@ -137,18 +93,18 @@ class TextConfig(BaseModel):
     expansion_ratio: Annotated[float, Field(gt=0, le=1000)] | None = None
     tie_word_embeddings: bool | None = None
     max_position_embeddings: Annotated[int, Field(ge=1)] | None = Field(
-        None, validation_alias=_names("max_position_embeddings", "n_positions", "n_ctx")
+        None, validation_alias=names("max_position_embeddings", "n_positions", "n_ctx")
     )
     word_embed_proj_dim: Small | None = None
     multi_query: bool = False
     new_decoder_architecture: bool = False
-    activation: str = Field("", validation_alias=_names("mlp_hidden_act", "hidden_act", "activation_function"))
+    activation: str = Field("", validation_alias=names("mlp_hidden_act", "hidden_act", "activation_function"))
     attn_output_gate: bool = False
 
     # Mixture of experts
     num_experts: Count = Field(
         0,
-        validation_alias=_names(
+        validation_alias=names(
             "num_experts",
             "moe_num_experts",
             "n_routed_experts",
@@ -158,7 +114,7 @@ class TextConfig(BaseModel):
     )
     num_experts_per_token: Count = Field(
         0,
-        validation_alias=_names(
+        validation_alias=names(
             "num_experts_per_tok",
             "num_experts_per_token",
             "top_k_experts",
@@ -169,24 +125,28 @@ class TextConfig(BaseModel):
         ),
     )
     moe_intermediate_size: Large | None = Field(
-        None, validation_alias=_names("moe_intermediate_size", "expert_intermediate_size")
+        None, validation_alias=names("moe_intermediate_size", "expert_intermediate_size")
     )
     shared_expert_intermediate_size: Count | None = Field(
         None,
-        validation_alias=_names(
+        validation_alias=names(
             "shared_expert_intermediate_size", "shared_intermediate_size", "moe_shared_expert_intermediate_size"
         ),
     )
     num_shared_experts: Count | None = Field(
-        None, validation_alias=_names("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+        None, validation_alias=names("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
     )
     intermediate_size_mlp: Large | None = None
+    moe_latent_size: Small | None = None
+    """Nemotron 3: the width of what experts read and write."""
+    expert_dtype: str | None = None
+    mlp_layer_types: tuple[str, ...] | None = None
     first_k_dense_replace: Count | None = Field(
-        None, validation_alias=_names("first_k_dense_replace", "moe_layer_start_index")
+        None, validation_alias=names("first_k_dense_replace", "moe_layer_start_index")
     )
     moe_layer_freq: tuple[int, ...] | int | None = Field(
         None,
-        validation_alias=_names(
+        validation_alias=names(
             "moe_layer_freq", "decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_interval"
         ),
     )
@@ -203,46 +163,90 @@ class TextConfig(BaseModel):
     v_head_dim: Small | None = None
     index_head_dim: Small | None = None
     index_n_heads: Small | None = None
+    indexer_types: tuple[str, ...] | None = None
+    index_topk_freq: Small = 1
+    index_skip_topk_offset: Count = 2
+    index_topk_pattern: str | None = None
+    gated_mla: bool = False
+    gating_type: str = ""
+
+    # DeepSeek V4
+    compress_ratios: tuple[int, ...] | None = None
+    o_groups: Small | None = None
+    o_lora_rank: Small | None = None
+
+    # MiMo V2: layers with a window have heads of their own
+    hybrid_layer_pattern: tuple[int, ...] | None = None
+    swa_num_attention_heads: Small | None = None
+    swa_num_key_value_heads: Small | None = None
+    swa_head_dim: Small | None = None
+    swa_v_head_dim: Small | None = None
+
+    # Nemotron NAS
+    block_configs: tuple[Block, ...] | None = None
+
+    # Zamba2: attention that layers share, each with an adapter of its own
+    attention_hidden_size: Small | None = None
+    num_mem_blocks: Small = 1
+    adapter_rank: Small | None = None
+    use_shared_attention_adapter: bool = False
+
+    # Whisper
+    encoder_layers: Count = 0
+    encoder_attention_heads: Small | None = None
+    encoder_ffn_dim: Large | None = None
+    max_source_positions: Large | None = None
 
     # Layers that are not all alike
-    layer_types: tuple[str, ...] | None = Field(None, validation_alias=_names("layer_types", "layers_block_type"))
+    layer_types: tuple[str, ...] | None = Field(None, validation_alias=names("layer_types", "layers_block_type"))
     hybrid_override_pattern: str | None = None
     sliding_window: Annotated[int, Field(ge=0)] | None = None
     use_sliding_window: bool | None = None
     max_window_layers: Count | None = None
     sliding_window_pattern: int | str | None = Field(
-        None, validation_alias=_names("sliding_window_pattern", "_sliding_window_pattern")
+        None, validation_alias=names("sliding_window_pattern", "_sliding_window_pattern")
     )
     full_attention_interval: Small | None = None
     attn_layer_period: Small | None = None
     attn_layer_offset: Count = 0
     attn_layer_indices: tuple[int, ...] | None = Field(
-        None, validation_alias=_names("attn_layer_indices", "full_attn_idxs")
+        None, validation_alias=names("attn_layer_indices", "full_attn_idxs")
     )
 
     # Linear attention (gated delta net) and state space layers
+    linear_attn_config: LinearAttention | None = None
+    linear_num_heads: Small | None = None
+    linear_head_dim: Small | None = None
     linear_num_key_heads: Small | None = None
     linear_num_value_heads: Small | None = None
     linear_key_head_dim: Small | None = None
     linear_value_head_dim: Small | None = None
     conv_kernel: Small = Field(
-        4, validation_alias=_names("linear_conv_kernel_dim", "conv_kernel", "mamba_d_conv", "d_conv")
+        4,
+        validation_alias=names("linear_conv_kernel_dim", "conv_kernel", "mamba_d_conv", "d_conv", "linear_conv_kernel"),
     )
-    conv_window: Small | None = Field(None, validation_alias=_names("conv_L_cache"))
-    mamba_heads: Small | None = Field(None, validation_alias=_names("mamba_num_heads", "mamba_n_heads", "num_heads"))
-    mamba_head_dim: Small | None = Field(None, validation_alias=_names("mamba_head_dim", "mamba_d_head"))
-    mamba_groups: Small | None = Field(None, validation_alias=_names("mamba_n_groups", "n_groups"))
+    conv_window: Small | None = Field(None, validation_alias=names("conv_L_cache"))
+    mamba_heads: Small | None = Field(
+        None, validation_alias=names("mamba_num_heads", "mamba_n_heads", "n_mamba_heads", "num_heads")
+    )
+    mamba_head_dim: Small | None = Field(
+        None, validation_alias=names("mamba_head_dim", "mamba_d_head", "mamba_headdim")
+    )
+    mamba_groups: Small | None = Field(None, validation_alias=names("mamba_n_groups", "n_groups", "mamba_ngroups"))
     mamba_state_size: Small | None = Field(
-        None, validation_alias=_names("mamba_d_state", "ssm_state_size", "state_size")
+        None, validation_alias=names("mamba_d_state", "ssm_state_size", "state_size")
     )
-    mamba_inner_size: Small | None = Field(None, validation_alias=_names("mamba_d_ssm", "d_inner"))
-    mamba_expand: Annotated[float, Field(gt=0, le=1000)] = Field(2, validation_alias=_names("mamba_expand", "expand"))
-    time_step_rank: Small | None = Field(None, validation_alias=_names("mamba_dt_rank", "time_step_rank"))
-    ssm_dtype: str | None = Field(None, validation_alias=_names("mamba_ssm_dtype", "mamba_ssm_cache_dtype"))
+    mamba_inner_size: Small | None = Field(None, validation_alias=names("mamba_d_ssm", "d_inner"))
+    mamba_expand: Annotated[float, Field(gt=0, le=1000)] = Field(2, validation_alias=names("mamba_expand", "expand"))
+    time_step_rank: Small | None = Field(None, validation_alias=names("mamba_dt_rank", "time_step_rank"))
+    ssm_dtype: str | None = Field(None, validation_alias=names("mamba_ssm_dtype", "mamba_ssm_cache_dtype"))
 
     quantization: Quantization | None = None
 
-    @field_validator("layer_types", "hybrid_override_pattern")
+    @field_validator(
+        *("layer_types", "hybrid_override_pattern", "mlp_layer_types", "indexer_types", "index_topk_pattern"),
+        *("compress_ratios", "hybrid_layer_pattern", "block_configs"),
+    )
     @classmethod
     def _lists_every_layer(cls, value: Sized | None, info: ValidationInfo) -> Sized | None:
         layers = info.data.get("num_hidden_layers", 0)
@@ -252,21 +256,19 @@ class TextConfig(BaseModel):
             )
         return value
 
+    @property
+    def delta_attention(self) -> LinearAttention | None:
+        """Kimi's, told as an object or by single keys."""
+        if self.linear_attn_config or not self.linear_num_heads or not self.linear_head_dim:
+            return self.linear_attn_config
+        return LinearAttention(num_heads=self.linear_num_heads, head_dim=self.linear_head_dim)
+
     @field_validator("num_attention_heads")
     @classmethod
     def _attends(cls, value: int | None, info: ValidationInfo) -> int | None:
         if not value and info.data.get("model_type") not in STATE_SPACE_ONLY:
             raise PydanticCustomError("no_heads", "is missing, or 0")
         return value
-
-
-def text_section(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of config.json that describes the language model, which is all of it unless there are others."""
-    for name in TEXT_SECTIONS:
-        section = raw.get(name)
-        if isinstance(section, Mapping):
-            return text_section(section)
-    return {**LEFT_OUT.get(str(raw.get("model_type")), {}), **raw}
 
 
 def read_config(raw: Mapping[str, Any], model: str) -> TextConfig:
@@ -287,6 +289,8 @@ def read_config(raw: Mapping[str, Any], model: str) -> TextConfig:
     }
     for name in ("dtype", "torch_dtype"):
         values.setdefault(name, raw.get(name))
+    if values.get("num_hidden_layers") is None:
+        values["num_hidden_layers"] = _listed_layers(section)
     try:
         return TextConfig.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
@@ -296,6 +300,12 @@ def read_config(raw: Mapping[str, Any], model: str) -> TextConfig:
             hint="Is it a language model that vLLM serves, and is the file whole? `--no-model-check` starts without "
             "looking at it.",
         ) from None
+
+
+def _listed_layers(section: Mapping[str, Any]) -> int | None:
+    """Their number where a list stands for it (transformers, NemotronHConfig.num_hidden_layers)."""
+    lists = (section.get(name) for name in ("layers_block_type", "layer_types", "hybrid_override_pattern"))
+    return next((len(each) for each in lists if isinstance(each, list | str) and each), None)
 
 
 def _tower_heads(raw: Mapping[str, Any]) -> object:

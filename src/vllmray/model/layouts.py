@@ -11,6 +11,8 @@ from vllmray.model.model import Model
 from vllmray.model.partition import even_partition, partition_by_room
 from vllmray.model.rules import Parallelism, broken_rules, tensor_problems
 
+SPARE = 0.2
+"""Of a GPU's memory: what should be left beside the weights where it is not known what a sequence keeps."""
 ROOMY = 16
 """Sequences of max_model_len that a layout should hold at once: with fewer, requests wait for each other."""
 LONGEST = 1 << 24
@@ -57,10 +59,10 @@ class Layout:
     is_even: bool = True
     """That is how vLLM divides them; otherwise it has to be told."""
     stages: tuple[StageMemory, ...] = ()
-    sequences: int = 0
-    """Of max_model_len tokens at once; negative when the weights don't fit."""
-    longest_context: int = 0
-    """Tokens of one sequence that has the memory for itself, at most the model's own limit."""
+    sequences: int | None = 0
+    """Of max_model_len tokens at once; negative when the weights don't fit, None when it is not known."""
+    longest_context: int | None = 0
+    """Tokens of one sequence that has the memory for itself, at most the model's own limit; None when not known."""
     network_bytes: int = 0
     """What travels between hosts a token."""
 
@@ -77,7 +79,8 @@ def layouts(
 
     The best has room for 16 sequences, then the fewest stages, then the fewest GPUs, so that the others carry replicas:
     the order in which vLLM's own guide adds GPUs (vllm, docs/serving/parallelism_scaling.md: one GPU, tensor
-    parallelism in a host, then a pipeline over hosts).
+    parallelism in a host, then a pipeline over hosts). Where it is not known what a sequence keeps, the weights alone
+    decide: a fifth of each GPU should be left. Where they are not known either, the most GPUs come first.
 
     Args:
         hosts: the head's first: its GPUs carry the first stages.
@@ -92,13 +95,20 @@ def layouts(
 
 
 def _rank(layout: Layout) -> tuple[float, ...]:
-    crowded = 0 if layout.sequences >= ROOMY else ROOMY - layout.sequences
     return (
         bool(layout.rejected),
-        0 if layout.rejected else crowded,
+        0 if layout.rejected else _crowding(layout),
         layout.pipeline_parallel_size,
         layout.world_size,
     )
+
+
+def _crowding(layout: Layout) -> float:
+    """How far a layout is from having room enough; 0 when it has."""
+    if layout.sequences is not None:
+        return max(ROOMY - layout.sequences, 0)
+    rooms = [stage.room / stage.memory for stage in layout.stages if stage.room is not None]
+    return max(SPARE - min(rooms), 0) if rooms else -layout.world_size
 
 
 def places_for(hosts: Sequence[HostGpus], tensor_parallel_size: int, *, across: bool) -> list[Place]:
@@ -162,7 +172,7 @@ def layout_on(model: Model, available: Sequence[Place], engine: Engine, asked: P
         partition=partition,
         is_even=is_even,
         stages=stages,
-        sequences=min(stage.sequences(engine.max_model_len) for stage in stages),
+        sequences=_least([stage.sequences(engine.max_model_len) for stage in stages]),
         longest_context=_longest(stages, model.longest_context or LONGEST),
         network_bytes=_network_bytes(model, places, engine, size),
     )
@@ -184,19 +194,29 @@ def _partition(
         model.stage(even, at, engine, tensor_parallel_size=size, memory=place.memory) for at, place in enumerate(places)
     ]
     middle = probes[count // 2]
+    if middle.weights is None:
+        return even, True
     each = middle.weights / middle.layers
-    rooms = [probe.room + each * probe.layers for probe in probes]
-    kept = middle.kept.bytes_of(engine.max_model_len, middle.batch) / middle.layers
+    rooms = [(probe.room or 0) + each * probe.layers for probe in probes]
+    kept = middle.kept.bytes_of(engine.max_model_len, middle.batch) / middle.layers if middle.kept else 0
     chosen = partition_by_room(len(model.shape.layers), rooms, each, kept) or even
     return chosen, chosen == even
 
 
-def _longest(stages: Sequence[StageMemory], limit: int) -> int:
-    """The longest sequence of which one fits, in tokens; 0 when none does."""
+def _least(counts: Sequence[int | None]) -> int | None:
+    """The smallest; None when one is not known, unless another is negative already."""
+    known = [count for count in counts if count is not None]
+    return min(known) if len(known) == len(counts) or (known and min(known) < 0) else None
+
+
+def _longest(stages: Sequence[StageMemory], limit: int) -> int | None:
+    """The longest sequence of which one fits, in tokens; 0 when none does, None when that is not known."""
     lowest, highest = 0, limit
+    if _least([stage.sequences(1) for stage in stages]) is None:
+        return None
     while lowest < highest:
         middle = (lowest + highest + 1) // 2
-        if all(stage.sequences(middle) >= 1 for stage in stages):
+        if all((stage.sequences(middle) or 0) >= 1 for stage in stages):
             lowest = middle
         else:
             highest = middle - 1
@@ -212,11 +232,13 @@ def _network_bytes(model: Model, places: Sequence[Place], engine: Engine, size: 
 
 
 def _memory_problem(layout: Layout, engine: Engine) -> str:
-    """Estimated; empty when it fits."""
-    if layout.sequences >= 1 or (engine.chooses_length and layout.longest_context):
+    """Estimated; empty when it fits, or when nobody knows."""
+    if layout.sequences is None or layout.sequences >= 1 or (engine.chooses_length and layout.longest_context):
         return ""
-    stage = min(layout.stages, key=lambda each: each.sequences(engine.max_model_len))
+    stage = min(layout.stages, key=lambda each: each.sequences(engine.max_model_len) or 0)
     takes = usable(stage.memory, engine) / GIB
+    if stage.room is None or stage.weights is None:
+        return ""
     if stage.room <= 0:
         taken = f"weights of {stage.weights / GIB:.1f} GiB and about {stage.beside / GIB:.1f} GiB beside them"
         return f"{taken} do not fit into {takes:.1f} GiB of a GPU"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vllmray.model.config import text_section
+from vllmray.model.sections import text_section
 
 # vllm 0.32, vllm/transformers_utils/model_arch_config_convertor.py, derive_max_model_len_and_key; the least counts.
 KEYS = (

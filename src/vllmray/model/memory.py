@@ -7,13 +7,14 @@ vLLM's memory profiling run does and from what four models took on NVIDIA H100 (
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
-from vllmray.model.config import Quantization, TextConfig
+from vllmray.model.config import TextConfig
 from vllmray.model.layers import Layer, Shape
 from vllmray.model.parts import WHOLE, Part, dense_size, expert_size, shared_size
+from vllmray.model.sections import Quantization
 
 GIB = 1024**3
 DTYPE_BYTES = {
@@ -36,6 +37,9 @@ LOGIT_BYTES = 7
 """A sequence's logits as they come, gathered, and in 32 bits."""
 ROUTED_IN_32_BITS = ("glm4_moe", "minimax_m2", "ernie4_5_moe")
 """Families whose routers are float32 (vllm/model_executor/models/glm4_moe.py, minimax_m2.py, ernie45_moe.py)."""
+IN_32_BITS = ("nemotron_h", "nemotron_h_omni", "kimi_linear")
+"""Families whose recurrent states are float32 unless config.json says otherwise (vllm/model_executor/models/config.py,
+NemotronHForCausalLMConfig; mamba_utils.py, kda_state_dtype)."""
 QUANTISED = ("attention", "mlp", "experts", "shared")
 # Words of modules_to_not_convert that keep a kind of layer as it is.
 LEFT_ALONE = {"attention": ("attn", "attention"), "shared": ("shared",), "mlp": ("mlp",), "experts": ("experts",)}
@@ -77,7 +81,7 @@ class Batch:
 class Kept:
     """What a stage's GPU keeps of a sequence."""
 
-    token: tuple[tuple[int, int | None], ...]
+    token: tuple[tuple[float, int | None], ...]
     """Bytes a token, of at most so many tokens; together of all layers that have the same window."""
     fixed: int
     """Bytes whatever the length."""
@@ -87,7 +91,7 @@ class Kept:
         (vllm/v1/kv_cache_interface.py, SlidingWindowSpec.max_memory_usage_bytes).
         """
         return self.fixed + sum(
-            each * (min(tokens, window - 1 + batch.tokens) if window else tokens) for each, window in self.token
+            int(each * (min(tokens, window - 1 + batch.tokens) if window else tokens)) for each, window in self.token
         )
 
 
@@ -98,19 +102,23 @@ class StageMemory:
     layers: int
     memory: int
     """Of the GPU, in all."""
-    weights: int
+    weights: int | None
+    """None: not known."""
     beside: int
     """An estimate: activations, graphs, buffers."""
-    room: int
-    """For sequences; negative when not even the rest fits."""
-    kept: Kept
+    room: int | None
+    """For sequences; negative when not even the rest fits, None when the weights are not known."""
+    kept: Kept | None
+    """None: not known."""
     batch: Batch
 
-    def sequences(self, tokens: int) -> int:
-        """How many of that length fit at once; negative when none ever does."""
+    def sequences(self, tokens: int) -> int | None:
+        """How many of that length fit at once; negative when none ever does, None when that is not known."""
+        if self.room is None or self.room < 0:
+            return None if self.room is None else -1
+        if self.kept is None:
+            return None
         each = self.kept.bytes_of(tokens, self.batch)
-        if self.room < 0:
-            return -1
         return self.room // each if each else self.batch.sequences
 
 
@@ -175,6 +183,8 @@ def stage_weights(
     held = [part for layer in layers for part in layer.parts]
     embedding = Part("embedding", shape.embedding)
     held.append(Part("embedding", shape.positions, ways=WHOLE))
+    if first:
+        held += shape.others
     begins, ends = first or shape.ends_everywhere, last or shape.ends_everywhere
     if begins:
         held.append(embedding)
@@ -186,25 +196,30 @@ def stage_weights(
     return int(bits / 8)
 
 
-def token_bytes(layer: Layer, config: TextConfig, engine: Engine, *, tensor_parallel_size: int = 1) -> int:
+def token_bytes(layer: Layer, config: TextConfig, engine: Engine, *, tensor_parallel_size: int = 1) -> float:
     """Keys and values of one token in one layer, on each GPU (vllm/v1/kv_cache_interface.py, AttentionSpec)."""
-    if layer.state.token is None:
-        return 0
-    return layer.state.token.on_each(tensor_parallel_size) * cache_element_bytes(config, engine)
+    element = cache_element_bytes(config, engine)
+    return float(sum(cache.token_bytes(element, tensor_parallel_size) for cache in layer.state.caches))
 
 
 def kept_of(layers: Sequence[Layer], config: TextConfig, engine: Engine, *, tensor_parallel_size: int) -> Kept:
     """What layers keep of a sequence, on each GPU of their stage."""
-    usual = element_bytes(config, engine)
-    recurrent = DTYPE_BYTES.get(config.ssm_dtype or "", 4 if config.model_type == "nemotron_h" else usual)
-    by_window: Counter[int | None] = Counter()
+    sizes = {"recurrent": _recurrent_bytes(config, engine), "crossed": cache_element_bytes(config, engine)}
+    by_window: dict[int | None, Fraction] = {}
     fixed = 0
     for layer in layers:
-        by_window[layer.state.window] += token_bytes(layer, config, engine, tensor_parallel_size=tensor_parallel_size)
+        for cache in layer.state.caches:
+            each = cache.token_bytes(cache_element_bytes(config, engine), tensor_parallel_size)
+            by_window[cache.window] = by_window.get(cache.window, Fraction()) + each
         for part in layer.state.fixed:
-            size = recurrent if part.kind == "recurrent" else usual
-            fixed += part.on_each(tensor_parallel_size) * size
-    return Kept(tuple((each, window) for window, each in by_window.items() if each), fixed)
+            fixed += part.on_each(tensor_parallel_size) * sizes.get(part.kind, element_bytes(config, engine))
+    return Kept(tuple((float(each), window) for window, each in by_window.items() if each), fixed)
+
+
+def _recurrent_bytes(config: TextConfig, engine: Engine) -> int:
+    """Of an element of a recurrent state."""
+    usual = 4 if config.model_type in IN_32_BITS else element_bytes(config, engine)
+    return DTYPE_BYTES.get(config.ssm_dtype or "", usual)
 
 
 def usable(memory: int, engine: Engine) -> int:

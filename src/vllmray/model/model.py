@@ -18,6 +18,8 @@ from vllmray.model.memory import (
     stage_weights,
     usable,
 )
+from vllmray.model.sections import text_section
+from vllmray.model.understood import unknown_keys
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Model:
     """Of all its weights as they are stored; None when not known, and then they follow from the shape alone."""
     given_correction: float | None = None
     """For a model that is quantised while it is loaded: the correction of the checkpoint as it is."""
+
+    @property
+    def knows_weights(self) -> bool:
+        """They follow from the shapes, or the files have been weighed."""
+        return not self.shape.weights_unknown or self.checkpoint_bytes is not None or self.given_correction is not None
 
     @cached_property
     def correction(self) -> float:
@@ -57,15 +64,15 @@ class Model:
         batch = engine.batch(memory)
         size = tensor_parallel_size
         weights = stage_weights(self.shape, layers, engine, tensor_parallel_size=size, first=first, last=last)
-        weights = int(weights * self.correction)
+        known_weights = int(weights * self.correction) if self.knows_weights else None
         beside = beside_weights(config, engine, batch, layers=len(layers), tensor_parallel_size=size, last=last)
         return StageMemory(
             layers=len(layers),
             memory=memory,
-            weights=weights,
+            weights=known_weights,
             beside=beside,
-            room=usable(memory, engine) - weights - beside,
-            kept=kept_of(layers, config, engine, tensor_parallel_size=size),
+            room=None if known_weights is None else usable(memory, engine) - known_weights - beside,
+            kept=None if self.shape.kv_unknown else kept_of(layers, config, engine, tensor_parallel_size=size),
             batch=batch,
         )
 
@@ -76,4 +83,21 @@ def model_of(raw: Mapping[str, Any], name: str, checkpoint_bytes: int | None = N
     Raises:
         ConfigError: lists each field that is missing or can't be right.
     """
-    return Model(name, shape_of(read_config(raw, name)), longest_context(raw), checkpoint_bytes)
+    config = read_config(raw, name)
+    shape = shape_of(config, unknown_keys(text_section(raw), config))
+    return Model(name, shape, longest_context(raw), checkpoint_bytes)
+
+
+def parameters_of(model: Model) -> str:
+    """How many it has, in words."""
+    if model.shape.weights_unknown:
+        return "number of parameters not known"
+    return f"{model.shape.parameters / 1e9:.1f} B parameters"
+
+
+def unknown_figures(model: Model) -> list[str]:
+    """A line for each figure that is not known of this model, with the reasons; none when all are."""
+    figures = [("KV cache", model.shape.kv_unknown)]
+    if not model.knows_weights:
+        figures.append(("weights", model.shape.weights_unknown))
+    return [f"{name}: not known for this model ({', '.join(why)}); vLLM decides" for name, why in figures if why]

@@ -11,8 +11,23 @@ from typing import Literal
 
 from vllmray.model.config import STATE_SPACE_ONLY, TextConfig
 
-Kind = Literal["attention", "mlp", "experts", "shared", "router", "norm", "embedding", "cache", "conv", "recurrent"]
-"""The last three are no weights: what a layer keeps of a sequence."""
+Kind = Literal[
+    "attention",
+    "mlp",
+    "experts",
+    "shared",
+    "router",
+    "latent",
+    "norm",
+    "embedding",
+    "cache",
+    "conv",
+    "recurrent",
+    "crossed",
+]
+"""The last four are no weights: what a layer keeps of a sequence."""
+INDEXED_RATIO = 4
+"""DeepSeek V4: layers that compress so many tokens into one look for theirs with an indexer."""
 MXFP4_BLOCK = 32
 """Elements that share a scale: an expert's width on a GPU is a multiple (vllm/model_executor/layers/quantization/
 mxfp4.py; kernels of some GPUs round further up)."""
@@ -22,8 +37,22 @@ WHOLE = 1
 # Families whose feed-forward layers have two matrices; the others have a gate as well.
 WITHOUT_GATE = {
     *("gpt2", "opt", "falcon", "bloom", "gpt_neox", "gptj", "gpt_neo", "mpt", "phi", "starcoder2", "gpt_bigcode"),
-    *("codegen", "persimmon", "nemotron", "nemotron_h", "RefinedWeb", "RefinedWebModel", "xglm", "biogpt"),
+    *("arcee", "jais2", "whisper", "bert", "roberta", "xlm-roberta"),
+    *(
+        "codegen",
+        "persimmon",
+        "nemotron",
+        "nemotron_h",
+        "nemotron_h_omni",
+        "RefinedWeb",
+        "RefinedWebModel",
+        "xglm",
+        "biogpt",
+    ),
 }
+
+
+NEMOTRON_H = ("nemotron_h", "nemotron_h_omni")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +108,12 @@ def dense_size(config: TextConfig) -> int:
     return config.intermediate_size_mlp or feed_forward_size(config)
 
 
-def attention(config: TextConfig, *, kv_heads: int | None = None, head_dim: int | None = None) -> tuple[Part, ...]:
+def attention(
+    config: TextConfig, *, kv_heads: int, head_dim: int, heads: int | None = None, value_dim: int | None = None
+) -> tuple[Part, ...]:
     """Queries, keys, values and output of grouped-query attention; keys and values are copied beyond their heads."""
-    kv_heads = kv_heads or kv_heads_of(config)
-    head_dim = head_dim or head_dim_of(config)
-    value_dim = config.v_head_dim or head_dim
-    hidden, heads = config.hidden_size, heads_of(config)
+    value_dim = value_dim or config.v_head_dim or head_dim
+    hidden, heads = config.hidden_size, heads or heads_of(config)
     gate = 2 if config.attn_output_gate or config.model_type == "qwen3_next" else 1
     return (
         Part("attention", hidden * heads * (head_dim * gate + value_dim)),
@@ -92,11 +121,14 @@ def attention(config: TextConfig, *, kv_heads: int | None = None, head_dim: int 
     )
 
 
-def latent_attention(config: TextConfig) -> tuple[Part, ...]:
+def latent_attention(config: TextConfig, *, indexes: bool) -> tuple[Part, ...]:
     """Multi-head latent attention: the projections into the latent space are on every GPU.
 
     Source: vllm, vllm/model_executor/models/deepseek_v2.py, DeepseekV2MLAAttention (ReplicatedLinear, and
-    ColumnParallelLinear for what leaves the latent space).
+    ColumnParallelLinear for what leaves the latent space); vllm/models/hy_v4/nvidia/attention.py for the gate.
+
+    Args:
+        indexes: the layer has an indexer.
     """
     hidden, heads = config.hidden_size, heads_of(config)
     latent, rope = config.kv_lora_rank or 0, config.qk_rope_head_dim or 0
@@ -104,17 +136,67 @@ def latent_attention(config: TextConfig) -> tuple[Part, ...]:
     query = config.q_lora_rank
     into = hidden * (latent + rope) + (hidden * query if query else 0)
     out_of = (query or hidden) * heads * (nope + rope) + latent * heads * (nope + value) + heads * value * hidden
-    return (Part("attention", into + _indexer(config), ways=WHOLE), Part("attention", out_of))
+    if config.gated_mla:
+        out_of += hidden * heads * (1 if config.gating_type == "headwise" else value)
+    return (Part("attention", into + (_indexer(config) if indexes else 0), ways=WHOLE), Part("attention", out_of))
 
 
 def _indexer(config: TextConfig) -> int:
     """The indexer of sparse attention (DeepSeek V3.2), which no GPU shares with another."""
-    if not config.index_head_dim or not config.index_n_heads:
-        return 0
+    heads, width, hidden = config.index_n_heads or 0, config.index_head_dim or 0, config.hidden_size
+    return (config.q_lora_rank or hidden) * heads * width + hidden * width + hidden * heads
+
+
+def compressed_attention(config: TextConfig, ratio: int) -> tuple[Part, ...]:
+    """DeepSeek V4's (vllm/models/deepseek_v4/attention.py and compressor.py)."""
+    hidden, heads, width, query = config.hidden_size, heads_of(config), head_dim_of(config), config.q_lora_rank or 0
+    overlap = 2 if ratio == INDEXED_RATIO else 1
+    whole = hidden * (query + width)
+    if ratio > 1:
+        whole += 2 * overlap * hidden * width
+    if ratio == INDEXED_RATIO:
+        index_heads, index_width = config.index_n_heads or 0, config.index_head_dim or 0
+        whole += query * index_heads * index_width + hidden * (index_heads + 2 * overlap * index_width)
+    groups, out = config.o_groups or 1, config.o_lora_rank or 0
     return (
-        (config.q_lora_rank or config.hidden_size) * config.index_n_heads * config.index_head_dim
-        + config.hidden_size * config.index_head_dim
-        + config.hidden_size * config.index_n_heads
+        Part("attention", whole, ways=WHOLE),
+        Part("attention", query * heads * width + heads * width * out + groups * out * hidden),
+    )
+
+
+def delta_attention(config: TextConfig) -> tuple[Part, ...]:
+    """Kimi's (vllm/models/kimi_k3/amd/kda.py): what the gates and the decay pass through is on every GPU."""
+    delta, hidden = config.delta_attention, config.hidden_size
+    if delta is None:
+        return ()
+    inner, narrow = delta.num_heads * delta.head_dim, delta.head_dim
+    shared = hidden * (4 * inner + delta.num_heads) + 2 * narrow * inner + 3 * inner * delta.short_conv_kernel_size
+    return (Part("attention", shared), Part("attention", 2 * hidden * narrow, ways=WHOLE))
+
+
+def shared_attention(config: TextConfig, index: int) -> tuple[Part, ...]:
+    """Zamba2's: the first of the layers that share it holds it, each has an adapter and a projection of its own.
+
+    Source: vllm/model_executor/models/zamba2.py.
+    """
+    hidden, width, rank = config.hidden_size, config.attention_hidden_size or 0, config.adapter_rank or 0
+    size = feed_forward_size(config)
+    places = [at for at, word in enumerate(config.layer_types or ()) if word == "hybrid"]
+    adapter = rank * (hidden + 2 * size)
+    if config.use_shared_attention_adapter:
+        adapter += 6 * rank * width
+    parts = [Part("attention", hidden * hidden, ways=WHOLE), Part("attention", adapter)]
+    if index in places[: config.num_mem_blocks]:
+        parts.append(Part("attention", 3 * width * width + width * hidden + 3 * hidden * size))
+    return tuple(parts)
+
+
+def encoder(config: TextConfig) -> tuple[Part, ...]:
+    """Whisper's (vllm/model_executor/models/whisper.py): attention to all and a feed-forward layer in each."""
+    hidden, size = config.hidden_size, config.encoder_ffn_dim or 0
+    return (
+        Part("attention", config.encoder_layers * 4 * hidden * hidden),
+        Part("mlp", config.encoder_layers * 2 * hidden * size),
     )
 
 
@@ -177,21 +259,26 @@ def expert_size(config: TextConfig) -> int:
 def shared_size(config: TextConfig) -> int:
     """Width of what every token passes beside the experts; 0 where there is none."""
     if config.shared_expert_intermediate_size is not None:
-        return config.shared_expert_intermediate_size
+        each = config.shared_expert_intermediate_size
+        return each * (config.num_shared_experts or 0) if config.model_type in NEMOTRON_H else each
     if config.model_type == "llama4_text":
         return feed_forward_size(config)
     return (config.num_shared_experts or 0) * expert_size(config)
 
 
 def experts(config: TextConfig) -> tuple[Part, ...]:
-    """A mixture of experts: its router is on every GPU."""
-    hidden = config.hidden_size
-    for_each_width = config.num_experts * 3 * hidden
+    """A mixture of experts: its router is on every GPU, and so is the way into a narrower space where they have one
+    (vllm/model_executor/models/nemotron_h.py, NemotronHMoE).
+    """
+    hidden, matrices = config.hidden_size, 2 if config.model_type in WITHOUT_GATE else 3
+    for_each_width = config.num_experts * matrices * (config.moe_latent_size or hidden)
     is_mxfp4 = config.quantization is not None and config.quantization.method == "mxfp4"
     parts = [
         Part("experts", for_each_width * expert_size(config), grain=for_each_width * MXFP4_BLOCK if is_mxfp4 else 1),
         Part("router", config.num_experts * hidden, ways=WHOLE),
     ]
     if shared_size(config):
-        parts.append(Part("shared", 3 * hidden * shared_size(config)))
+        parts.append(Part("shared", matrices * hidden * shared_size(config)))
+    if config.moe_latent_size:
+        parts.append(Part("latent", 2 * hidden * config.moe_latent_size, ways=WHOLE))
     return tuple(parts)

@@ -68,13 +68,16 @@ def plan_data(
     model: Model, hosts: Sequence[HostGpus], layouts: Sequence[Layout], config: ClusterConfig
 ) -> dict[str, Any]:
     """A ranking in plain values. Sizes are bytes, of each GPU (`room` is what is left for
-    sequences), lengths tokens; `rejected` is null for a layout that fits.
+    sequences), lengths tokens; `rejected` is null for a layout that fits. What is not known of a model is null, and
+    `kv_cache_unknown` and `weights_unknown` say why.
     """
     from vllmray.cluster.fit import engine_of
 
     return {
         "model": model.name,
-        "parameters": model.shape.parameters,
+        "parameters": None if model.shape.weights_unknown else model.shape.parameters,
+        "kv_cache_unknown": list(model.shape.kv_unknown),
+        "weights_unknown": [] if model.knows_weights else list(model.shape.weights_unknown),
         "checkpoint_bytes": model.checkpoint_bytes,
         "longest_context": model.longest_context,
         "max_model_len": engine_of(config, model).max_model_len,

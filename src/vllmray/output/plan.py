@@ -12,7 +12,7 @@ from vllmray.cluster.fit import engine_of
 from vllmray.config.models import ClusterConfig
 from vllmray.model.layouts import HostGpus, Layout
 from vllmray.model.memory import GIB
-from vllmray.model.model import Model
+from vllmray.model.model import Model, parameters_of, unknown_figures
 
 SHOWN = 8
 """Layouts of each kind, unless all are asked for."""
@@ -37,6 +37,7 @@ def plan_table(
     left_out = len(fitting[most:]) + len(others[most:])
     if left_out:
         parts.append(Text(f"{left_out} more: --all"))
+    parts += [Text(line, style="yellow") for line in unknown_figures(model)]
     if model.shape.config.has_other_parts and model.checkpoint_bytes is None:
         parts.append(Text("Its vision or audio tower is not counted: the size of its files is not known.", style="dim"))
     parts.append(Text("Memory beside weights and sequences is an estimate: docs/gpu-acceptance.md.", style="dim"))
@@ -46,7 +47,7 @@ def plan_table(
 def _headline(model: Model, hosts: Sequence[HostGpus]) -> str:
     limit = f", at most {model.longest_context} tokens" if model.longest_context else ""
     listed = ", ".join(f"{host.name} with {host.summary}" for host in hosts)
-    return f"{model.name}: {model.shape.parameters / 1e9:.1f} B parameters{limit}\n{listed}\n"
+    return f"{model.name}: {parameters_of(model)}{limit}\n{listed}\n"
 
 
 def _table(layouts: Sequence[Layout]) -> Table:
@@ -58,18 +59,25 @@ def _table(layouts: Sequence[Layout]) -> Table:
             str(layout.pipeline_parallel_size),
             str(layout.world_size),
             str(layout.replicas),
-            _range([stage.weights / GIB for stage in layout.stages]),
-            _range([stage.beside / GIB for stage in layout.stages]),
-            str(layout.sequences),
-            str(layout.longest_context),
+            _range([stage.weights for stage in layout.stages]),
+            _range([stage.beside for stage in layout.stages]),
+            _known(layout.sequences),
+            _known(layout.longest_context),
             f"{layout.network_bytes / 1024:.0f}",
         )
     return table
 
 
-def _range(sizes: Sequence[float]) -> str:
-    """Of the lightest and the heaviest stage."""
-    low, high = f"{min(sizes):.1f}", f"{max(sizes):.1f}"
+def _known(count: int | None) -> str:
+    return "not known" if count is None else str(count)
+
+
+def _range(sizes: Sequence[int | None]) -> str:
+    """Of the lightest and the heaviest stage, in GiB."""
+    known = [size / GIB for size in sizes if size is not None]
+    if len(known) < len(sizes):
+        return "not known"
+    low, high = f"{min(known):.1f}", f"{max(known):.1f}"
     return low if low == high else f"{low}-{high}"
 
 

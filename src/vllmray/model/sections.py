@@ -1,0 +1,124 @@
+"""Parts of a config.json that have an object of their own, and the bounds of its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, AliasPath, BaseModel, BeforeValidator, ConfigDict, Field
+
+# Where the language model of a multimodal one is described (transformers, PreTrainedConfig.get_text_config; vllm,
+# vllm/transformers_utils/config.py).
+TEXT_SECTIONS = ("text_config", "llm_config", "language_config", "thinker_config")
+
+# What transformers' classes fill in where published files leave it out (transformers 5.19, Gemma3TextConfig).
+LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
+    "gemma3_text": {
+        "vocab_size": 262208,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 131072,
+        "sliding_window": 4096,
+    }
+}
+
+
+def text_section(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of config.json that describes the language model, which is all of it unless there are others."""
+    for name in TEXT_SECTIONS:
+        section = raw.get(name)
+        if isinstance(section, Mapping):
+            return text_section(section)
+    return {**LEFT_OUT.get(str(raw.get("model_type")), {}), **raw}
+
+
+def _one(value: object) -> object:
+    """Where a family gives a number for each layer, or for each kind of expert, the largest: memory must do for it."""
+    if isinstance(value, list | tuple) and value and all(type(each) is int for each in value):
+        return max(value)
+    return value
+
+
+def names(*keys: str | AliasPath) -> Any:
+    """The keys under which families give one thing, the first that is there."""
+    return AliasChoices(*keys)
+
+
+# Bounds far beyond any model that exists: what lies outside is a damaged file, and would cost hours of arithmetic.
+Small = Annotated[int, BeforeValidator(_one), Field(ge=1, le=100_000, strict=True)]
+Large = Annotated[int, BeforeValidator(_one), Field(ge=1, le=100_000_000, strict=True)]
+Count = Annotated[int, BeforeValidator(_one), Field(ge=0, le=100_000, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Layers = Annotated[int, Field(ge=1, le=10_000, strict=True)]
+Factor = Annotated[float, Field(gt=0, le=1e6)]
+
+
+class Quantization(BaseModel):
+    """quantization_config, as far as it decides sizes and what can be divided."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    method: str = Field("", validation_alias=names("quant_method", "quant_algo"))
+    bits: Annotated[int, Field(ge=1, le=32)] | None = Field(
+        None, validation_alias=names("bits", "w_bit", AliasPath("config_groups", "group_0", "weights", "num_bits"))
+    )
+    group_size: Annotated[int, Field(ge=-1, le=1_000_000)] | None = Field(
+        None,
+        validation_alias=names(
+            "group_size", "q_group_size", AliasPath("config_groups", "group_0", "weights", "group_size")
+        ),
+    )
+    weight_block_size: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | None = None
+    load_in_4bit: bool | None = None
+    not_converted: tuple[str, ...] | None = Field(
+        None, validation_alias=names("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules")
+    )
+
+
+class BlockAttention(BaseModel):
+    """Attention of one of block_configs."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    n_heads_in_group: Small | None = None
+    """Heads that share a key-value head."""
+    no_op: bool = False
+
+
+class BlockFeedForward(BaseModel):
+    """Feed-forward layer of one of block_configs."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    ffn_mult: Annotated[float, Field(gt=0, le=1000)] | None = None
+    intermediate_size: Large | None = None
+    no_op: bool = False
+
+
+class Block(BaseModel):
+    """A layer that a search over architectures has made (vllm/model_executor/models/nemotron_nas.py)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    attention: BlockAttention
+    ffn: BlockFeedForward
+
+    def feed_forward_size(self, hidden: int) -> int:
+        """Width, as _ffn_mult_to_intermediate_size there has it; 0 without a feed-forward layer."""
+        if self.ffn.no_op:
+            return 0
+        if self.ffn.ffn_mult is None:
+            return self.ffn.intermediate_size or 0
+        return -(-int(2 * self.ffn.ffn_mult * hidden / 3) // 256) * 256
+
+
+class LinearAttention(BaseModel):
+    """linear_attn_config: Kimi's delta attention, and which layers attend to all tokens, counted from 1."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    num_heads: Small
+    head_dim: Small
+    short_conv_kernel_size: Small = 4
+    full_attn_layers: tuple[int, ...] = ()

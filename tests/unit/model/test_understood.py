@@ -1,0 +1,104 @@
+"""What of a config.json is understood, and what makes a figure unknown instead of wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.model.test_config import KNOWN, model, raw
+from vllmray.model.layouts import HostGpus, layouts
+from vllmray.model.memory import GIB, Engine
+from vllmray.model.model import Model, model_of, parameters_of, unknown_figures
+from vllmray.model.rules import Parallelism
+
+TWO_GPUS = [HostGpus("host", (80 * GIB,) * 2)]
+LAYERS = 32
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("attention_schedule", [0, 1] * 16),
+        ("every_nth_is_local", 4),
+        ("layer_group_size", 5),
+        ("num_kv_shared_layers", 15),
+        ("swa_num_key_value_heads", 8),
+        ("cache_compression", 4),
+        ("colours", ["red"] * LAYERS),
+        ("per_layer_config", {"3": {"head_dim": 512}}),
+        ("compress_ratios", [4] * LAYERS),
+        ("hybrid_layer_pattern", [0, 1] * 16),
+        ("num_key_value_heads", [8] * 31 + [4]),
+    ],
+)
+def test_a_key_that_describes_layers_heads_or_a_cache_and_is_not_understood_makes_both_figures_unknown(
+    name: str, value: object
+) -> None:
+    known = model("llama-3.1-8b", **{name: value}).shape
+    assert known.kv_unknown == (f"{name} is not understood",)
+    assert known.weights_unknown == known.kv_unknown
+
+
+@pytest.mark.parametrize("name", ["zero_expert_num", "moe_adapter_rank", "dense_intermediate_size", "ngram_vocab_size"])
+def test_a_key_that_describes_experts_or_widths_makes_the_weights_unknown_alone(name: str) -> None:
+    shape = model("mixtral-8x7b", **{name: 64}).shape
+    assert (shape.kv_unknown, shape.weights_unknown) == ((), (f"{name} is not understood",))
+
+
+@pytest.mark.parametrize("value", [None, False, 0, [], {}, ""])
+def test_a_key_that_is_switched_off_changes_nothing(value: object) -> None:
+    assert model("llama-3.1-8b", attention_schedule=value).shape.kv_unknown == ()
+
+
+def test_an_unknown_word_for_a_layer_is_named_and_never_read_as_full_attention() -> None:
+    words = ["full_attention", "quantum_attention"] * 12
+    known = model("gpt-oss-20b", layer_types=words)
+    assert known.shape.kv_unknown == ("no kind of layer 'quantum_attention' is known",)
+
+
+def test_latent_attention_in_a_family_that_is_not_known_to_have_it_is_unknown() -> None:
+    known = model_of(raw("deepseek-v3") | {"model_type": "deepseek_v9"}, "v9")
+    assert known.shape.kv_unknown == ("kv_lora_rank is not understood for deepseek_v9",)
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_every_model_whose_parameters_were_counted_is_understood(name: str) -> None:
+    assert unknown_figures(model(name)) == []
+
+
+def found(known: Model, **engine: Any) -> list[Any]:
+    asked = Parallelism(max_model_len=4096)
+    return layouts(known, TWO_GPUS, Engine(max_model_len=4096, **engine), asked, across=False)
+
+
+def test_where_the_cache_is_not_known_the_weights_alone_rank_and_reject() -> None:
+    schedule = {"attention_schedule": [0, 1] * 40}
+    small = found(model_of(raw("llama-3.1-8b") | {"attention_schedule": [1] * 32}, "small", 16 * GIB))
+    large = found(model_of(raw("llama-3.1-70b") | schedule, "large", 140 * GIB))
+    assert {(each.sequences, each.longest_context, each.rejected) for each in small} == {(None, None, "")}
+    assert (small[0].tensor_parallel_size, small[0].pipeline_parallel_size) == (1, 1)
+    assert all(stage.weights and stage.room and stage.kept is None for stage in small[0].stages)
+    single = next(each for each in large if each.world_size == 1)
+    assert "do not fit into 73.1 GiB of a GPU" in single.rejected
+
+
+def test_with_little_left_beside_the_weights_more_gpus_come_first() -> None:
+    known = model_of(raw("llama-3.1-8b") | {"attention_schedule": [1] * 32}, "model", 64 * GIB)
+    assert found(known)[0].tensor_parallel_size == 2
+
+
+def test_where_not_even_the_weights_are_known_nothing_is_rejected_and_the_most_gpus_come_first() -> None:
+    best = found(model("llama-3.1-70b", attention_schedule=[1] * 80))[0]
+    assert (best.world_size, best.rejected, best.stages[0].weights, best.stages[0].room) == (2, "", None, None)
+
+
+def test_what_is_not_known_is_said_in_one_line_each() -> None:
+    known = model("llama-3.1-8b", attention_schedule=[1] * 32)
+    assert unknown_figures(known) == [
+        "KV cache: not known for this model (attention_schedule is not understood); vLLM decides",
+        "weights: not known for this model (attention_schedule is not understood); vLLM decides",
+    ]
+    assert parameters_of(known) == "number of parameters not known"
+    weighed = model_of(raw("llama-3.1-8b") | {"attention_schedule": [1] * 32}, "model", 16 * GIB)
+    assert len(unknown_figures(weighed)) == 1
