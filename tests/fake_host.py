@@ -7,6 +7,7 @@ same suite holds it and the real hosts; tests of use cases add programs of their
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -70,6 +71,8 @@ def _cat(record: Record, argv: tuple[str, ...]) -> Ran:
 def _stat(record: Record, argv: tuple[str, ...]) -> Ran:
     """`stat -c "%a %u" PATH`: a file's mode and owner."""
     assert argv[1:3] == ("-c", "%a %u")
+    if argv[3].startswith("/proc/") and record.spec.pid == "host":
+        return Ran((f"555 {os.getuid()}",))
     for file in record.spec.files:
         if file.path == argv[3]:
             return Ran((f"{file.mode:o} {_user(record)}",))

@@ -72,6 +72,17 @@ def test_a_program_runs_to_its_end_and_leaves_its_exit_code_and_output(ground: G
     assert container.image == ground.image
 
 
+def test_a_program_that_is_let_sees_the_processes_of_the_host(ground: Ground) -> None:
+    container = ground.host.create_and_start(spec(ground, "stat", "-c", "%a %u", f"/proc/{os.getpid()}", pid="host"))
+    assert list(ground.host.logs(container.id, follow=True)) == [f"555 {os.getuid()}"]
+
+
+def test_a_container_sees_no_process_of_the_host_otherwise(ground: Ground) -> None:
+    container = ground.host.create_and_start(spec(ground, "stat", "-c", "%a %u", f"/proc/{os.getpid()}"))
+    list(ground.host.logs(container.id, follow=True))
+    assert ended(ground).exit_code == (0 if ground.is_real and not ground.is_docker else 1)
+
+
 def test_a_failing_program_leaves_its_exit_code(ground: Ground) -> None:
     ground.host.create_and_start(spec(ground, "false"))
     container = ended(ground)

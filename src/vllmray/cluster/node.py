@@ -12,12 +12,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vllmray.cluster.brief import said_by
 from vllmray.cluster.contents import GUARD, LAUNCH, NODE, SITE, START_HEAD, WATCH, Contents
+from vllmray.cluster.gpu_cards import Card
 from vllmray.cluster.gpus import stated_gpus
 from vllmray.cluster.gpus_at_hand import said_with_gpus
 from vllmray.cluster.plan import CACHE, Node, beside, own_cache_spec, probe_spec
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError
 from vllmray.hosts.base import ContainerSpec, Host
+from vllmray.hosts.node_program import node_program
 from vllmray.images.facts import ImageFacts
 from vllmray.images.recipe import RAY_REQUIREMENT
 
@@ -44,12 +46,17 @@ class NodeProbe(BaseModel):
     problem: str | None = None
     taken: Mapping[str, int] = {}
     gpus: int = 0
-    gpu_memory: tuple[int, ...] = ()
-    """Bytes of each GPU; empty when that could not be told."""
+    cards: tuple[Card, ...] = ()
+    """The GPUs; empty when their memory could not be told."""
     connect: str | None = None
     cache: CacheProbe | None = None
     gpu_devices: tuple[str, ...] = ()
     """How this host gives GPUs, as gpus.device_access takes it."""
+
+    @property
+    def gpu_memory(self) -> tuple[int, ...]:
+        """Bytes of each GPU; empty when that could not be told."""
+        return tuple(card.size for card in self.cards)
 
 
 PACKAGE = Path(str(resources.files("vllmray")))
@@ -139,7 +146,7 @@ def ask(host: Host, config: ClusterConfig, devices: tuple[str, ...], question: Q
     }
     if question.connect:
         request["connect"] = list(question.connect)
-    script = resources.files("vllmray.hosts").joinpath("node_probe.py").read_text()
+    script = node_program()
 
     def spec(devices: tuple[str, ...]) -> ContainerSpec:
         return beside(probe_spec(config, devices, script, json.dumps(request)), config, question.node)
@@ -176,6 +183,13 @@ def check(host: Host, config: ClusterConfig, found: NodeProbe) -> None:
             f"{where}: no {config.accelerator} GPU is visible to {config.image}",
             hint="Check the driver there, and where containers are used the container toolkit, or use "
             "--accelerator cpu.",
+        )
+    wanted = stated_gpus(config) or 0
+    if config.accelerator != "cpu" and found.gpus < wanted:
+        raise HostError(
+            f"{where}: --gpus {config.gpus} asks for {wanted} {config.accelerator} GPUs, and {config.image} sees "
+            f"{found.gpus}",
+            hint="Name GPUs that are there (nvidia-smi -L lists them); of a batch job, those in CUDA_VISIBLE_DEVICES.",
         )
 
 

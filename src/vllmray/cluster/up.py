@@ -12,6 +12,7 @@ from vllmray.cluster.commands import token_words, worker_command
 from vllmray.cluster.contents import Secrets
 from vllmray.cluster.derive import Usable, usable_image
 from vllmray.cluster.fit import check_span, settle
+from vllmray.cluster.gpu_room import Room
 from vllmray.cluster.host_model import Look, look_there
 from vllmray.cluster.locking import NOBODY, Holder, Turn, in_words
 from vllmray.cluster.node import NodeProbe, Question, ask, check, have_cache, node_of
@@ -120,7 +121,10 @@ def up_worker(host: Host, config: ClusterConfig, options: Options, reporter: Rep
             if answers:  # also of one that runs: after the head's restart it may have a token that counts no more
                 held = fingerprint(image.facts, image.named)
                 agree(host, config, run.secrets, held, reporter, node=run.running(labels.WORKER))
+            had = labels.WORKER in run.containers
             _converge(run, config, (labels.WORKER,))
+            if had and not run.running(labels.WORKER):
+                Room(host, config).check_again(node.gpu_devices, reporter)
             run.start("Ray worker", worker_spec(config, node, run.contents), labels.WORKER)
         if not options.wait:
             return Outcome("worker", config, worker_command(config), ready=False)
@@ -144,8 +148,13 @@ def _settled_head(run: Run, image: Usable, info: HostInfo) -> tuple[ClusterConfi
         step.result(f"{node.ip} on {node.interface}, {node.gpus} GPU{'' if node.gpus == 1 else 's'}")
     config = settle(model, config, probe.gpu_memory, reporter)
     check_span(config, int(node.gpus), host.address, options.look.named)
+    room, had = Room(host, config, config.world_size), bool(run.containers)
+    if not had:
+        room.check(probe.cards, probe.gpu_devices)
     run.secrets = options.secrets(config)
     _converge(run, config, (labels.HEAD, labels.ENGINE))
+    if had and not run.running(labels.ENGINE):
+        room.check_again(probe.gpu_devices, reporter)
     options.keep(run.secrets)
     return config, node
 
@@ -170,6 +179,8 @@ def _find_head(run: Run, turn: Turn, config: ClusterConfig, info: HostInfo) -> t
         probe = ask(host, config, info.cdi_devices, question.trying(FIRST_CONNECT_S))
         check(host, config, probe)
         have_cache(host, config, probe)
+        if labels.WORKER not in run.containers:
+            Room(host, config).check(probe.cards, probe.gpu_devices)
         node = node_of(config, probe)
         if probe.connect != "open" and wait:
             turn.end()

@@ -16,7 +16,7 @@ from vllmray.config.models import DEFAULT_IMAGE, Accelerator, ClusterConfig, Ima
 from vllmray.demo.model import NAME, have_model
 from vllmray.errors import HostError, VllmrayError
 from vllmray.hosts.base import Container, Host
-from vllmray.hosts.node_probe import gpus as visible_gpus
+from vllmray.hosts.gpu_probe import gpus as visible_gpus
 from vllmray.hosts.node_probe import taken
 from vllmray.ray.ports import HEAD_ONLY, RayPorts
 from vllmray.reporter import Reporter

@@ -100,6 +100,8 @@ class ContainerSpec:
     """host, container:NAME, or a network's name."""
     ip: str | None = None
     """Its address in a network of that name."""
+    pid: Literal["own", "host"] = "own"
+    """Whose processes it sees. Those of this machine are the host's."""
     shm_size: int | None = None
     """Of a /dev/shm of its own."""
     ulimits: Mapping[str, int] = field(default_factory=dict)

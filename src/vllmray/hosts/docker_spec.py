@@ -22,6 +22,7 @@ def creation(api: docker.APIClient, spec: ContainerSpec, log_driver: str = "") -
     host_config = api.create_host_config(
         network_mode=spec.network,
         ipc_mode="private",
+        pid_mode="host" if spec.pid == "host" else None,
         shm_size=spec.shm_size,
         binds=[_bind(mount) for mount in spec.mounts if mount.kind == "bind" and mount.create],
         mounts=[_mount(mount) for mount in spec.mounts if not (mount.kind == "bind" and mount.create)],

@@ -1,23 +1,24 @@
 """Runs on a host, in a short-lived container of the node's image: what a node will find there.
 
-Standard library only; it is handed to the container as `python3 -c`, with one JSON object as its argument, and prints
-one JSON object. `probe()` may be called in this process too, where this process shares the host's network.
+Standard library only; it is handed to the container as `python3 -c`, with gpu_probe.py in the place of its import
+(node_program.py), and with one JSON object as its argument; it prints one JSON object. `probe()` may be called in this
+process too, where this process shares the host's network.
 """
 
 from __future__ import annotations
 
 import array
 import fcntl
-import glob
 import json
 import os
 import socket
 import struct
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from vllmray.hosts.gpu_probe import gpu_answer
 
 # Nothing is sent there: connecting a UDP socket only looks the route up. Addresses for documentation (RFC 5737).
 _ANYWHERE = "198.51.100.1"
@@ -96,32 +97,6 @@ def taken(ports: dict[str, int]) -> dict[str, int]:
     return found
 
 
-def gpus(accelerator: str) -> int:
-    """GPUs that this container was given, or this process where it has none: as their variable says, else by files."""
-    variable = {"nvidia": "CUDA_VISIBLE_DEVICES", "amd": "ROCR_VISIBLE_DEVICES"}.get(accelerator)
-    if variable and variable in os.environ:
-        return len([name for name in os.environ[variable].split(",") if name.strip() not in ("", "-1")])
-    pattern = {"nvidia": "/dev/nvidia[0-9]*", "amd": "/dev/dri/renderD*"}.get(accelerator)
-    return len(glob.glob(pattern)) if pattern else 0
-
-
-def gpu_memory(accelerator: str) -> list[int]:
-    """Bytes of each GPU, as far as it can be told here: nvidia-smi comes with NVIDIA's container runtime, and amdgpu
-    says it in /sys. A simulated GPU has no memory of its own.
-    """
-    if accelerator == "nvidia":
-        try:
-            argv = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-            said = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True).stdout
-        except (OSError, subprocess.SubprocessError):
-            return []
-        return [int(line) * 1024**2 for line in said.split("\n") if line.strip().isdigit()]
-    if accelerator == "amd":
-        files = sorted(glob.glob("/sys/class/drm/card*/device/mem_info_vram_total"))
-        return [int(Path(file).read_text()) for file in files]
-    return []
-
-
 def cache(folder: str) -> dict[str, Any]:
     """Whether this container's user may write into the model cache; who that is, and whose the folder is."""
     path = Path(folder)
@@ -137,8 +112,7 @@ def probe(request: dict[str, Any]) -> dict[str, Any]:
     """Answer what the request asks for; see NodeProbe in cluster/node.py for the shapes."""
     answer = choose_address(request.get("towards"), request.get("node_ip"), request.get("interface"))
     answer["taken"] = taken(request.get("ports", {}))
-    answer["gpus"] = gpus(request.get("accelerator", ""))
-    answer["gpu_memory"] = gpu_memory(request.get("accelerator", ""))
+    answer |= gpu_answer(request)
     if "cache" in request:
         answer["cache"] = cache(request["cache"])
     if "connect" in request:

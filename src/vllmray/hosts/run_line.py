@@ -89,6 +89,8 @@ def _sharing_options(spec: ContainerSpec) -> Iterator[str]:
     yield _flag("network", spec.network)
     if spec.ip:
         yield _flag("ip", spec.ip)
+    if spec.pid != "own":
+        yield _flag("pid", spec.pid)
     yield _flag("restart", spec.restart)
     if spec.restart != "no":
         yield from (_flag("log-opt", f"{name}={value}") for name, value in LOG_OPTIONS.items())

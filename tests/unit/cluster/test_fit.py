@@ -12,7 +12,7 @@ import pytest
 from tests.fake_host import FakeHost, Ran
 from tests.unit.cluster.test_up import READY, names
 from tests.unit.model.test_config import raw
-from tests.unit.support import RecordingReporter, config, good_host, probe_answer
+from tests.unit.support import RecordingReporter, card, config, good_host, probe_answer
 from vllmray.cluster.fit import asked, check_fit, choose, engine_of, known_model, settle, why
 from vllmray.cluster.host_model import Look, look_there
 from vllmray.cluster.up import Options, up_head
@@ -216,7 +216,7 @@ def test_sizes_that_seem_too_small_for_the_gpus_are_a_warning_and_no_more() -> N
 
 
 def test_up_chooses_sizes_for_the_gpus_that_it_finds_on_the_host() -> None:
-    host = good_host(*READY, probes=[probe_answer(gpus=2, gpu_memory=[80 * GIB] * 2)])
+    host = good_host(*READY, probes=[probe_answer(gpus=2, cards=[card(), card(id="1")])])
     wanted = config(accelerator="nvidia", model="/m", tensor_parallel_size="auto", pipeline_parallel_size="auto")
     host.folders.add("/m")
     known = model("llama-3.1-70b")

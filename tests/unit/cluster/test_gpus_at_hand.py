@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.fake_host import FakeHost, Ran
-from tests.unit.support import RecordingReporter, config
+from tests.unit.support import RecordingReporter, card, config
 from vllmray.cluster.gpus_at_hand import gpus_of
 from vllmray.errors import HostError, NoGpuRuntimeError
 from vllmray.model.layouts import HostGpus
@@ -23,7 +23,7 @@ def host(*lines: str) -> FakeHost:
 
 
 def test_a_hosts_gpus_are_asked_in_a_container_that_has_them_all_and_leaves_nothing() -> None:
-    asked, reporter = host(json.dumps({"gpu_memory": [80 * GIB, 80 * GIB, 24 * GIB]})), RecordingReporter()
+    asked, reporter = host(json.dumps({"cards": [card(), card(), card(24 * GIB)]})), RecordingReporter()
     found = gpus_of(asked, WANTED, reporter)
     assert found == HostGpus("fake://host", (80 * GIB, 80 * GIB, 24 * GIB))
     assert "GPUs of fake://host: = 1 x 24 GiB and 2 x 80 GiB" in reporter.text()
@@ -38,7 +38,7 @@ def test_without_a_gpu_runtime_the_hosts_own_files_are_given() -> None:
     asked = FakeHost(images=["image:1"], folders=["/dev"])
     asked.gpu_runtime = False
     files = ["/vllmray/dev/nvidiactl", "/vllmray/dev/nvidia1", "/vllmray/dev/nvidia0"]
-    memory = json.dumps({"gpu_memory": [80 * GIB, 80 * GIB]})
+    memory = json.dumps({"cards": [card(), card()]})
     asked.programs["python3"] = lambda record, argv: Ran((json.dumps(files) if record.spec.mounts else memory,))
     assert gpus_of(asked, WANTED, RecordingReporter()) == HostGpus("fake://host", (80 * GIB, 80 * GIB))
     look, probe = asked.created
@@ -58,11 +58,20 @@ def test_a_host_with_neither_runtime_nor_files_has_no_gpus_to_give(lines: tuple[
     assert asked.records == {}
 
 
-@pytest.mark.parametrize("lines", [(), ("Traceback",), ("{}",), ('{"gpu_memory": []}',), ('{"gpu_memory": ["x"]}',)])
+@pytest.mark.parametrize("lines", [(), ("Traceback",), ("{}",), ('{"cards": []}',), ('{"cards": ["x"]}',)])
 def test_a_host_whose_gpus_can_not_be_told_is_an_error_with_the_way_to_state_them(lines: tuple[str, ...]) -> None:
     with pytest.raises(HostError, match="no nvidia GPU whose memory could be told") as caught:
         gpus_of(host(*lines), WANTED, RecordingReporter())
     assert "--gpus 2x80GiB,2x80GiB" in str(caught.value.hint)
+
+
+def test_memory_that_is_shared_with_the_host_is_counted_without_what_the_host_keeps() -> None:
+    asked, reporter = (
+        host(json.dumps({"cards": [card(120 * GIB, name="NVIDIA GB10", unified=True)]})),
+        RecordingReporter(),
+    )
+    assert gpus_of(asked, WANTED, reporter) == HostGpus("fake://host", (112 * GIB,))
+    assert "= 1 x 112 GiB; shared with the host, to which 8 GiB of it are left" in reporter.text()
 
 
 def test_a_host_without_the_image_says_so_and_pulls_nothing() -> None:
