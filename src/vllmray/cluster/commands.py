@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 
+from vllmray.cluster.fit import options_of
 from vllmray.config.models import ClusterConfig
 from vllmray.config.values import as_typed
-from vllmray.engine.options import engine_options
 
 TOKEN_FILE = "vllmray.token"
 
@@ -40,7 +40,7 @@ def worker_command(config: ClusterConfig) -> str:
     for name, port in config.ray_ports:
         if port != getattr(default.ray_ports, name):
             argv += ["--ray-port", f"{name}={port}"]
-    share = engine_options(config.vllm_args).gpu_memory_utilization
-    if share != engine_options(()).gpu_memory_utilization:
+    share = options_of(config).gpu_memory_utilization
+    if share != options_of(default).gpu_memory_utilization:
         argv += ["--", f"--gpu-memory-utilization={share:g}"]  # what its own GPUs must have free
     return shlex.join(argv)
