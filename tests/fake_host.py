@@ -275,11 +275,11 @@ class FakeHost:
     def _end(self, record: Record, exit_code: int) -> None:
         self.tell(record, "die", exit_code=exit_code)
         if record.spec.restart == "no":
-            record.becomes("exited", exit_code=exit_code)
+            record.becomes("exited", exit_code=exit_code, ended_at=datetime.now(UTC).isoformat())
         else:
             self.tell(record, "start")
             self.tell(record, "die", exit_code=exit_code)
-            record.becomes("restarting", exit_code=exit_code, restarts=1)
+            record.becomes("restarting", exit_code=exit_code, restarts=1, ended_at=datetime.now(UTC).isoformat())
 
     def _stop(self, record: Record) -> None:
         if record.container.status == "running":

@@ -24,6 +24,22 @@ class VllmrayError(Exception):
         self.hint = hint
 
 
+def say_left(why: BaseException, what: str, error: BaseException) -> None:
+    """Have an error say that its clean-up failed as well, and what is still there.
+
+    Args:
+        why: the error that the clean-up is about.
+        what: was not taken back.
+        error: why not.
+    """
+    words = [error.message, error.details] if isinstance(error, VllmrayError) else [type(error).__name__, str(error)]
+    line = f"Not removed: {what} ({': '.join(text.splitlines()[0] for text in words if text)})."
+    if isinstance(why, VllmrayError):
+        why.hint = f"{why.hint or ''}\n{line}".strip()
+    else:
+        why.add_note(line)
+
+
 class ConfigError(VllmrayError):
     """Settings that can't be right; `details` lists every problem, one line a field."""
 

@@ -50,12 +50,17 @@ def run(argv: Sequence[str]) -> NoReturn:
         sys.stderr.close()  # whoever read us left; there is nobody to tell
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  # the last resort: whatever it is, it leaves as one line
-        print(f"internal error: {type(error).__name__}: {error}", file=sys.stderr)
+        print("\n".join([f"internal error: {type(error).__name__}: {error}", *_notes(error)]), file=sys.stderr)
         if invocation.debug:
             traceback.print_exc()
         else:
             print("hint: run it again with `vllmray --debug …` and report what it prints", file=sys.stderr)
         sys.exit(INTERNAL_ERROR)
+
+
+def _notes(error: BaseException) -> tuple[str, ...]:
+    """What a clean-up could not take back (errors.say_left)."""
+    return tuple(getattr(error, "__notes__", ()))
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:

@@ -64,7 +64,11 @@ def usable(container: Container | None) -> bool:
 
 
 def remove(host: Host, found: dict[str, Container], *roles: str) -> None:
-    """Stop and remove those of the roles that are there, in the order that a cluster is taken down."""
+    """Stop and remove those of the roles that are there, in the order that a cluster is taken down.
+
+    What stays, when one does not go, is still in found.
+    """
     for role in labels.STOP_ORDER:
         if role in roles and role in found:
-            host.stop_and_remove(found.pop(role).id, timeout=STOP_TIMEOUT_S)
+            host.stop_and_remove(found[role].id, timeout=STOP_TIMEOUT_S)
+            del found[role]

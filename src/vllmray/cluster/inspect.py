@@ -1,11 +1,12 @@
-"""Asking an image what it holds: once, in a throw-away container; the answer is kept by the image's id."""
+"""Asking an image what it holds: once, in a throw-away container; the answer is kept by the image's id and by what was
+asked.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
 from uuid import uuid4
@@ -20,7 +21,6 @@ from vllmray.images.facts import ImageFacts
 
 OWNER = "image-inspect"
 """Stands where a cluster's name would, on the container's label."""
-LEFT_AFTER = timedelta(minutes=5)
 
 
 def inspect(host: Host, name: str, cache: Path | None) -> ImageFacts:
@@ -37,7 +37,7 @@ def inspect(host: Host, name: str, cache: Path | None) -> ImageFacts:
         raise HostError(f"{host.address}: there is no image {name}", hint=f"Get it first: docker pull {name}")
     if cache is None or not image.fixed:
         return _ask(host, name, image)
-    kept = cache / f"{image.id.removeprefix('sha256:')}.json"
+    kept = cache / f"{image.id.removeprefix('sha256:')}-{_version()}.json"
     with suppress(OSError, ValidationError):
         return ImageFacts.model_validate_json(kept.read_text())
     facts = _ask(host, name, image)
@@ -49,17 +49,25 @@ def inspect(host: Host, name: str, cache: Path | None) -> ImageFacts:
     return facts
 
 
+def _program() -> str:
+    return resources.files("vllmray.images").joinpath("image_probe.py").read_text()
+
+
+def _version() -> str:
+    """Of the question and the shape of its answer: what another vllmray was told may lack what this one looks for."""
+    shape = {name: str(field.annotation) for name, field in ImageFacts.model_fields.items()}
+    return hashlib.sha256(f"{_program()}\n{shape}".encode()).hexdigest()[:12]
+
+
 def _ask(host: Host, name: str, image: Image) -> ImageFacts:
-    # A name of its own, since nobody waits for another command that asks the same.
     spec = ContainerSpec(
-        name=f"vllmray-image-probe-{image.id.removeprefix('sha256:')[:12]}-{uuid4().hex[:8]}",
+        name=f"vllmray-image-probe-{image.id.removeprefix('sha256:')[:12]}",
         image=name,
-        argv=("python3", "-c", resources.files("vllmray.images").joinpath("image_probe.py").read_text()),
+        argv=("python3", "-c", _program()),
         labels=labels.selector(OWNER, labels.PROBE),
         network="none",
         read_only=True,
     )
-    _sweep(host, spec.labels)
     lines = said_by(host, spec)
     try:
         answer = json.loads(lines[-1])
@@ -71,11 +79,3 @@ def _ask(host: Host, name: str, image: Image) -> ImageFacts:
             details="\n".join(lines[-20:]) or "it printed nothing",
             hint="It must have a python3 on its PATH, 3.11 or newer.",
         ) from error
-
-
-def _sweep(host: Host, wanted: Mapping[str, str]) -> None:
-    """Remove what commands that were killed have left; one that has just ended is another's, who still reads it."""
-    for left in host.containers(wanted):
-        age = datetime.now(UTC) - datetime.fromisoformat(left.started_at)
-        if left.ended and age > LEFT_AFTER:
-            host.stop_and_remove(left.id, timeout=0)

@@ -91,7 +91,10 @@ def head_spec(config: ClusterConfig, node: Node, contents: Contents) -> Containe
 def worker_spec(config: ClusterConfig, node: Node, contents: Contents) -> ContainerSpec:
     """A Ray worker that joins config.head_ip."""
     argv = ray_argv.start_worker(
-        (*_node_argv(config, f"--head={gcs_address(config, str(config.head_ip))}", *_own_memory(config)), "ray"),
+        (
+            *_node_argv(config, f"--head={gcs_address(config, str(config.head_ip))}", *_own_memory(config)),
+            *ray_argv.RAY,
+        ),
         head_ip=str(config.head_ip),
         node_ip=node.ip,
         gpus=node.gpus,
@@ -102,7 +105,7 @@ def worker_spec(config: ClusterConfig, node: Node, contents: Contents) -> Contai
 
 
 def _node_argv(config: ClusterConfig, *more: str) -> tuple[str, ...]:
-    """The program that starts Ray and looks after it; `ray` and its arguments follow."""
+    """The program that starts Ray and looks after it; Ray's command and its arguments follow."""
     agent = f"--agent-port={config.ray_ports.dashboard_agent_listen}"
     return ("python3", NODE, f"--folder={TEMP_DIR}", agent, *more, "--")
 

@@ -13,7 +13,7 @@ from vllmray.cluster.locking import Turn
 from vllmray.cluster.node import contents
 from vllmray.cluster.watching import log_tail
 from vllmray.config.models import ClusterConfig
-from vllmray.errors import UserInterruptError, VllmrayError, WaitTimeoutError
+from vllmray.errors import UserInterruptError, VllmrayError, WaitTimeoutError, say_left
 from vllmray.hosts.base import Container, ContainerSpec, Host
 from vllmray.reporter import Reporter
 
@@ -76,22 +76,24 @@ class Run:
 
 @contextmanager
 def cleaning_up(run: Run, config: ClusterConfig) -> Iterator[None]:
-    """On an error, take back what this run made; on Ctrl-C, leave it and say so."""
+    """On an error, whatever it is, take back what this run made; on Ctrl-C, leave it and say so."""
     try:
         with evidence(log=lambda: _last_log(run)):
             yield
     except KeyboardInterrupt:
         raise _interrupted(run, config) from None
-    except VllmrayError as error:
+    except UserInterruptError:
+        raise  # of what ran meanwhile, which says what it left; the rest stays as well
+    except BaseException as error:
         if run.made and run.options.retain:
             kept = ", ".join(container.name for container in run.made)
-            error.hint = f"{error.hint or ''}\nKept: {kept}. `vllmray down` removes them.".strip()
+            _say(error, f"Kept: {kept}. `vllmray down` removes them.")
         else:
             _take_back(run, config, error)
         raise
 
 
-def _take_back(run: Run, config: ClusterConfig, why: VllmrayError) -> None:
+def _take_back(run: Run, config: ClusterConfig, why: BaseException) -> None:
     """Remove what this run made; what can't be is named in the error that it is about."""
     if not run.made:
         return
@@ -101,10 +103,18 @@ def _take_back(run: Run, config: ClusterConfig, why: VllmrayError) -> None:
             existing.remove(run.host, made, *labels.STOP_ORDER)
             if not existing.by_role(run.host, config.cluster):
                 run.host.prune(labels.selector(config.cluster))
-    except VllmrayError as error:
-        why.hint = (
-            f"{why.hint or ''}\nNot removed: {error.message}. `vllmray down{config.cluster_option}` does.".strip()
-        )
+    except Exception as error:  # noqa: BLE001  # whatever it is, the error that is under way is the one to tell
+        left = ", ".join(container.name for container in made.values()) or "volumes and networks"
+        say_left(why, f"{left} on {run.host.address}", error)
+        _say(why, f"`vllmray down{config.cluster_option}` removes what is left.")
+
+
+def _say(error: BaseException, line: str) -> None:
+    """Add a line to what an error tells the user to do."""
+    if isinstance(error, VllmrayError):
+        error.hint = f"{error.hint or ''}\n{line}".strip()
+    else:
+        error.add_note(line)
 
 
 def _interrupted(run: Run, config: ClusterConfig) -> UserInterruptError:

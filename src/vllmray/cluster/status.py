@@ -18,6 +18,7 @@ from vllmray.cluster.watching import Watch, watch_argv
 from vllmray.errors import HostError
 from vllmray.hosts.base import Container, Exec, Host
 from vllmray.journal import Entry, parse
+from vllmray.ray.argv import RAY
 from vllmray.ray.node import FRESH_S
 from vllmray.ray.status import EngineState, RayStatus
 from vllmray.reporter import SilentStep
@@ -264,7 +265,7 @@ def raw(host: Host, cluster: str, clock: Clock | None = None) -> Iterator[str]:
     node = found.get(labels.HEAD) or found.get(labels.WORKER)
     if node is None or not usable(node):
         raise HostError(f"{host.address}: no Ray node of cluster {cluster} runs here")
-    running = host.exec(node.id, ("ray", "status", "-v", f"--address={_address(_settings(found))}"))
+    running = host.exec(node.id, (*RAY, "status", "-v", f"--address={_address(_settings(found))}"))
     try:
         while True:
             line = running.read_line(REFRESH_S)

@@ -13,6 +13,7 @@ from vllmray.cluster.plan import ENGINE_STATE
 from vllmray.errors import HostError, WorkloadError
 from vllmray.hosts.base import Container, Exec, Host
 from vllmray.ray.status import RayStatus, parse_line
+from vllmray.wait import Clock, SystemClock
 
 LOG_TAIL = 40
 
@@ -33,20 +34,28 @@ def watch_argv(
 class Watch:
     """The newest observation of watch.py, which runs in a container for as long as this is open."""
 
-    def __init__(self, host: Host, container: str, argv: tuple[str, ...]) -> None:
+    def __init__(self, host: Host, container: str, argv: tuple[str, ...], clock: Clock | None = None) -> None:
         self._host = host
+        self._clock = clock or SystemClock()
         self._container = container
         self._argv = argv
         self._exec: Exec | None = None
         self._last_words = ""
 
     def latest(self, timeout: float) -> RayStatus | None:
-        """What is seen now, waiting up to timeout seconds for news; None when there is none."""
+        """What is seen now, waiting up to timeout seconds for news; None when there is none.
+
+        Lines that are no observation, as Python's and Ray's warnings are none, are passed over.
+        """
         newest = None
+        deadline = self._clock.monotonic() + timeout
         try:
             self._exec = self._exec or self._host.exec(self._container, self._argv)
-            while status := self._read(self._exec, 0.0 if newest else timeout):
-                newest = status
+            while (line := self._exec.read_line(self._left(newest, deadline))) is not None:
+                self._last_words = line
+                newest = parse_line(line) or newest
+                if self._clock.monotonic() > deadline:
+                    break
         except EOFError:
             self._exec = None  # the program ended, as it does with its container; the next call starts another
             newest = newest or RayStatus(error=f"the watch in the container ended: {self._last_words}")
@@ -54,12 +63,9 @@ class Watch:
             newest = RayStatus(error=error.details or error.message)
         return newest
 
-    def _read(self, running: Exec, timeout: float) -> RayStatus | None:
-        line = running.read_line(timeout)
-        if line is None:
-            return None
-        self._last_words = line
-        return parse_line(line)
+    def _left(self, newest: RayStatus | None, deadline: float) -> float:
+        """Seconds to wait for a line: none, when there is something to tell already."""
+        return 0.0 if newest else max(deadline - self._clock.monotonic(), 0.0)
 
     def __enter__(self) -> Self:
         return self

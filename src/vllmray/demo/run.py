@@ -14,7 +14,7 @@ from vllmray.cluster.locking import NOBODY, Holder
 from vllmray.cluster.up import Options, up_head, up_worker
 from vllmray.config.models import DEFAULT_IMAGE, Accelerator, ClusterConfig, ImageBuild, Runtime
 from vllmray.demo.model import NAME, have_model
-from vllmray.errors import HostError, VllmrayError
+from vllmray.errors import HostError, UserInterruptError, say_left
 from vllmray.hosts.base import Container, Host
 from vllmray.hosts.gpu_probe import gpus as visible_gpus
 from vllmray.hosts.node_probe import taken
@@ -74,7 +74,8 @@ def bring_up(host: Host, wanted: Wanted, reporter: Reporter) -> ClusterConfig:
     """The demo's cluster, serving: found, or made now. Returns the head's settings.
 
     Raises:
-        VllmrayError: as `up` does; nothing is left then of what was made, unless wanted.retain.
+        VllmrayError: as `up` does; nothing is left then, nor after any other error, unless wanted.retain.
+        UserInterruptError: Ctrl-C; what runs goes on running.
     """
     found = existing.by_role(host, wanted.cluster)
     running = _running(found, wanted)
@@ -93,10 +94,19 @@ def bring_up(host: Host, wanted: Wanted, reporter: Reporter) -> ClusterConfig:
         slots = choose_slots(gpus, is_for_cpus=usable.facts.versions.get("vllm") is None)
         reporter.note(slots.said)
         return _up(host, _new(host, wanted, usable.config.image, slots, reporter), slots, wanted, reporter)
-    except VllmrayError:
+    except (KeyboardInterrupt, UserInterruptError):
+        raise  # what runs goes on, as with `up`, and the same command goes on with it
+    except BaseException as error:
         if not wanted.retain:
-            _remove(host, wanted)
+            _take_back(host, wanted, error)
         raise
+
+
+def _take_back(host: Host, wanted: Wanted, why: BaseException) -> None:
+    try:
+        _remove(host, wanted)
+    except Exception as error:  # noqa: BLE001  # whatever it is, the error that is under way is the one to tell
+        say_left(why, f"what there is of cluster {wanted.cluster} on {host.address}", error)
 
 
 def _remove(host: Host, wanted: Wanted) -> None:

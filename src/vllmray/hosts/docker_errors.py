@@ -10,6 +10,9 @@ import re
 
 from vllmray.errors import BrokenConnectionError, HostError, NoGpuRuntimeError
 
+BROKEN_OFF = (
+    "Check that the daemon runs there (docker info) and that the network to it holds; then give the same command again."
+)
 NO_REGISTRY = r"no such host|dial tcp|connection refused.*registry|TLS handshake|i/o timeout|Client\.Timeout exceeded"
 NO_SPACE = r"no space left on device"
 NO_GPU_RUNTIME = r"could not select device driver"  # moby daemon/nvidia_linux.go
@@ -42,6 +45,8 @@ HINTS: tuple[tuple[str, str], ...] = (
     (r"bind source path does not exist: (?P<what>\S+)", "Make that folder on the host, or correct the path."),
     # moby daemon/names.go
     (r"is already in use by container", "Remove that container, or choose another cluster name with --cluster."),
+    # urllib3, http.client, json: an answer that broke off
+    (r"IncompleteRead|Connection broken|InvalidChunkLength|Response ended prematurely|Read timed out", BROKEN_OFF),
     # OpenSSH
     (r"Host key verification failed", "Connect once by hand (ssh) to see and accept that host's key."),
     (
@@ -74,13 +79,22 @@ BROKEN = (
 )
 
 
-def explain(host: str, what: str, text: str) -> HostError:
-    """An error that says which host and what failed, in the daemon's words, with a hint where one is known."""
+def explain(host: str, what: str, text: str, *, broken: bool = False) -> HostError:
+    """An error that says which host and what failed, in the daemon's words, with a hint where one is known.
+
+    Args:
+        broken: the connection to the daemon itself broke off.
+    """
     hint = next((hint for pattern, hint in HINTS if re.search(pattern, text, re.IGNORECASE)), None)
-    return _kind(text.strip())(f"{host}: could not {what}", details=text.strip()[:2000], hint=hint)
+    kind = _kind(text.strip(), broken=broken)
+    if kind is BrokenConnectionError:
+        hint = hint or BROKEN_OFF
+    return kind(f"{host}: could not {what}", details=text.strip()[:2000], hint=hint)
 
 
-def _kind(text: str) -> type[HostError]:
+def _kind(text: str, *, broken: bool) -> type[HostError]:
     if re.search(NO_GPU_RUNTIME, text, re.IGNORECASE):
         return NoGpuRuntimeError
+    if broken and not re.search(r"Permission denied", text):  # which stays so
+        return BrokenConnectionError
     return BrokenConnectionError if re.search(BROKEN, text, re.IGNORECASE) else HostError

@@ -10,8 +10,8 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
 from io import BufferedReader
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,22 @@ _STDOUT_AND_STDERR = (1, 2)
 
 
 class DockerExec:
-    """An Exec; a thread of its own reads the stream, so that a reader can wait with a bound."""
+    """An Exec; a thread of its own reads the stream, so that a reader can wait with a bound.
 
-    def __init__(self, api: APIClient, container: str, argv: tuple[str, ...]) -> None:
+    Args:
+        telling: makes of whatever the SDK raises a HostError that says what was being done.
+    """
+
+    def __init__(
+        self,
+        api: APIClient,
+        container: str,
+        argv: tuple[str, ...],
+        telling: Callable[[str], AbstractContextManager[None]],
+    ) -> None:
         self._api = api
+        self._telling = telling
+        self._program = f"{argv[0]} in {container}"
         self._id: str = api.exec_create(container, list(argv), stdin=True)["Id"]
         hijacked: Any = api.exec_start(self._id, socket=True)
         # The response holds the connection, so it is kept and closed with it.
@@ -71,7 +83,8 @@ class DockerExec:
                 closable.close()  # ValueError and BrokenPipeError: the other end went first
 
     def exit_code(self) -> int | None:
-        found = self._api.exec_inspect(self._id)
+        with self._telling(f"ask how {self._program} ended"):
+            found = self._api.exec_inspect(self._id)
         return None if found["Running"] or found["ExitCode"] is None else int(found["ExitCode"])
 
 

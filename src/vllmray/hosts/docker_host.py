@@ -12,15 +12,14 @@ import json
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from typing import TypeVar
 
 import docker
-import requests
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import NotFound
 from docker.utils import kwargs_from_env
 
-from vllmray.errors import HostError
+from vllmray.errors import HostError, say_left
 from vllmray.hosts.base import (
     NEVER,
     BuildSpec,
@@ -41,6 +40,7 @@ from vllmray.hosts.docker_lock import free, take
 from vllmray.hosts.docker_names import login_hint, split_image_name
 from vllmray.hosts.docker_network import make_network
 from vllmray.hosts.docker_spec import archive, base_of, creation
+from vllmray.hosts.docker_telling import telling
 from vllmray.hosts.happened import HostEvent
 from vllmray.hosts.ssh import Tunnel
 
@@ -56,7 +56,7 @@ class DockerHost:
     """One daemon, by its address or (None) by DOCKER_HOST, the current Docker context, or the local socket."""
 
     def __init__(self, address: str | None = None, *, insecure_tcp: bool = False) -> None:
-        with self._telling_of("find the daemon", address or "Docker"):
+        with telling("find the daemon", address or "Docker"):
             self._address = address or default_address()
             if not insecure_tcp:
                 refuse_bare_tcp(address, self._address)
@@ -87,16 +87,7 @@ class DockerHost:
 
     def _telling(self, what: str) -> AbstractContextManager[None]:
         """Every failure of the SDK leaves as a HostError that names this host."""
-        return self._telling_of(what, self._address)
-
-    @staticmethod
-    @contextmanager
-    def _telling_of(what: str, address: str) -> Iterator[None]:
-        try:
-            yield
-        except (DockerException, requests.exceptions.RequestException, OSError) as error:
-            explanation = error.explanation if isinstance(error, APIError) else None
-            raise explain(address, what, str(explanation or error)) from error
+        return telling(what, self._address, self._tunnel.last_words if self._tunnel else str)
 
     def ping(self) -> None:
         with self._telling("reach the daemon"):
@@ -211,10 +202,17 @@ class DockerHost:
             with self._telling(f"start container {spec.name}"):
                 self._api.start(created)
             return self._container(created)
-        except BaseException:
-            with suppress(DockerException, requests.exceptions.RequestException):
-                self._api.remove_container(created, force=True, v=True)
+        except BaseException as error:
+            self._take_back(created, spec.name, error)
             raise
+
+    def _take_back(self, container: str, name: str, why: BaseException) -> None:
+        """Remove what could not be made whole; where that fails too, the error that it is about says so."""
+        try:
+            with self._telling(f"remove {name}"), suppress(NotFound):
+                self._api.remove_container(container, force=True, v=True)
+        except HostError as error:
+            say_left(why, f"{name} on {self._address}", error)
 
     def _put_files(self, container: str, spec: ContainerSpec) -> None:
         if spec.files or spec.home:
@@ -271,7 +269,7 @@ class DockerHost:
 
     def exec(self, container: str, argv: tuple[str, ...]) -> Exec:
         with self._telling(f"run {argv[0]} in {container}"):
-            return DockerExec(self._api, container, argv)
+            return DockerExec(self._api, container, argv, self._telling)
 
     def logs(
         self, container: str, *, follow: bool = False, tail: int | None = None, since: float | None = None
@@ -281,7 +279,9 @@ class DockerHost:
                 container, stream=True, follow=follow, tail="all" if tail is None else tail, since=since or None
             )
             try:
-                yield from _lines(chunks)
+                # What it wraps: of itself it takes a connection that broke for the log's end (docker 7.2,
+                # types/daemon.py, CancellableStream).
+                yield from _lines(getattr(chunks, "_stream", chunks))
             finally:
                 chunks.close()
 

@@ -14,12 +14,14 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from vllmray.errors import HostError, WaitTimeoutError
 from vllmray.hosts.docker_errors import explain
@@ -29,6 +31,10 @@ from vllmray.wait import NotReady, Ready, wait_until
 DEFAULT_SOCKET = "/var/run/docker.sock"
 CONNECT_TIMEOUT_S = 10
 END_TIMEOUT_S = 5
+ENDING_S = 0.5
+"""From a connection that broke to the end of the ssh that carried it."""
+TAIL, LINE = 20, 1000
+"""Lines, and characters of one, that are kept of what ssh says."""
 PR_SET_PDEATHSIG = 1  # Linux, include/uapi/linux/prctl.h
 
 
@@ -52,7 +58,7 @@ class SshAddress:
         if not parts.hostname or parts.hostname.startswith("-") or port == -1 or parts.password:
             raise HostError(f"{address} is not an ssh address", hint="Write it like ssh://user@10.0.0.2.")
         path = parts.path if parts.path not in ("", "/") else DEFAULT_SOCKET
-        return cls(parts.hostname, parts.username, port, path)
+        return cls(_as_written(parts), parts.username, port, path)
 
     def argv(self, forwarding: str) -> list[str]:
         """The ssh command that forwards something of that host and does nothing else.
@@ -73,6 +79,14 @@ class SshAddress:
         argv += ["-l", self.user] if self.user else []
         argv += ["-p", str(self.port)] if self.port else []
         return [*argv, "--", self.host]
+
+
+def _as_written(parts: SplitResult) -> str:
+    """The host: urlsplit makes capitals small, and an alias of ~/.ssh/config is another then (ssh_config(5))."""
+    place = parts.netloc.rpartition("@")[2]
+    if place.startswith("["):
+        return place[1:].partition("]")[0]
+    return place.partition(":")[0]
 
 
 def with_ciphers_in_hardware(argv: Sequence[str], ciphers: str) -> list[str]:
@@ -106,25 +120,64 @@ def _end_with_parent() -> Callable[[], object]:
     return partial(prctl, PR_SET_PDEATHSIG, signal.SIGTERM.value)
 
 
-def _start(argv: Sequence[str]) -> subprocess.Popen[str]:
-    """In a session of its own: Ctrl-C is for the command, which ends the process when it is done."""
-    return subprocess.Popen(
-        argv,
-        preexec_fn=_end_with_parent(),  # noqa: PLW1509  # one system call, looked up before the fork
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+class SshProcess:
+    """An ssh that runs, in a session of its own: Ctrl-C is for the command, which ends it when it is done.
+
+    What it says is read all the time: one that found its pipe full (64 KiB, man 7 pipe) would forward nothing more.
+    """
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            argv,
+            preexec_fn=_end_with_parent(),  # noqa: PLW1509  # one system call, looked up before the fork
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self._tail: deque[str] = deque(maxlen=TAIL)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        stderr = self._process.stderr
+        with suppress(ValueError):  # end() closed it
+            while line := stderr.readline(LINE) if stderr else "":
+                self._tail.append(line.rstrip())
+
+    def ended(self, within: float = 0) -> bool:
+        """Whether it has ended by itself, or does within that many seconds."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=within)
+        return self._process.returncode is not None
+
+    def wait(self) -> int:
+        """Its exit code, when it has ended."""
+        return self._process.wait()
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    def said(self) -> str:
+        """The last words of one that has ended."""
+        self._reader.join(timeout=1)  # what it started (ProxyCommand) may hold the pipe open
+        return "\n".join(self._tail).strip() or "ssh ended without a word"
+
+    def end(self) -> None:
+        """Have it ended."""
+        self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=END_TIMEOUT_S)
+        self._reader.join(timeout=1)
+        if self._process.stderr and not self._reader.is_alive():
+            self._process.stderr.close()
 
 
-def _said(process: subprocess.Popen[str]) -> str:
-    """The last words of one that has ended."""
-    return (process.stderr.read() if process.stderr else "") or "ssh ended without a word"
-
-
-def _wait(process: subprocess.Popen[str], address: str, what: str, is_open: Callable[[], bool]) -> None:
+def _wait(process: SshProcess, address: str, what: str, is_open: Callable[[], bool]) -> None:
     """Until it forwards.
 
     Raises:
@@ -132,22 +185,14 @@ def _wait(process: subprocess.Popen[str], address: str, what: str, is_open: Call
     """
 
     def probe(_left: float) -> Ready[None] | NotReady:
-        if process.poll() is not None:
-            raise explain(address, what, _said(process))
+        if process.ended():
+            raise explain(address, what, process.said())
         return Ready(None) if is_open() else NotReady("ssh is connecting")
 
     try:
         wait_until(probe, what="ssh connection", timeout=2 * CONNECT_TIMEOUT_S, step=SilentStep(), poll_interval=0.05)
     except WaitTimeoutError as error:
         raise explain(address, what, error.message) from error
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=END_TIMEOUT_S)
-    if process.stderr:
-        process.stderr.close()
 
 
 class Tunnel:
@@ -160,7 +205,7 @@ class Tunnel:
         try:
             parsed = SshAddress.parse(address)
             argv = parsed.argv(f"{local}:{parsed.socket}")
-            self._process = _start(with_ciphers_in_hardware(argv, _settled_ciphers(argv)))
+            self._process = SshProcess(with_ciphers_in_hardware(argv, _settled_ciphers(argv)))
         except BaseException:
             shutil.rmtree(self._folder)
             raise
@@ -170,14 +215,18 @@ class Tunnel:
             self.close()
             raise
 
+    def last_words(self) -> str:
+        """What ssh said when it ended by itself; "" while it runs, or forwards for a moment longer."""
+        return f"ssh: {self._process.said()}" if self._process.ended(within=ENDING_S) else ""
+
     def close(self) -> None:
         """End the ssh process and remove the socket."""
-        _end(self._process)
+        self._process.end()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 @contextmanager
-def forward(address: str, here: int, there: int) -> Iterator[subprocess.Popen[str]]:
+def forward(address: str, here: int, there: int) -> Iterator[SshProcess]:
     """A port of loopback here that leads to one of loopback there, for as long as the process it yields runs.
 
     Raises:
@@ -186,14 +235,14 @@ def forward(address: str, here: int, there: int) -> Iterator[subprocess.Popen[st
     argv = SshAddress.parse(address).argv(f"127.0.0.1:{here}:127.0.0.1:{there}")
     if _answers(here):
         raise HostError(f"port {here} of this machine is in use", hint="Name another with --port.")
-    process = _start(argv)
+    process = SshProcess(argv)
     try:
         _wait(process, address, "open a tunnel", lambda: _answers(here))
         yield process
-        if process.returncode:
-            raise explain(address, "keep a tunnel", _said(process))
+        if process.exit_code:
+            raise explain(address, "keep a tunnel", process.said())
     finally:
-        _end(process)
+        process.end()
 
 
 def _answers(port: int) -> bool:

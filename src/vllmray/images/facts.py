@@ -26,7 +26,7 @@ class ImageFacts(BaseModel):
     nccl_sha256: str | None = None
     """Of the library's file: two builds of one version are told apart by it alone."""
     ray_command: str | None = None
-    """Where the `ray` command is; None when it is not on the PATH."""
+    """The file of Ray's command line, which nodes run as a module (ray/argv.py); None when that Python has no Ray."""
 
     @property
     def vllm(self) -> str | None:

@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import sys
 import sysconfig
 from typing import Any
@@ -53,6 +52,13 @@ def cuda_version() -> str | None:
     return match[1] if match else None
 
 
+def ray_command() -> str | None:
+    """The file of Ray's command line, as this Python has it: what `python3 -m ray.scripts.scripts` runs."""
+    found = importlib.util.find_spec("ray")
+    path = os.path.join(os.path.dirname(found.origin), "scripts", "scripts.py") if found and found.origin else ""
+    return path if os.path.isfile(path) else None
+
+
 def nccl_library(places: tuple[str, ...] = NCCL_PLACES) -> str | None:
     """The path of the NCCL that would be loaded."""
     site = sysconfig.get_path("platlib")
@@ -87,7 +93,7 @@ def probe() -> dict[str, Any]:
         "cuda": cuda_version(),
         "nccl": nccl_version(library) if library else None,
         "nccl_sha256": digest(library) if library else None,
-        "ray_command": shutil.which("ray"),
+        "ray_command": ray_command(),
     }
 
 

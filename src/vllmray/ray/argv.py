@@ -23,6 +23,10 @@ LOSS = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
     "RAY_raylet_liveness_self_check_interval_ms": "5000",
 }
+RAY = ("python3", "-P", "-m", "ray.scripts.scripts")
+"""What the program `ray` runs (ray 2.60, setup.py, console_scripts). A Python that has Ray need not have that program
+on its PATH, or has another Python's there; without -P a folder `ray` of the working directory would go first.
+"""
 TEMP_DIR = "/tmp/ray"  # nosec B108 # Ray's own default, inside a container
 
 

@@ -32,6 +32,8 @@ from typing import Any
 Node = dict[str, Any]
 Snapshot = dict[str, Any]
 
+RAY = ("-P", "-m", "ray.scripts.scripts")
+"""What the program `ray` runs; that one need not lie beside a Python that has Ray (ray 2.60, setup.py)."""
 TIMEOUT_S = 5
 TEXT_INTERVAL_S = 2.0
 _TEXT_TIMEOUT_S = 60.0
@@ -130,16 +132,42 @@ def local_node_id(proc: Path = Path("/proc")) -> str | None:
 
 
 def reader(address: str, *, actors: bool = False) -> tuple[Callable[[], Snapshot], float]:
-    """How to read the cluster here, and the shortest sensible interval between reads in seconds."""
+    """How to read the cluster here, by Ray's own API where it is the one that is known, else by its text; and the
+    shortest sensible interval between reads in seconds.
+    """
     try:
         from ray.autoscaler.v2 import sdk
     except ImportError:
         return lambda: parse_status_text(_status_text(address)), TEXT_INTERVAL_S
     # One client for all calls, where Ray makes one for each: that costs 2 ms a call, and 40 s instead of 5 to notice
-    # that the GCS does not answer any more (measured with ray 2.60).
-    sdk.GcsClient = functools.cache(sdk.GcsClient)
-    count = actor_counter(address, sdk.GcsClient) if actors else lambda: None
-    return lambda: {**snapshot_of(sdk.get_cluster_status(address, timeout=TIMEOUT_S)), "actors": count()}, 0.0
+    # that the GCS does not answer any more (measured with ray 2.60). The name is none that Ray promises: where it is
+    # another, each call has its client, and nobody counts actors.
+    client = getattr(sdk, "GcsClient", None)
+    if client is not None:
+        client = sdk.GcsClient = functools.cache(client)
+    count = actor_counter(address, client) if actors and client is not None else lambda: None
+
+    def read() -> Snapshot:
+        try:
+            return {**snapshot_of(sdk.get_cluster_status(address, timeout=TIMEOUT_S)), "actors": count()}
+        except (AttributeError, TypeError) as error:  # an API of another shape
+            return _told_in_text(address, f"{type(error).__name__}: {error}")
+
+    return read, 0.0
+
+
+def _told_in_text(address: str, why: str) -> Snapshot:
+    """The cluster as `ray status` has it, where Ray's API does not have what it has in 2.60.
+
+    Raises:
+        RuntimeError: it is not to be had in this way either; says both.
+    """
+    try:
+        return parse_status_text(_status_text(address))
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        raise RuntimeError(
+            f"this Ray's API lacks what is read of it ({why}), and `ray status` says: {error}"
+        ) from error
 
 
 def actor_counter(address: str, client: Callable[[str], Any]) -> Callable[[], int | None]:
@@ -162,7 +190,7 @@ def actor_counter(address: str, client: Callable[[str], Any]) -> Callable[[], in
 
 def _status_text(address: str) -> str:
     done = subprocess.run(
-        ["ray", "status", "-v", f"--address={address}"],
+        [sys.executable, *RAY, "status", "-v", f"--address={address}"],
         capture_output=True, text=True, timeout=_TEXT_TIMEOUT_S, check=False,
     )  # fmt: skip
     if done.returncode != 0:
@@ -209,6 +237,8 @@ def observations(options: argparse.Namespace) -> Iterator[Snapshot]:
         if options.once:
             return
         settled = gate is not None and seen.get("shortfall") == ""
+        if seen.get("source") == "text":
+            shortest = TEXT_INTERVAL_S
         time.sleep(max(shortest, options.idle_interval if settled else options.interval))
 
 

@@ -265,7 +265,8 @@ def test_a_native_dry_run_is_a_command_line_with_this_machines_paths(
     text = capsys.readouterr().out
     assert 'PATH="/opt/venv/bin:$PATH"' in text
     assert f"HF_HOME={nowhere}/models" in text
-    assert "ray start --address=127.0.0.1:6379 --node-ip-address=127.0.0.2 --temp-dir=/tmp/vllmray-worker-ray" in text
+    start = "python3 -P -m ray.scripts.scripts start --address=127.0.0.1:6379 --node-ip-address=127.0.0.2"
+    assert f"{start} --temp-dir=/tmp/vllmray-worker-ray" in text
     assert "PYTHONPATH=/tmp/vllmray-worker/vllmray/site" in text
     assert "docker" not in text
     assert "the-token-of-that-head" not in text

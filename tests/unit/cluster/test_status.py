@@ -16,9 +16,11 @@ from vllmray.cluster.down import down
 from vllmray.cluster.logs import logs
 from vllmray.cluster.plan import ENGINE_STATE
 from vllmray.cluster.up import Options, up_head, up_worker
+from vllmray.cluster.watching import Watch
 from vllmray.errors import ClusterStateError, HostError
 from vllmray.hosts.base import ContainerSpec
 from vllmray.journal import Entry, line_of
+from vllmray.ray.argv import RAY
 
 HEAD = ray_node("10.0.0.1", head=True)
 WORKER = ray_node("10.0.0.2")
@@ -101,6 +103,30 @@ def test_a_host_without_the_cluster_says_so() -> None:
         views.look(FakeHost(), "vllmray")
 
 
+def test_a_warning_before_the_answer_is_passed_over_and_the_time_is_that_of_the_clock() -> None:
+    noise = ("/x/site.py:1: DeprecationWarning: something", "  import pkg", "2026-11-27 WARNING services.py: …")
+    host = good_host(probes=[probe_answer(node_ip="10.0.0.2")])
+    host.streams["python3"] = lambda record, argv: iter([*noise, seen(HEAD, WORKER)])
+    up_worker(host, config(head_ip="10.0.0.1"), NO_WAIT, RecordingReporter())
+    assert views.look(host, "vllmray").ready
+
+
+def test_who_never_answers_but_goes_on_talking_is_left_when_the_time_is_over() -> None:
+    host = good_host(seen(HEAD))
+    up_head(host, config(), NO_WAIT, RecordingReporter())
+    clock = FakeClock()
+
+    def talking(record: Record, argv: tuple[str, ...]) -> Iterator[str | None]:
+        while True:
+            clock.sleep(1)
+            yield "a warning"
+
+    host.streams["python3"] = talking
+    with Watch(host, "vllmray-head", ("python3",), clock) as watch:
+        assert watch.latest(15) is None
+    assert 15 <= clock.now <= 17
+
+
 def test_a_workers_host_is_ready_when_the_head_lists_it() -> None:
     host = good_host(seen(HEAD, WORKER), probes=[probe_answer(node_ip="10.0.0.2")])
     up_worker(host, config(head_ip="10.0.0.1"), NO_WAIT, RecordingReporter())
@@ -178,14 +204,15 @@ def test_raw_is_rays_own_text() -> None:
         yield None
         yield "Active:"
 
-    host.streams["ray"] = status
+    host.streams["python3"] = status
     assert list(views.raw(host, "vllmray")) == ["======== Autoscaler status", "Active:"]
-    assert asked == [("ray", "status", "-v", "--address=10.0.0.1:6379")]
+    assert asked == [(*RAY, "status", "-v", "--address=10.0.0.1:6379")]
 
 
 def test_raw_that_fails_is_an_error_after_rays_own_words() -> None:
     host = with_head()
-    host.programs["ray"] = lambda record, argv: Ran(("AuthenticationError",), 1)
+    del host.streams["python3"]
+    host.programs["python3"] = lambda record, argv: Ran(("AuthenticationError",), 1)
     lines = views.raw(host, "vllmray", FakeClock())
     assert next(lines) == "AuthenticationError"
     with pytest.raises(HostError, match=r"`ray status` in vllmray-head failed \(exit code 1\)"):

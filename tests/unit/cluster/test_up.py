@@ -72,7 +72,8 @@ def test_the_head_comes_up_in_order_and_says_each_thing_once() -> None:
 def test_the_probe_is_gone_before_the_head_starts() -> None:
     host = good_host(*READY)
     up_head(host, config(), QUICK, RecordingReporter())
-    assert host.calls.index("remove vllmray-probe") < host.calls.index("start vllmray-head")
+    removed = [call.startswith("remove vllmray-probe-") for call in host.calls]
+    assert removed.index(True) < host.calls.index("start vllmray-head")
     assert names(host) == ["vllmray-engine", "vllmray-head"]
 
 
@@ -633,8 +634,9 @@ def test_while_containers_are_looked_at_and_changed_the_lock_is_held_and_not_whi
     up_head(host, config(), QUICK, RecordingReporter(), meanwhile=lambda: held.update(meanwhile=LOCK in host.locks))
     probed = [name for name in held if name.startswith("vllmray-image-probe")]
     assert [held.pop(name) for name in probed] == [False]
+    asked = [name for name in held if name.startswith("vllmray-probe-")]
+    assert {held.pop(name) for name in asked} == {True}
     assert held == {
-        "vllmray-probe": True,
         "vllmray-head": True,
         "vllmray-engine": True,
         "meanwhile": False,
@@ -669,8 +671,53 @@ def test_what_can_not_be_taken_back_is_named_beside_what_went_wrong() -> None:
     host.stuck = {"vllmray-engine"}
     with pytest.raises(WaitTimeoutError) as caught:
         up_head(host, config(join_timeout=0), QUICK, RecordingReporter())
-    assert "Not removed: fake://host: could not stop" in (caught.value.hint or "")
+    assert "Not removed: vllmray-head, vllmray-engine on fake://host (fake://host: could not stop" in str(
+        caught.value.hint
+    )
+    assert "`vllmray down` removes what is left." in str(caught.value.hint)
+    assert str(caught.value.hint) in text_of(caught.value)
     assert host.locks == {}
+
+
+@pytest.mark.parametrize("error", [ValueError("an error of ours"), SystemExit(3)])
+def test_whatever_ends_a_start_what_was_made_is_taken_back_and_what_can_not_be_is_said(error: BaseException) -> None:
+    def fail() -> None:
+        raise error
+
+    host = good_host(*READY)
+    with pytest.raises(type(error)):
+        up_head(host, config(), QUICK, RecordingReporter(), meanwhile=fail)
+    assert (host.records, host.volumes, host.locks) == ({}, {}, {})
+    host.stuck = {"vllmray-engine"}
+    with pytest.raises(type(error)) as caught:
+        up_head(host, config(), QUICK, RecordingReporter(), meanwhile=fail)
+    notes = " ".join(caught.value.__notes__)
+    assert "Not removed: vllmray-head, vllmray-engine on fake://host (" in notes
+    assert "`vllmray down` removes what is left." in notes
+
+
+def test_a_clean_up_that_itself_fails_in_an_unheard_of_way_hides_nothing() -> None:
+    host = good_host(seen(HEAD, shortfall="1 of 2 GPUs"))
+
+    def failing(container: str, *, timeout: float) -> None:
+        if host.named(container).spec.name == "vllmray-engine":
+            raise RuntimeError("a bug")
+        FakeHost.stop_and_remove(host, container, timeout=timeout)
+
+    host.stop_and_remove = failing  # type: ignore[method-assign]
+    with pytest.raises(WaitTimeoutError) as caught:
+        up_head(host, config(join_timeout=0), QUICK, RecordingReporter())
+    assert "Not removed: vllmray-head, vllmray-engine on fake://host (RuntimeError: a bug)." in str(caught.value.hint)
+
+
+def test_ctrl_c_in_what_runs_meanwhile_leaves_everything_too() -> None:
+    def interrupted() -> None:
+        raise UserInterruptError("stopped waiting; still running on elsewhere: worker")
+
+    host = good_host(*READY)
+    with pytest.raises(UserInterruptError, match="elsewhere"):
+        up_head(host, config(), QUICK, RecordingReporter(), meanwhile=interrupted)
+    assert sorted(record.spec.name for record in host.records.values()) == ["vllmray-engine", "vllmray-head"]
 
 
 def test_a_refused_change_gives_the_lock_back() -> None:
@@ -700,7 +747,7 @@ def test_ctrl_c_before_anything_runs_says_so() -> None:
     host = good_host()
 
     def interrupted(record: Record, argv: tuple[str, ...]) -> Ran:
-        if record.spec.name == "vllmray-probe":
+        if record.spec.name.startswith("vllmray-probe-"):
             raise KeyboardInterrupt
         return python(record, argv)
 

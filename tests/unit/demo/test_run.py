@@ -10,10 +10,10 @@ import pytest
 from pydantic import SecretStr
 
 from tests.fake_host import FakeHost, Ran, Record
-from tests.unit.support import RecordingReporter, good_host, image_answer, probe_answer, ray_node, seen
+from tests.unit.support import RecordingReporter, RecordingStep, good_host, image_answer, probe_answer, ray_node, seen
 from vllmray.demo.model import NAME, SUMS
 from vllmray.demo.run import OWN_PORTS, Wanted, bring_up, choose_slots, free_port, free_ray_ports, worker_config
-from vllmray.errors import HostError, WorkloadError
+from vllmray.errors import HostError, UserInterruptError, WorkloadError
 
 NODES = (ray_node("172.18.0.2", head=True), ray_node("172.18.0.3"))
 TOKEN = "the-token-of-the-demo"
@@ -141,6 +141,41 @@ def test_a_demo_that_fails_leaves_nothing_unless_told_to(cache: Path) -> None:
     host = failing()
     with pytest.raises(WorkloadError):
         bring_up(host, wanted(cache, retain=True), RecordingReporter())
+    assert names(host) == NAMES
+
+
+class _Talking(RecordingReporter):
+    """Ends the demo when a step of that title begins."""
+
+    def __init__(self, title: str, error: BaseException) -> None:
+        super().__init__()
+        self._title, self._error = title, error
+
+    def step(self, title: str) -> RecordingStep:
+        if title == self._title:
+            raise self._error
+        return super().step(title)
+
+
+@pytest.mark.parametrize("title", ["Ray worker", "vLLM server"])
+def test_whatever_ends_a_demo_leaves_nothing_and_what_can_not_be_removed_is_said(cache: Path, title: str) -> None:
+    host = docker(cache, READY)
+    with pytest.raises(ValueError, match="a bug"):
+        bring_up(host, wanted(cache), _Talking(title, ValueError("a bug")))
+    assert (names(host), host.networks, host.volumes) == ([], {}, {})
+    host.stuck = {"vllmray-demo-head"}
+    with pytest.raises(ValueError, match="a bug") as caught:
+        bring_up(host, wanted(cache), _Talking(title, ValueError("a bug")))
+    assert "what there is of cluster demo on fake://host (fake://host: could not stop" in caught.value.__notes__[-1]
+
+
+@pytest.mark.parametrize("title", ["Ray worker", "engine"])
+def test_ctrl_c_leaves_what_runs_of_a_demo_and_the_same_again_goes_on_with_it(cache: Path, title: str) -> None:
+    host = docker(cache, READY)
+    with pytest.raises(UserInterruptError, match="still running on fake://host: "):
+        bring_up(host, wanted(cache), _Talking(title, KeyboardInterrupt()))
+    assert names(host)[:2] == NAMES[:2]
+    bring_up(host, wanted(cache), RecordingReporter())
     assert names(host) == NAMES
 
 

@@ -13,6 +13,7 @@ import pytest
 from docker import APIClient
 
 from vllmray.hosts.docker_exec import DockerExec
+from vllmray.hosts.docker_telling import telling
 
 TIMEOUT = 1
 SILENCE = b""
@@ -75,12 +76,14 @@ def daemon() -> Iterator[Daemon]:
     ids=["output right behind the answer's header", "a frame cut anywhere", "output on its own"],
 )
 def test_no_output_is_lost_wherever_the_network_cuts_it(daemon: Daemon, pieces: list[bytes]) -> None:
-    running = DockerExec(daemon(pieces), "container", ("true",))
+    running = DockerExec(daemon(pieces), "container", ("true",), lambda what: telling(what, "host"))
     assert [running.read_line(10) for _ in range(3)] == ["one", "two", "three"]
     with pytest.raises(EOFError):
         running.read_line(10)
 
 
 def test_a_silence_longer_than_the_clients_timeout_is_not_the_end(daemon: Daemon) -> None:
-    running = DockerExec(daemon([UPGRADED, SILENCE, frame(b"late\n")]), "container", ("true",))
+    running = DockerExec(
+        daemon([UPGRADED, SILENCE, frame(b"late\n")]), "container", ("true",), lambda what: telling(what, "host")
+    )
     assert running.read_line(10) == "late"

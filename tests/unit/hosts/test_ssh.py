@@ -1,15 +1,32 @@
 from __future__ import annotations
 
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from vllmray.errors import HostError
-from vllmray.hosts.ssh import SshAddress, with_ciphers_in_hardware
+from vllmray.hosts.ssh import SshAddress, Tunnel, forward, with_ciphers_in_hardware
+from vllmray.reporter import SilentStep
+from vllmray.wait import NotReady, Ready, wait_until
 
 
 @pytest.mark.parametrize(
     ("address", "ends_with"),
     [
         ("ssh://10.0.0.2", ["-L", "/tmp/x/docker.sock:/var/run/docker.sock", "--", "10.0.0.2"]),
+        (
+            "ssh://Me@GPU-Rack.Two",
+            [
+                *("-L", "/tmp/x/docker.sock:/var/run/docker.sock", "-l", "Me", "--", "GPU-Rack.Two"),
+            ],
+        ),
+        ("ssh://Me@GPU2:22", ["-l", "Me", "-p", "22", "--", "GPU2"]),
+        ("ssh://[FD00::2]:22/d.sock", ["-L", "/tmp/x/docker.sock:/d.sock", "-p", "22", "--", "FD00::2"]),
+        ("ssh://me@[fe80::2%Eth0]", ["-l", "me", "--", "fe80::2%Eth0"]),
         ("ssh://me@gpu2/", ["-L", "/tmp/x/docker.sock:/var/run/docker.sock", "-l", "me", "--", "gpu2"]),
         (
             "ssh://me@gpu2:2222/run/user/1000/docker.sock",
@@ -54,3 +71,68 @@ def test_ciphers_in_hardware_go_first_and_none_is_added() -> None:
     assert with_ciphers_in_hardware(argv, strict)[1] == f"-oCiphers={strict}"
     assert with_ciphers_in_hardware(argv, "chacha20-poly1305@openssh.com") == argv
     assert with_ciphers_in_hardware(argv, "") == argv
+
+
+CHATTY = """\
+#!{python}
+# Stands for an ssh with LogLevel=DEBUG, or whose host has much to say: more than a pipe holds.
+import socket, sys
+if "-G" in sys.argv:
+    sys.exit()
+for number in range(20000):
+    sys.stderr.write(f"debug1: line {{number}} of what nobody asked for, with words to fill it up\\n")
+sys.stderr.flush()
+here = sys.argv[sys.argv.index("-L") + 1]
+if here.startswith("/"):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(here.partition(":")[0])
+else:
+    listener = socket.create_server(("127.0.0.1", int(here.split(":")[1])))
+listener.listen()
+while True:
+    connection, _ = listener.accept()
+    if connection.recv(10):
+        sys.exit("Connection to gpu2 closed by remote host.")
+"""
+
+
+@pytest.fixture
+def chatty_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bin" / "ssh"
+    program.parent.mkdir()
+    program.write_text(CHATTY.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
+@pytest.fixture
+def tunnel(chatty_ssh: None) -> Iterator[Tunnel]:
+    opened = Tunnel("ssh://gpu2")
+    yield opened
+    opened.close()
+
+
+def test_an_ssh_that_says_more_than_a_pipe_holds_forwards_all_the_same_and_its_last_words_are_kept(
+    tunnel: Tunnel,
+) -> None:
+    assert tunnel.last_words() == ""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(tunnel.url.removeprefix("unix://"))
+        connection.sendall(b"go")
+
+    def probe(_left: float) -> Ready[str] | NotReady:
+        said = tunnel.last_words()
+        return Ready(said) if said else NotReady("it runs")
+
+    said = wait_until(probe, what="end", timeout=10, step=SilentStep())
+    assert said.startswith("ssh: ")
+    assert said.endswith("words to fill it up\nConnection to gpu2 closed by remote host.")
+    assert len(said) < 2000
+
+
+@pytest.mark.usefixtures("chatty_ssh")
+def test_a_port_that_a_chatty_ssh_forwards_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with forward("ssh://gpu2", port, 8265) as process:
+        assert not process.ended()

@@ -46,6 +46,18 @@ def test_an_image_is_asked_once_and_the_answer_is_kept_by_its_id(tmp_path: Path)
     assert host.records == {}
 
 
+def test_an_answer_that_another_version_of_the_question_was_given_is_not_read(tmp_path: Path) -> None:
+    host, asked = answering(json.dumps(ANSWER))
+    facts = inspect(host, "image:1", tmp_path)
+    (kept,) = tmp_path.glob("*.json")
+    old = facts.model_copy(update={"python": "2.7"}).model_dump_json()
+    kept.rename(tmp_path / "image:1-000000000000.json")
+    for name in ("image:1.json", "image:1-000000000000.json"):
+        (tmp_path / name).write_text(old)
+    assert inspect(host, "image:1", tmp_path) == facts
+    assert len(asked) == 2
+
+
 def test_what_can_change_under_one_id_is_asked_each_time(tmp_path: Path) -> None:
     host, asked = answering(json.dumps(ANSWER))
     host.images["image:1"] = replace(host.images["image:1"], fixed=False)

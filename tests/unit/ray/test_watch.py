@@ -12,6 +12,7 @@ import pytest
 
 from vllmray.ray.status import RayStatus, parse_line
 from vllmray.ray.watch import (
+    RAY,
     actor_counter,
     local_node_id,
     observe,
@@ -227,3 +228,43 @@ def test_one_client_serves_all_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     read, _ = reader("10.0.0.1:6379")
     assert [read()["nodes"], read()["nodes"]] == [[], []]
     assert made == ["10.0.0.1:6379"]
+
+
+def a_ray_with(sdk: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ray", "ray.autoscaler"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "ray.autoscaler.v2", SimpleNamespace(sdk=sdk))
+
+
+def test_a_ray_without_the_client_that_is_shared_is_read_all_the_same_and_counts_no_actors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    demands = SimpleNamespace(placement_group_demand=[], ray_task_actor_demand=[])
+    status = SimpleNamespace(active_nodes=[], idle_nodes=[], resource_demands=demands)
+    a_ray_with(SimpleNamespace(get_cluster_status=lambda address, timeout: status), monkeypatch)
+    read, _ = reader("10.0.0.1:6379", actors=True)
+    assert read() == {"nodes": [], "pending": [], "source": "sdk", "actors": None}
+
+
+@pytest.mark.parametrize("sdk", [
+    SimpleNamespace(),
+    SimpleNamespace(get_cluster_status=lambda address: None),
+    SimpleNamespace(get_cluster_status=lambda address, timeout: SimpleNamespace(nodes=[])),
+])  # fmt: skip
+def test_a_ray_whose_api_has_another_shape_is_read_by_its_text_and_says_so_where_that_fails_too(
+    sdk: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_ray_with(sdk, monkeypatch)
+    read, _ = reader("10.0.0.1:6379")
+    python = tmp_path / "python"
+    monkeypatch.setattr(sys, "executable", str(python))
+    python.write_text(
+        f"#!/bin/sh\n[ \"$*\" = '{' '.join(RAY)} status -v --address=10.0.0.1:6379' ] && cat {DATA}/two-idle.txt\n"
+    )
+    python.chmod(0o755)
+    seen = observe(read, None, None)
+    assert (len(seen["nodes"]), seen["source"]) == (2, "text")
+    python.write_text("#!/bin/sh\necho no such command >&2; exit 2\n")
+    error = observe(read, None, None)["error"]
+    assert "this Ray's API lacks what is read of it" in error
+    assert "`ray status` says: no such command" in error
