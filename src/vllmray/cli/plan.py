@@ -28,7 +28,7 @@ def plan(  # noqa: PLR0913  # the command line's own breadth
     ] = None,
     gpus: Annotated[
         str | None,
-        typer.Option(metavar="2x80GiB,…", help="GPUs of each host and their memory, the head's first"),
+        typer.Option(metavar="2x80GiB,…", help="GPUs of each host (2x80GiB, 2xH100, 2x80GiB+1xL4), the head's first"),
     ] = None,
     hosts: Annotated[
         str | None, typer.Option(metavar="HOST,…", help="Docker hosts whose GPUs are looked at, the head's first")
@@ -63,7 +63,7 @@ def plan(  # noqa: PLR0913  # the command line's own breadth
         "vllm_args": invocation.vllm_args,
         "insecure_docker_tcp": insecure_docker_tcp,
     }
-    config = settings(flags, env_file, report).config
+    config = settings(flags, env_file, report, typed={"cluster_gpus": "--gpus", "model": "MODEL"}).config
     config = config.model_copy(update={"tensor_parallel_size": 0, "pipeline_parallel_size": 0})
     files = model_files(config)
     if files is None:

@@ -210,15 +210,20 @@ def reporter() -> Reporter:
     return reporter_for(stream_is_terminal=sys.stderr.isatty())
 
 
-def settings(flags: Mapping[str, Any], env_file: Path | None, report: Reporter) -> Loaded:
+def settings(
+    flags: Mapping[str, Any], env_file: Path | None, report: Reporter, *, typed: Mapping[str, str] | None = None
+) -> Loaded:
     """Settings from flags, environment, .env file and defaults; relative paths of this machine are made absolute.
+
+    Args:
+        typed: how this command calls a field, where it is not by the option of `up`.
 
     Raises:
         ConfigError: with every problem.
     """
     from vllmray.config.settings import load
 
-    loaded = load(flags, env_file=env_file)
+    loaded = load(flags, env_file=env_file, typed=typed)
     for notice in loaded.notices:
         report.warning(notice)
     names = ("model_cache_dir", "ssl_certfile", "ssl_keyfile")

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
+from vllmray.config.gpu_words import ALL_GPUS
+from vllmray.config.sizes import split_list
 from vllmray.config.values import (
-    ALL_GPUS,
     AUTO_SIZE,
     GIB,
     ApiKey,
@@ -25,7 +26,6 @@ from vllmray.config.values import (
     Size,
     Variable,
     Volume,
-    split_list,
     split_variables,
     unfit_variables,
 )
@@ -143,7 +143,7 @@ class ClusterConfig(BaseModel):
     )
     cluster_gpus: ClusterGpus = Field(
         (),
-        description="GPUs of each host and their memory, the head's first (2x80GiB,2x80GiB), for sizes that are auto; "
+        description="GPUs of each host and their memory, the head's first (2x80GiB,2xH100), for sizes that are auto; "
         "by default those of the head alone",
         json_schema_extra=_of("command"),
     )

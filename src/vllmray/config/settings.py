@@ -93,6 +93,7 @@ def load(
     env_file: Path | None = None,
     environ: Mapping[str, str] | None = None,
     fields: Collection[str] | None = None,
+    typed: Mapping[str, str] | None = None,
 ) -> Loaded:
     """Settle every field from the highest layer that names it, then check all of them at once.
 
@@ -101,6 +102,7 @@ def load(
         env_file: a .env file that must exist; None reads ./.env when there is one. The cluster file is ./vllmray.toml
             when there is one, or the one that VLLMRAY_CONFIG names.
         environ: the environment; None is this process's own.
+        typed: how the command line calls a field, where it is not by flag_of.
         fields: the only fields to read, for a command that needs no others; what is wrong elsewhere does not matter.
 
     Raises:
@@ -110,7 +112,7 @@ def load(
     dotenv, dotenv_title = _read_dotenv(env_file)
     file, file_problems = _cluster_file_layer({**dotenv, **environ})
     layers = _one_image(
-        _flag_layer(flags),
+        _flag_layer(flags, typed or {}),
         _variable_layer(environ, "the environment"),
         _variable_layer(dotenv, dotenv_title),
         file,
@@ -195,9 +197,9 @@ def _only(values: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in fields}
 
 
-def _flag_layer(flags: Mapping[str, Any]) -> Layer:
+def _flag_layer(flags: Mapping[str, Any], typed: Mapping[str, str]) -> Layer:
     values = {name: value for name, value in flags.items() if value not in (None, (), {})}
-    return Layer("", values, {name: flag_of(name) for name in values})
+    return Layer("", values, {name: typed.get(name) or flag_of(name) for name in values})
 
 
 def _variable_layer(variables: Mapping[str, str], title: str) -> Layer:

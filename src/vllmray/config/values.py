@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from vllmray.config.gpu_words import Gpus, cluster_gpus_as_typed, parse_cluster_gpus, parse_gpus
+from vllmray.config.sizes import parse_size, size_as_typed
 from vllmray.engine.lengths import AUTO_LENGTH, parse_length
 
-_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 DEFAULT_LIMIT = "default"
 AUTO = "auto"
 AUTO_SIZE = 0
 """A parallel size that is chosen from the GPUs there are."""
 GIB = 1024**3
-MOST_GPUS = 64
-"""Of one host."""
-
-
-def parse_size(value: object) -> object:
-    """A number of bytes, also written as "16g" or "16GiB": Docker's own suffixes, powers of 1024."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", value.strip().lower())
-    if not match:
-        raise ValueError("not a size: write it like 16g or 512m")
-    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def as_typed(name: str, value: object) -> str:
@@ -36,15 +24,13 @@ def as_typed(name: str, value: object) -> str:
     if name in ("memlock", "nofile"):
         return DEFAULT_LIMIT if value is None else "unlimited" if value == -1 else str(value)
     if name in ("shm_size", "object_store_memory") and isinstance(value, int):
-        fitting = (unit for unit in "tgmk" if value % _UNITS[unit] == 0)
-        unit = next(fitting, "")
-        return f"{value // _UNITS[unit]}{unit}"
+        return size_as_typed(value)
     if name in ("tensor_parallel_size", "pipeline_parallel_size") and value == AUTO_SIZE:
         return AUTO
     if name == "max_model_len" and value == AUTO_LENGTH:
         return AUTO
     if name == "cluster_gpus" and isinstance(value, tuple):
-        return ",".join(f"{len(host)}x{min(host) / GIB:g}GiB" for host in value)
+        return cluster_gpus_as_typed(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -57,35 +43,12 @@ def parse_parallel_size(value: object) -> object:
     return value
 
 
-def parse_cluster_gpus(value: object) -> object:
-    """GPUs of each host, the head's first: "2x80GiB,2x80GiB" as ((bytes, bytes), (bytes, bytes))."""
-    if not isinstance(value, str):
-        return value
-    hosts = []
-    for part in split_list(value):  # type: ignore[attr-defined]  # text in, a tuple out
-        count, separator, size = part.partition("x")
-        if not separator:
-            count, size = "1", part
-        memory = parse_size(size)
-        if not count.isdigit() or not 0 < int(count) <= MOST_GPUS or not isinstance(memory, int) or memory <= 0:
-            raise ValueError("not the GPUs of a host: write a count and their memory, like 2x80GiB")  # as below
-        hosts.append((memory,) * int(count))
-    return tuple(hosts)
-
-
 def parse_limit(value: object) -> object:
     """A ulimit: a number, "unlimited" (-1), or "default" (None) for what the daemon gives."""
     if isinstance(value, str) and value in ("unlimited", "infinity"):
         return -1
     if value == DEFAULT_LIMIT:
         return None
-    return value
-
-
-def split_list(value: object) -> object:
-    """Comma or newline separated text as a tuple; what is a list already stays one."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in re.split(r"[,\n]", value) if part.strip())
     return value
 
 
@@ -178,38 +141,6 @@ def check_route(value: str) -> str:
     if not re.fullmatch(r"(/[\w.-]+)+", value, re.ASCII):
         raise ValueError("not a route: write it like /v1/rerank")
     return value
-
-
-@dataclass(frozen=True, slots=True)
-class Gpus:
-    """Which GPUs of a host: all of them (count -1), the first `count`, or those with these ids."""
-
-    count: int
-    ids: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        if self.ids:
-            return "device=" + ",".join(self.ids)
-        return "all" if self.count < 0 else str(self.count)
-
-
-ALL_GPUS = Gpus(count=-1)
-
-
-def parse_gpus(value: object) -> object:
-    """One of "all", a count, or ids: "0,2" or "device=2"."""
-    if isinstance(value, Gpus):
-        return value
-    text = str(value).strip()
-    if text == "all":
-        return ALL_GPUS
-    if text.isdigit() and int(text) > 0:
-        return Gpus(count=int(text))
-    listed = text.removeprefix("device=")
-    ids = tuple(part.strip() for part in listed.split(",") if part.strip())
-    if (text == listed and len(ids) < 2) or not ids or any(not re.fullmatch(r"[\w-]+", part) for part in ids):
-        raise ValueError("write all, a count like 2, or ids like 0,2 or device=2")
-    return Gpus(count=len(ids), ids=ids)
 
 
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -67,12 +67,28 @@ def test_hosts_of_unequal_memory_get_a_partition_to_type(folder: Path, capsys: p
     assert "--pipeline-parallel-size 3 --env VLLM_PP_LAYER_PARTITION=" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("gpus", ["two", "0x80GiB", "2x", "2x80parsecs", "100x80GiB"])
+@pytest.mark.parametrize("gpus", ["two", "0x80GiB", "2x", "2x80parsecs", "100x80GiB", "2x80"])
 def test_gpus_that_are_none_are_a_setting_that_can_not_be_right(
     folder: Path, capsys: pytest.CaptureFixture[str], gpus: str
 ) -> None:
     assert exit_code("plan", str(make_model(folder, "gpt2")), "--gpus", gpus, *DUMMY) == 2
-    assert "--cluster-gpus" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "    --gpus: " in said
+    assert "--cluster-gpus" not in said
+
+
+def test_what_a_plan_prints_of_unlike_gpus_can_be_given_to_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(make_model(folder, "gpt2"))
+    assert exit_code("plan", path, "--max-model-len", "1024", "--gpus", "2xH100+1x24GiB", *DUMMY) == 0
+    listed = capsys.readouterr().out.splitlines()[1].removeprefix("host 1 with ")
+    assert listed == "1 x 24 GiB and 2 x 80 GiB"
+    assert exit_code("plan", path, "--max-model-len", "1024", "--gpus", listed, *DUMMY) == 0
+    assert listed in capsys.readouterr().out
+
+
+def test_a_model_that_can_not_be_one_is_named_as_it_was_typed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("plan", "./nowhere", "--gpus", "80GiB") == 2
+    assert "    MODEL: a relative folder" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_not_there_and_one_without_weights_are_said(

@@ -15,8 +15,8 @@ from vllmray.cluster.contents import GUARD, LAUNCH, RAY_TOKEN, SITE, START_HEAD,
 from vllmray.cluster.labels import CONFIG, CONFIG_HASH, ROLE, changed_fields, container_labels
 from vllmray.cluster.node import contents
 from vllmray.cluster.plan import Node, engine_spec, head_spec, own_cache_spec, probe_spec, ray_client_spec, worker_spec
+from vllmray.config.gpu_words import Gpus
 from vllmray.config.models import MAX_NEIGHBOURS, ClusterConfig
-from vllmray.config.values import Gpus
 from vllmray.errors import ConfigError
 from vllmray.hosts.base import ContainerSpec, GpuRequest
 from vllmray.hosts.run_line import run_line

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from vllmray.config.gpu_words import ALL_GPUS, Gpus
 from vllmray.config.models import DEFAULT_IMAGE, ClusterConfig, ImageBuild
 from vllmray.config.settings import COMPOSE_NAMES, DELAY_NOTICE, load, variables_of
-from vllmray.config.values import ALL_GPUS, UNFIT_VARIABLES, Gpus, as_typed
+from vllmray.config.values import UNFIT_VARIABLES, as_typed
 from vllmray.errors import ConfigError
 
 
@@ -297,11 +298,94 @@ def test_values_of_several_layers_meet_port_by_port() -> None:
         ("0,2", Gpus(2, ("0", "2"))),
         ("device=2", Gpus(1, ("2",))),
         ("GPU-ab,GPU-cd", Gpus(2, ("GPU-ab", "GPU-cd"))),
+        ("GPU-8a2f1c00-1b", Gpus(1, ("GPU-8a2f1c00-1b",))),
+        ("MIG-5c3f/1/0", Gpus(1, ("MIG-5c3f/1/0",))),
+        ("0:0,0:1", Gpus(2, ("0:0", "0:1"))),
+        ("0:0", Gpus(1, ("0:0",))),
+        ("nvidia.com/gpu=0:0", Gpus(1, ("0:0",))),
+        ("nvidia.com/gpu=0,nvidia.com/gpu=2", Gpus(2, ("0", "2"))),
+        ("nvidia.com/gpu=1", Gpus(1, ("1",))),
+        ("nvidia.com/gpu=all", ALL_GPUS),
+        ('"device=0,1"', Gpus(2, ("0", "1"))),
+        ("'\"device=3\"'", Gpus(1, ("3",))),
     ],
 )
 def test_gpus_are_all_a_count_or_ids(text: str, gpus: Gpus) -> None:
     assert load({"gpus": text}, environ={}).config.gpus == gpus
     assert load({"gpus": str(gpus)}, environ={}).config.gpus == gpus
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0,0", "0 is there twice; name each GPU once"),
+        ("device=1,01", "1 is there twice"),
+        ("GPU-AB,GPU-ab,0", "GPU-AB, GPU-ab is there twice"),
+        ("0", "write all, a count like 2, or ids"),
+        ("65", "write all"),
+        ("2x80GiB", "write all"),
+        ("", "write all"),
+        ("device=", "write all"),
+        ("0;1", "write all"),
+    ],
+)
+def test_gpus_that_are_none_or_there_twice_are_refused(text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({"gpus": text}, environ={})
+    assert f"--gpus: {words}" in str(caught.value.details)
+
+
+GIB, MIB = 1024**3, 1024**2
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("text", "gpus", "again"),
+    [
+        ("2x80GiB,80g", ((80 * GIB,) * 2, (80 * GIB,)), "2x80GiB,1x80GiB"),
+        ("2 x 80 GiB", ((80 * GIB,) * 2,), "2x80GiB"),
+        ("2x80GiB+1x24GiB", ((80 * GIB, 80 * GIB, 24 * GIB),), "2x80GiB+1x24GiB"),
+        ("1 x 24 GiB and 2 x 80 GiB", ((24 * GIB, 80 * GIB, 80 * GIB),), "1x24GiB+2x80GiB"),
+        ("2xH100", ((81559 * MIB,) * 2,), "2x81559MiB"),
+        ("h100, 4 x l40s", ((81559 * MIB,), (46068 * MIB,) * 4), "1x81559MiB,4x46068MiB"),
+        ("2xNVIDIA A100-40GB+RTX 4090", ((40960 * MIB, 40960 * MIB, 24564 * MIB),), "2x40GiB+1x24564MiB"),
+        ("NVIDIA GeForce RTX 5090", ((32607 * MIB,),), "1x32607MiB"),
+        ("4090", ((24564 * MIB,),), "1x24564MiB"),
+        ("8xMI300X", ((196592 * MIB,) * 8,), "8x196592MiB"),
+        ("GB10", ((111 * GIB,),), "1x111GiB"),
+        ("1.5GiB", ((1536 * MIB,),), "1x1536MiB"),
+        ("1x85899345921b", ((85899345921,),), "1x85899345921B"),
+    ],
+)
+def test_gpus_of_a_cluster_are_read_and_what_is_printed_of_them_is_read_back(
+    text: str, gpus: tuple[tuple[int, ...], ...], again: str
+) -> None:
+    config = load({"cluster_gpus": text}, environ={}).config
+    assert config.cluster_gpus == gpus
+    assert as_typed("cluster_gpus", gpus) == again
+    assert load({"cluster_gpus": again}, environ={}).config.cluster_gpus == gpus
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("2x80", "80 without a unit would be bytes; write 2x80GiB"),
+        ("80", "80 without a unit would be bytes; write 80GiB"),
+        ("2x80GiB,2x24", "24 without a unit would be bytes; write 2x24GiB"),
+        ("2xA100", "A100 is made with different memory; write A100-40GB or A100-80GB"),
+        ("2xH999", "not the GPUs of a host; write a count and their memory or name, like 2x80GiB or 2xH100"),
+        ("2x80b", "not the GPUs of a host"),
+        ("40x80GiB+40x80GiB", "not the GPUs of a host; there are 1 to 64"),
+        ("2x80GiB+", "not the GPUs of a host"),
+        ("0xH100", "not the GPUs of a host"),
+    ],
+)
+def test_gpus_of_a_cluster_that_can_not_be_meant_are_refused_with_what_to_write(text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({"cluster_gpus": text}, environ={})
+    assert f"--cluster-gpus: {words}" in str(caught.value.details)
 
 
 @pytest.mark.usefixtures("folder")

@@ -1,0 +1,71 @@
+"""GPUs by name, with their memory: what nvidia-smi shows of one (memory.total), or the amdgpu driver.
+
+That is a little less than the data sheet's figure where a part of the memory holds error-correcting codes (L4, L40S,
+B200). Sources: the vendors' data sheets for which sizes there are; nvidia-smi's and rocm-smi's published output for the
+MiB. H100 and H200 were measured for docs/gpu-acceptance.md.
+"""
+
+from __future__ import annotations
+
+import re
+
+MIB = 1024**2
+
+MEMORY_MIB = {
+    "H100": 81559,
+    "H100-NVL": 95830,
+    "H200": 143771,
+    "A100-40GB": 40960,
+    "A100-80GB": 81920,
+    "B200": 183359,
+    "B300": 275040,
+    "GB200": 189471,
+    "L4": 23034,
+    "L40": 46068,
+    "L40S": 46068,
+    "A10": 23028,
+    "A10G": 23028,
+    "A40": 46068,
+    "T4": 15360,
+    "V100-16GB": 16384,
+    "V100-32GB": 32768,
+    "RTX-3090": 24576,
+    "RTX-4090": 24564,
+    "RTX-5090": 32607,
+    "RTX-A6000": 49140,
+    "RTX-6000-Ada": 49140,
+    "RTX-PRO-6000": 97887,
+    # Shares the host's 128 GB, of which Linux shows about 119.7 GiB; less the 8 that the host keeps (gpu_cards.py).
+    "GB10": 111 * 1024,
+    "MI210": 65520,
+    "MI250X": 65520,  # of each of its two dies, which are a device each
+    "MI300X": 196592,
+    "MI325X": 262128,
+    "MI350X": 294896,
+    "MI355X": 294896,
+}
+SEVERAL = {"A100": ("A100-40GB", "A100-80GB"), "V100": ("V100-16GB", "V100-32GB")}
+"""Names of GPUs that there are with different memory."""
+_MAKERS = re.compile(r"nvidia|geforce|amd|instinct|rtx|dgxspark|[\s_-]+")
+
+
+def _key(name: str) -> str:
+    """RTX 4090, NVIDIA GeForce RTX 4090 and rtx4090 are one."""
+    return _MAKERS.sub("", name.lower().replace("dgx spark", "gb10"))
+
+
+_BY_KEY = {_key(name): name for name in MEMORY_MIB}
+
+
+def memory_of(name: str) -> int | None:
+    """Bytes of a GPU of that name, in whatever case; None when there is no such name here.
+
+    Raises:
+        ValueError: there are several of that name, with different memory.
+    """
+    several = {_key(short): names for short, names in SEVERAL.items()}.get(_key(name))
+    if several:
+        sizes = " or ".join(several)
+        raise ValueError(f"{name} is made with different memory: write {sizes}")
+    found = _BY_KEY.get(_key(name))
+    return MEMORY_MIB[found] * MIB if found else None
