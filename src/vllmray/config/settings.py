@@ -7,7 +7,6 @@ that many users come from work too.
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import pwd
 import socket
@@ -19,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from dotenv import dotenv_values
 from pydantic import ValidationError
 
+from vllmray.config.env_file import EnvFile, read_env_file
 from vllmray.config.explain import Problem, config_error, problems_of
 from vllmray.config.models import ClusterConfig
+from vllmray.config.passing import is_passed, resembles
+from vllmray.config.values import UNFIT_VARIABLES, split_variables
 from vllmray.errors import ConfigError
 from vllmray.private import read_trusted
 from vllmray.ray.ports import RayPorts
@@ -44,6 +45,10 @@ COMPOSE_NAMES = {
     "head_ip": "RAY_HEAD_IP",
     "vllm_startup_delay": "VLLM_STARTUP_DELAY",
 }
+# Lists, of which each line may be an entry.
+SEVERAL_LINES = ("VLLMRAY_ENV", "VLLMRAY_VOLUMES", "VLLMRAY_ALLOW_ROUTES", "VLLMRAY_CLUSTER_GPUS")
+# Further names of a setting, which those above win over.
+OTHER_NAMES_OF = {"hf_token": ("HUGGING_FACE_HUB_TOKEN",)}
 CLUSTER_FILE = "vllmray.toml"
 CLUSTER_FILE_VARIABLE = "VLLMRAY_CONFIG"
 HOST_VARIABLE = "VLLMRAY_HOST"
@@ -77,8 +82,8 @@ class Loaded:
 
 def variables_of(field: str) -> tuple[str, ...]:
     """The environment variables of a field, the one that wins first."""
-    ours = f"{PREFIX}{field.upper()}"
-    return (ours, COMPOSE_NAMES[field]) if field in COMPOSE_NAMES else (ours,)
+    compose = (COMPOSE_NAMES[field],) if field in COMPOSE_NAMES else ()
+    return (f"{PREFIX}{field.upper()}", *compose, *OTHER_NAMES_OF.get(field, ()))
 
 
 def flag_of(field: str) -> str:
@@ -109,26 +114,32 @@ def load(
         ConfigError: lists every problem, one line a field, with where the value came from.
     """
     environ = os.environ if environ is None else environ
-    dotenv, dotenv_title = _read_dotenv(env_file)
-    file, file_problems = _cluster_file_layer({**dotenv, **environ})
+    dotenv = _read_dotenv(env_file, environ)
+    file, file_problems = _cluster_file_layer({**dotenv.values, **environ})
     layers = _one_image(
         _flag_layer(flags, typed or {}),
         _variable_layer(environ, "the environment"),
-        _variable_layer(dotenv, dotenv_title),
+        _variable_layer(dotenv.values, dotenv.title),
         file,
     )
-    problems = [*_mistyped(environ, "the environment"), *_mistyped(dotenv, dotenv_title), *file_problems]
+    problems = [*_mistyped(environ, "the environment"), *_mistyped(dotenv.values, dotenv.title), *file_problems]
     if fields is not None:
         problems = []
         layers = tuple(replace(layer, values=_only(layer.values, fields)) for layer in layers)
+    problems = [*dotenv.unreadable, *problems, *_wrong_in(dotenv, fields)]
+    merged = _merged(layers)
+    if fields is None or "env" in fields:
+        merged["env"] = _with_passed(merged.get("env", ()), dotenv)
     try:
-        config = ClusterConfig.model_validate(_merged(layers))
+        config = ClusterConfig.model_validate(merged)
     except ValidationError as error:
         problems += problems_of(error, layers)
     if problems:
         raise config_error(problems)
-    notices = (DELAY_NOTICE,) if config.vllm_startup_delay is not None else ()
-    host = environ.get(HOST_VARIABLE) or dotenv.get(HOST_VARIABLE) or None
+    notices = (*_empty_notices(dotenv, fields), *(_alike(environ) if fields is None else ()))
+    if config.vllm_startup_delay is not None:
+        notices += (DELAY_NOTICE,)
+    host = environ.get(HOST_VARIABLE) or dotenv.values.get(HOST_VARIABLE) or None
     return Loaded(config=config, notices=notices, layers=layers, host=host)
 
 
@@ -142,15 +153,76 @@ def _merged(layers: Sequence[Layer]) -> dict[str, Any]:
     return merged
 
 
-def _read_dotenv(env_file: Path | None) -> tuple[dict[str, str], str]:
+def _read_dotenv(env_file: Path | None, environ: Mapping[str, str]) -> EnvFile:
     path = env_file or Path(".env")
     if env_file is None and not path.is_file():
-        return {}, str(path)
-    try:
-        values = dotenv_values(stream=io.StringIO(read_trusted(path)), interpolate=False)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"can't read {path}: {error}", hint="Check the path given with --env-file.") from error
-    return {name: value for name, value in values.items() if value is not None}, str(path)
+        return EnvFile(str(path))
+    return read_env_file(path, environ)
+
+
+def _wrong_in(dotenv: EnvFile, fields: Collection[str] | None) -> list[Problem]:
+    """What is wrong in a .env file with the names that are read of it, or that look as if they should be."""
+    names, known = _names(fields), _names(None)
+    problems = []
+    for name, value in (dict.fromkeys(dotenv.wrong, "") | dict(dotenv.values)).items():
+        where = f"{name} in {dotenv.title}"
+        is_read = name in names or (fields is None and is_passed(name))
+        if name in dotenv.wrong and (is_read or resembles(name, names)):
+            problems.append(dotenv.wrong[name])
+        elif is_read and "\n" in value and name not in SEVERAL_LINES:
+            problems.append(Problem(where, "its value has several lines", "close its quote on the first"))
+        elif (
+            name in dotenv.values
+            and name not in known
+            and (meant := resembles(name, names))
+            and not (fields is None and _is_ours(name))
+        ):
+            problems.append(Problem(where, "no such setting", f"did you mean {meant}?"))
+        elif fields is None and value and name in UNFIT_VARIABLES and name not in known and not _is_ours(name):
+            problems.append(Problem(where, "can't be given to nodes", UNFIT_VARIABLES[name]))
+    return problems
+
+
+def _is_ours(name: str) -> bool:
+    """By its prefix, so that _mistyped tells of it if it is no setting."""
+    return name.startswith(PREFIX)
+
+
+def _empty_notices(dotenv: EnvFile, fields: Collection[str] | None) -> list[str]:
+    names = _names(fields)
+    return [
+        f"{name} in {dotenv.title} is empty: it names a variable that is not set"
+        for name in dotenv.empty
+        if name in names
+    ]
+
+
+def _alike(environ: Mapping[str, str]) -> list[str]:
+    """Names in the environment that look like a setting's; no error, since they may be there for another program."""
+    names = {name for name in _names(None) if not _is_ours(name)}
+    meant = {name: resembles(name, names) for name in environ if name not in names and not _is_ours(name)}
+    return [f"{name} in the environment is no setting; did you mean {other}?" for name, other in meant.items() if other]
+
+
+def _with_passed(stated: Any, dotenv: EnvFile) -> Any:
+    """The nodes' variables: those that were stated as such, and below them those of a .env file that are for nodes."""
+    stated = split_variables(stated)
+    if not isinstance(stated, list | tuple):
+        return stated
+    names = {*_names(None), *UNFIT_VARIABLES, *(str(text).partition("=")[0] for text in stated)}
+    passed = (name for name, value in dotenv.values.items() if value and is_passed(name) and name not in names)
+    return (*(f"{name}={dotenv.values[name]}" for name in passed), *stated)
+
+
+def _names(fields: Collection[str] | None) -> set[str]:
+    """The variables of these settings, or of all and whatever else is read here."""
+    wanted = ClusterConfig.model_fields if fields is None else fields
+    names = {name for field in wanted if field != "build" for name in variables_of(field)}
+    return (
+        names
+        if fields is not None
+        else {*names, *OTHER_NAMES, *(PORT_PREFIX + port.upper() for port in RayPorts.model_fields)}
+    )
 
 
 def _cluster_file_layer(environ: Mapping[str, str]) -> tuple[Layer, list[Problem]]:
@@ -222,11 +294,7 @@ def _variable_layer(variables: Mapping[str, str], title: str) -> Layer:
 
 
 def _mistyped(variables: Mapping[str, str], title: str) -> list[Problem]:
-    known = {
-        *(name for field in ClusterConfig.model_fields if field != "build" for name in variables_of(field)),
-        *(PORT_PREFIX + port.upper() for port in RayPorts.model_fields),
-        *OTHER_NAMES,
-    }
+    known = _names(None)
     strangers = sorted(name for name in variables if name.startswith(PREFIX) and name not in known)
     return [Problem(f"{name} in {title}", "no such setting", _suggestion(name, known)) for name in strangers]
 

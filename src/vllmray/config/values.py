@@ -103,6 +103,8 @@ UNFIT_VARIABLES = {
     "RAY_AUTH_TOKEN": "give --token-file",
     "RAY_AUTH_TOKEN_PATH": "give --token-file",
     "RAY_AUTH_MODE": "Ray's token is always asked for",
+    "RAY_ADDRESS": "every node is told its head: give --head-ip",
+    "VLLM_HOST_IP": "every node has its own: give --node-ip there",
     "FORWARDED_ALLOW_IPS": "with it others could say that they are this host",
     "VLLMRAY_GUARD": "give --no-api-key or --allow-route",
     # vllm 0.32, vllm/config/parallel.py: they multiply the world size as --data-parallel-size does.

@@ -1,0 +1,37 @@
+"""Which variables of a .env file are for the nodes' programs, and which look like a setting's misspelt name; pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from difflib import SequenceMatcher
+
+# Of programs and libraries that run on nodes; in the environment of who types a command they may be for something else.
+PREFIXES = (
+    *("NCCL_", "RCCL_", "GLOO_", "UCX_", "UCC_", "FI_", "NVSHMEM_"),
+    *("VLLM_", "RAY_", "TORCH_", "TORCHINDUCTOR_", "PYTORCH_", "TRITON_", "FLASHINFER_", "LMCACHE_"),
+    *("HF_HUB_", "HF_XET_", "MODELSCOPE_", "RUNAI_STREAMER_"),
+)
+NAMES = (
+    *("HF_ENDPOINT", "TRANSFORMERS_OFFLINE", "TP_SOCKET_IFNAME", "OMP_NUM_THREADS", "CUDA_LAUNCH_BLOCKING"),
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_EC2_METADATA_DISABLED"),
+)
+ALIKE = 0.85
+"""TENSOR_PARALEL_SIZE, MODEL_NMAE and PIPELINE_PARALLEL are; of names with another first letter, GH_TOKEN, none is."""
+
+
+def is_passed(name: str) -> bool:
+    """Whether nodes get it, as with --env."""
+    return name.startswith(PREFIXES) or name in NAMES
+
+
+def resembles(name: str, known: Collection[str]) -> str | None:
+    """The known name that somebody meant who wrote this one; None for a name of another program.
+
+    MODEL_NAME_2 is another program's: who has two of them numbered them.
+    """
+    alike = (
+        (SequenceMatcher(None, name.upper(), other).ratio(), other) for other in known if name[:1].upper() == other[:1]
+    )
+    ratio, meant = max(alike, default=(0.0, ""))
+    return meant if ratio >= ALIKE and not re.fullmatch(rf"{re.escape(meant)}_?\d+", name.upper()) else None
