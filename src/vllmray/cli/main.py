@@ -15,7 +15,7 @@ import typer
 from vllmray import __version__
 from vllmray.cli.interrupts import arm
 from vllmray.cli.wiring import Invocation
-from vllmray.errors import UserInterruptError, VllmrayError
+from vllmray.errors import ConfigError, UserInterruptError, VllmrayError
 from vllmray.private import leave_no_core
 
 P = ParamSpec("P")
@@ -26,6 +26,8 @@ COMMANDS = (
     *("key", "token", "dashboard", "demo", "image"),
 )
 """Each a module of this package with a function of that name, or a group of functions."""
+WITH_VLLM_ARGS = ("up", "plan", "demo")
+"""Those that take arguments for the vLLM server after --."""
 GROUPS = {"image": ("Look at images, build them, give them to other hosts.", ("inspect", "build", "copy"))}
 
 
@@ -36,6 +38,8 @@ def run(argv: Sequence[str]) -> NoReturn:
     ours, vllm_args = split(argv)
     invocation = Invocation(vllm_args=vllm_args)
     try:
+        if "--" in argv:
+            refuse_words(command_of(ours), vllm_args)
         application(ours)(args=ours, obj=invocation, prog_name="vllmray")
         sys.exit(0)
     except VllmrayError as error:
@@ -71,6 +75,24 @@ def split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     return list(argv[:at]), tuple(argv[at + 1 :])
 
 
+def command_of(ours: Sequence[str]) -> str:
+    """The command that is named in our part of a command line; empty when there is none."""
+    return next((word for word in ours if not word.startswith("-")), "")
+
+
+def refuse_words(command: str, vllm_args: Sequence[str]) -> None:
+    """Raises ConfigError when there are words after -- that the command has no use for: none is dropped."""
+    if not vllm_args or command in WITH_VLLM_ARGS:
+        return
+    takers = " and ".join([", ".join(WITH_VLLM_ARGS[:-1]), WITH_VLLM_ARGS[-1]])
+    name = f"vllmray {command}".strip()
+    count = "1 word" if len(vllm_args) == 1 else f"{len(vllm_args)} words"
+    raise ConfigError(
+        f"{name} takes nothing after --, and {count} stand there",
+        hint=f"After -- are arguments for the vLLM server, which {takers} take. See `{name} --help`.",
+    )
+
+
 def text_of(error: VllmrayError) -> str:
     """An error as it is printed: message, the other program's words, what to do."""
     lines = [f"error: {error.message}"]
@@ -91,7 +113,7 @@ def application(ours: Sequence[str]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_common)
-    named = next((word for word in ours if not word.startswith("-")), None)
+    named = command_of(ours)
     for name in (named,) if named in COMMANDS else COMMANDS:
         module = importlib.import_module(f"vllmray.cli.{name}")
         if name in GROUPS:

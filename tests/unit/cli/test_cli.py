@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vllmray.cli.main import run, split, text_of
+from vllmray.cli.main import COMMANDS, WITH_VLLM_ARGS, run, split, text_of
 from vllmray.cli.options import option_fields, shown_default
 from vllmray.config.models import ClusterConfig
 from vllmray.config.settings import flag_of, variables_of
@@ -45,6 +45,27 @@ def test_an_error_is_its_message_the_others_words_and_the_hint() -> None:
 def test_everything_after_the_first_dashes_is_vllms() -> None:
     assert split(["up", "--role", "head", "--", "--a", "--", "b"]) == (["up", "--role", "head"], ("--a", "--", "b"))
     assert split(["status"]) == (["status"], ())
+
+
+@pytest.mark.usefixtures("nowhere")
+@pytest.mark.parametrize("command", [*(name for name in COMMANDS if name not in WITH_VLLM_ARGS), "--debug", ""])
+def test_words_after_the_dashes_are_refused_by_each_command_that_has_no_use_for_them(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(*filter(None, [command]), "--", "--max-num-seqs", "8") == 2
+    said = capsys.readouterr().err
+    name = f"vllmray {command}" if command in COMMANDS else "vllmray"
+    assert said.startswith(f"error: {name} takes nothing after --, and 2 words stand there\n")
+    assert "up, plan and demo take" in said
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_dashes_with_nothing_after_them_are_no_error_and_their_words_reach_the_commands_that_take_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert exit_code("status", "--runtime", "native", "--") == 4
+    assert exit_code("up", "--role", "head", "--", "--api-key", "x") == 2
+    assert "--api-key is set by vllmray itself" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("folder")
