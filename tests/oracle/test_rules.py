@@ -28,7 +28,7 @@ Ask = Callable[..., dict[str, Any]]
 PROGRAM = Path(__file__).with_name("vllm_oracle.py")
 ENGINE = Engine(max_model_len=4096)
 # What only vLLM's configuration is asked for, in our words for it; the layers have the rest.
-SAID_BY_THE_CONFIGURATION = ("attention heads", "into stages", "max_model_len", "--enable-expert-parallel")
+SAID_BY_THE_CONFIGURATION = ("attention heads", "pipeline parallelism", "max_model_len", "--enable-expert-parallel")
 HEADS = ("num_attention_heads", "n_head", "n_heads")
 KNOWN_DIFFERENCES = {
     "'PPMissingLayer' object has no attribute": "ERNIE 4.5 MoE in several stages: a bug of vllm 0.32",

@@ -196,6 +196,7 @@ class TextConfig(BaseModel):
     encoder_attention_heads: Small | None = None
     encoder_ffn_dim: Large | None = None
     max_source_positions: Large | None = None
+    num_mel_bins: Small | None = None
 
     # Layers that are not all alike
     layer_types: tuple[str, ...] | None = Field(None, validation_alias=names("layer_types", "layers_block_type"))

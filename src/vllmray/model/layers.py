@@ -32,7 +32,7 @@ PPMissingLayer in their place); tests/oracle weighs them."""
 TIED_UNLESS_SAID = {
     *("gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "opt", "falcon", "bloom", "mpt", "cohere", "cohere2"),
     *("gpt_bigcode", "starcoder2", "lfm2", "phi3small", "smollm3", "mamba2", "mamba", "falcon_mamba"),
-    *("whisper", "bert", "roberta", "xlm-roberta", "modernbert", "zamba2"),
+    *("whisper", "minicpm", "minicpm3", "bert", "roberta", "xlm-roberta", "modernbert", "zamba2"),
 }
 
 
@@ -58,6 +58,8 @@ class Shape:
     """Parameters of learned positions and of what is between the embedding and the layers, whole on every GPU."""
     tied: bool
     """The head is the embedding: one stage holds it once, and with more the last has it again."""
+    shares_embedding: bool = True
+    """The GPUs of a stage share the embedding; Whisper's have all of it each."""
     others: tuple[Part, ...] = ()
     """What the first stage has besides: an encoder."""
     kv_unknown: tuple[str, ...] = ()
@@ -95,6 +97,7 @@ def shape_of(config: TextConfig, unknown: Unknown) -> Shape:
         config.vocab_size * (config.word_embed_proj_dim or config.hidden_size),
         _positions(config),
         tied,
+        shares_embedding=config.model_type != "whisper",
         others=parts.encoder(config) if config.model_type == "whisper" else (),
         kv_unknown=(*unscheduled, *unknown.cache),
         weights_unknown=(*unscheduled, *unknown.weights),
@@ -103,7 +106,11 @@ def shape_of(config: TextConfig, unknown: Unknown) -> Shape:
 
 def _positions(config: TextConfig) -> int:
     """Learned positions: GPT-2's and OPT's, which has two more (transformers, OPTLearnedPositionalEmbedding)."""
-    extra = {"gpt2": 0, "opt": 2, "gpt_bigcode": 0, "whisper": config.max_source_positions or 0}.get(config.model_type)
+    extra = {
+        **dict.fromkeys(("gpt2", "gpt_bigcode", "bert", "roberta", "xlm-roberta"), 0),
+        "opt": 2,
+        "whisper": config.max_source_positions or 0,
+    }.get(config.model_type)
     learned = 0 if extra is None else ((config.max_position_embeddings or 0) + extra) * config.hidden_size
     inner = config.word_embed_proj_dim or config.hidden_size
     return learned + (2 * inner * config.hidden_size if inner != config.hidden_size else 0)

@@ -7,6 +7,7 @@ vLLM's memory profiling run does and from what four models took on NVIDIA H100 (
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -40,6 +41,13 @@ ROUTED_IN_32_BITS = ("glm4_moe", "minimax_m2", "ernie4_5_moe")
 IN_32_BITS = ("nemotron_h", "nemotron_h_omni", "kimi_linear")
 """Families whose recurrent states are float32 unless config.json says otherwise (vllm/model_executor/models/config.py,
 NemotronHForCausalLMConfig; mamba_utils.py, kda_state_dtype)."""
+MODULES = {
+    "attention": "model.layers.9.self_attn.o_proj",
+    "shared": "model.layers.9.mlp.shared_experts.down_proj",
+    "mlp": "model.layers.9.mlp.down_proj",
+    "experts": "model.layers.9.mlp.experts.9.down_proj",
+}
+"""A name of each kind, for regular expressions."""
 QUANTISED = ("attention", "mlp", "experts", "shared")
 # Words of modules_to_not_convert that keep a kind of layer as it is.
 LEFT_ALONE = {"attention": ("attn", "attention"), "shared": ("shared",), "mlp": ("mlp",), "experts": ("experts",)}
@@ -141,6 +149,8 @@ def weight_bits(part: Part, config: TextConfig, engine: Engine) -> float:
     usual = 8.0 * element_bytes(config, engine)
     if part.kind == "router" and config.model_type in ROUTED_IN_32_BITS:
         return 32
+    if part.kind == "experts" and config.expert_dtype == "fp4":  # DeepSeek V4: a scale of 8 bits for each 32
+        return 4 + 8 / 32
     quantization = config.quantization
     if quantization is None or part.kind not in QUANTISED or _left_alone(part, quantization):
         return usual
@@ -148,7 +158,8 @@ def weight_bits(part: Part, config: TextConfig, engine: Engine) -> float:
     match quantization.method:
         case "awq" | "gptq" | "auto-round" | "compressed-tensors" | "inc" | "quark":
             bits = quantization.bits or (4 if quantization.method in ("awq", "gptq") else 8)
-            return bits + ((16 + bits) / group if group > 0 else 0)
+            scales = 16 if quantization.symmetric and quantization.method == "compressed-tensors" else 16 + bits
+            return bits + (scales / group if group > 0 else 0)
         case "mxfp4" | "gpt_oss_mxfp4":
             return 4 + 8 / 32 if part.kind == "experts" else usual
         case "modelopt_fp4" | "nvfp4" | "NVFP4":
@@ -162,10 +173,19 @@ def weight_bits(part: Part, config: TextConfig, engine: Engine) -> float:
 
 
 def _left_alone(part: Part, quantization: Quantization) -> bool:
-    words = LEFT_ALONE[part.kind]
-    return any(
-        word in name for name in quantization.not_converted or () for word in words if "*" in name or "." not in name
-    )
+    return any(_names(name, part) for name in quantization.not_converted or ())
+
+
+def _names(name: str, part: Part) -> bool:
+    """Whether an entry of modules_to_not_convert or of ignore means all layers of that kind."""
+    if name.startswith("re:"):  # vllm/model_executor/layers/quantization/compressed_tensors/utils.py
+        try:
+            return re.match(name[3:], MODULES[part.kind]) is not None
+        except re.error:
+            return False
+    if ("." in name and "*" not in name) or (part.kind != "shared" and "shared" in name):
+        return False
+    return any(word in name for word in LEFT_ALONE[part.kind])
 
 
 def stage_weights(
@@ -181,7 +201,7 @@ def stage_weights(
     more where the two are tied (vllm/model_executor/models/llama.py); some families have both on every stage.
     """
     held = [part for layer in layers for part in layer.parts]
-    embedding = Part("embedding", shape.embedding)
+    embedding = Part("embedding", shape.embedding, ways=None if shape.shares_embedding else WHOLE)
     held.append(Part("embedding", shape.positions, ways=WHOLE))
     if first:
         held += shape.others

@@ -65,7 +65,7 @@ def _attending(config: TextConfig, index: int) -> Mixing:
     """Attention to all tokens; Gemma 4's layers of that kind have heads of their own."""
     if config.block_configs is not None:
         group = config.block_configs[index].attention.n_heads_in_group
-        kv_heads, head_dim = parts.heads_of(config) // (group or 1), parts.head_dim_of(config)
+        kv_heads, head_dim = max(parts.heads_of(config) // (group or 1), 1), parts.head_dim_of(config)
     else:
         kv_heads = config.num_global_key_value_heads or parts.kv_heads_of(config)
         head_dim = config.global_head_dim or parts.head_dim_of(config)

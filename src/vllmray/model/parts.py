@@ -192,9 +192,12 @@ def shared_attention(config: TextConfig, index: int) -> tuple[Part, ...]:
 
 
 def encoder(config: TextConfig) -> tuple[Part, ...]:
-    """Whisper's (vllm/model_executor/models/whisper.py): attention to all and a feed-forward layer in each."""
+    """Whisper's (vllm/model_executor/models/whisper.py): two convolutions, then layers of attention to all and a
+    feed-forward layer.
+    """
     hidden, size = config.hidden_size, config.encoder_ffn_dim or 0
     return (
+        Part("norm", 3 * hidden * (hidden + (config.num_mel_bins or 0)), ways=WHOLE),
         Part("attention", config.encoder_layers * 4 * hidden * hidden),
         Part("mlp", config.encoder_layers * 2 * hidden * size),
     )

@@ -26,6 +26,14 @@ FINEST_BLOCK = 32
 oracle/fp8.py, refine_fp8_moe_block_shape)."""
 WITHOUT_COPIES = ("gpt_oss",)
 """Families whose key-value heads are not copied (vllm/model_executor/models/gpt_oss.py, OAIAttention)."""
+WHOLE_TOWERS = frozenset(
+    {
+        *("InternVLChatModel", "H2OVLChatModel", "SkyworkR1VChatModel", "NVLM_D", "KimiK25ForConditionalGeneration"),
+        "MuseGlimmerForConditionalGeneration",
+    }
+)
+"""Architectures whose vision tower is whole on each GPU where its heads can't be divided (vllm/model_executor/models/
+intern_vit.py, InternParallelAttention; vision.py, is_vit_use_data_parallel)."""
 BY_GROUPS = ("awq", "gptq", "awq_marlin", "gptq_marlin", "compressed-tensors", "auto-round", "inc", "quark")
 
 
@@ -164,7 +172,7 @@ def _vocabulary(shape: Shape, asked: Parallelism) -> str | None:
 def _towers(shape: Shape, asked: Parallelism) -> str | None:
     """A vision tower's heads are divided as the model's are (vllm/model_executor/models/siglip.py, qwen2_5_vl.py)."""
     heads, size = shape.config.tower_heads, asked.tensor_parallel_size
-    if not heads or heads % size == 0 or asked.whole_towers:
+    if not heads or heads % size == 0 or asked.whole_towers or shape.config.architecture in WHOLE_TOWERS:
         return None
     return f"does not divide {heads} heads of the vision tower (-- --mm-encoder-tp-mode data leaves that whole)"
 
@@ -209,7 +217,7 @@ def _stages_supported(shape: Shape, _: int | None, asked: Parallelism) -> Broken
     name = shape.config.architecture
     if asked.pipeline_parallel_size == 1 or name not in WITHOUT_STAGES:
         return None
-    what = f"pipeline_parallel_size {asked.pipeline_parallel_size}, and vLLM can't divide {name} into stages"
+    what = f"pipeline_parallel_size {asked.pipeline_parallel_size}: pipeline parallelism is not supported for {name}"
     return Broken("pipeline_parallel_size", what, "use 1")
 
 

@@ -20,7 +20,8 @@ LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
         "head_dim": 256,
         "max_position_embeddings": 131072,
         "sliding_window": 4096,
-    }
+    },
+    "hy_v4": {"gated_mla": True, "gating_type": "elementwise"},  # vllm/transformers_utils/configs/hy_v4.py
 }
 
 
@@ -69,6 +70,10 @@ class Quantization(BaseModel):
             "group_size", "q_group_size", AliasPath("config_groups", "group_0", "weights", "group_size")
         ),
     )
+    symmetric: bool | None = Field(
+        None, validation_alias=names("symmetric", AliasPath("config_groups", "group_0", "weights", "symmetric"))
+    )
+    """Without zero points."""
     weight_block_size: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | None = None
     load_in_4bit: bool | None = None
     not_converted: tuple[str, ...] | None = Field(

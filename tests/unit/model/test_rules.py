@@ -111,7 +111,7 @@ def test_an_architecture_that_can_not_be_staged_is_named() -> None:
     changes = {"architectures": ["WhisperForConditionalGeneration"]}
     said = broken("llama-3.1-8b", changes=changes, pipeline_parallel_size=2)
     assert said == [
-        "pipeline_parallel_size 2, and vLLM can't divide WhisperForConditionalGeneration into stages: use 1"
+        "pipeline_parallel_size 2: pipeline parallelism is not supported for WhisperForConditionalGeneration: use 1"
     ]
 
 
