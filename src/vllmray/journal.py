@@ -24,6 +24,7 @@ Kind = Literal[
     "stalled",  # it makes no tokens, and is ended
     "died",  # it ended, and not because it was told to
     "given-up",  # it died too often, and is left stopped
+    "insecure",  # something answers who has no token or key: the engine is left stopped
     "stopped",  # it was told to end
     "exited",  # native: the node's own process ended, as its supervisor saw it
     "restarted",  # native: it was started again

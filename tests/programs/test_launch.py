@@ -13,10 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,9 @@ for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
 tokens = 0
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
+        if self.headers["Authorization"] != "Bearer sk-1" and not (home / "open").exists():
+            self.send_response(401); self.send_header("Content-Length", "0"); self.end_headers()
+            return
         counters = f"vllm:generation_tokens_total {tokens}\\n"
         self.answer(counters if self.path == "/metrics" else json.dumps({"data": [{"id": "m"}]}))
     def do_POST(self):
@@ -106,9 +111,11 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None
 class Engine:
     """launch.py as the engine's container runs it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dashboard_port: int) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port, self.dashboard_port = free_port(), dashboard_port
+        (folder / "secrets").mkdir()
+        (folder / "secrets/api_key").write_text("sk-1\n")
         shutil.copy(launch.__file__, folder)
         for name in MODULES:
             target = folder / f"site/vllmray/{name}.py"
@@ -140,6 +147,7 @@ class Engine:
     def start(self, *more: str) -> None:
         argv = [sys.executable, str(self.folder / "launch.py"), "--address=10.0.0.1:6379", "--gate={}"]
         argv += [f"--state={self.state_file}", f"--port={self.port}", "--start-timeout=100", *more]
+        argv += [f"--dashboard-port={self.dashboard_port}"]
         argv += [] if any("stall" in word for word in more) else ["--stall-timeout=100"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([*argv, "--", "--model=m"], stdout=log, stderr=log)
@@ -175,8 +183,11 @@ class Engine:
 
     def ask(self, path: str = "/v1/models") -> tuple[int, dict[str, str]]:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}", headers={"Authorization": "Bearer sk-1"}
+        )
         try:
-            with opener.open(f"http://127.0.0.1:{self.port}{path}", timeout=10) as reply:
+            with opener.open(request, timeout=10) as reply:
                 return reply.status, dict(reply.headers)
         except urllib.error.HTTPError as error:
             return error.code, dict(error.headers)
@@ -186,9 +197,38 @@ class Engine:
         return self.process.wait(20)
 
 
+class Dashboard(BaseHTTPRequestHandler):
+    """Ray's, as far as it says whether Ray asks for a token (tests/native has the real one)."""
+
+    server: DashboardServer
+
+    def do_GET(self) -> None:
+        assert self.path == "/api/authentication_mode"
+        code, body = self.server.says
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+class DashboardServer(ThreadingHTTPServer):
+    says = (200, b'{"authentication_mode": "token"}')
+
+
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    made = Engine(tmp_path)
+def dashboard() -> Iterator[DashboardServer]:
+    with DashboardServer(("127.0.0.1", 0), Dashboard) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, dashboard: DashboardServer) -> Iterator[Engine]:
+    made = Engine(tmp_path, dashboard.server_port)
     yield made
     if made.process.poll() is None:
         made.end()
@@ -357,6 +397,73 @@ def test_after_five_deaths_no_further_server_starts(engine: Engine, monkeypatch:
     assert engine.end() == 0
 
 
+@pytest.mark.parametrize(
+    ("says", "why"),
+    [
+        (
+            (200, b'{"authentication_mode": "disabled"}'),
+            "Ray asks nobody for a token (authentication mode 'disabled')",
+        ),
+        ((404, b""), "Ray asks nobody for a token (authentication mode 'not known: its dashboard answers HTTP 404')"),
+        ((200, b"<html>"), "Ray asks nobody for a token (authentication mode 'not known: its dashboard answers"),
+    ],
+    ids=["disabled", "a Ray older than tokens", "not Ray's"],
+)
+def test_no_server_starts_where_ray_asks_for_no_token_and_none_is_tried_again(
+    engine: Engine, dashboard: DashboardServer, says: tuple[int, bytes], why: str
+) -> None:
+    dashboard.says = says
+    engine.start()
+    engine.is_in("insecure")
+    assert engine.state["detail"].startswith(why)
+    assert engine.told("insecure") == [engine.state["detail"]]
+    assert engine.told("starting") == engine.told("died") == []
+    assert engine.ask()[0] == 503
+    assert not runs(engine.servers()[0])
+    time.sleep(2.5)
+    assert len(engine.servers()) == 1
+    assert engine.end() == 0
+
+
+def test_an_endpoint_that_answers_without_the_key_is_ended_before_it_is_ready(engine: Engine) -> None:
+    engine.switch("open")
+    engine.start()
+    engine.is_in("insecure")
+    assert engine.state["detail"].startswith("the endpoint does not refuse a request without the key: HTTP 200")
+    assert engine.told("ready") == []
+    assert not runs(engine.servers()[0])
+    assert engine.ask()[0] == 503
+    time.sleep(2.5)
+    assert len(engine.servers()) == 1
+
+
+def test_one_that_is_to_ask_for_no_key_is_ready_without(engine: Engine) -> None:
+    engine.switch("open")
+    (engine.folder / "secrets/api_key").unlink()
+    engine.start("--no-api-key")
+    engine.is_in("ready")
+
+
+def test_ray_is_asked_again_at_every_start_of_a_server(engine: Engine, dashboard: DashboardServer) -> None:
+    engine.start()
+    engine.is_in("ready")
+    dashboard.says = (200, b'{"authentication_mode": "disabled"}')
+    engine.switch("dies")
+    engine.is_in("insecure")
+    assert len(engine.told("starting")) == 1
+
+
+def test_while_ray_says_nothing_no_server_starts(engine: Engine, dashboard: DashboardServer) -> None:
+    """Neither its dashboard, nor its GCS: the Python of the tests has no Ray to ask it with."""
+    dashboard.says = (500, b"")
+    engine.start()
+    until(lambda: "whether it asks for a token: " in engine.state.get("detail", ""), "the wait")
+    assert engine.state["phase"] == "waiting"
+    assert engine.told("starting") == []
+    dashboard.says = DashboardServer.says
+    engine.is_in("ready")
+
+
 def test_one_that_served_for_a_while_is_no_reason_to_give_up(engine: Engine) -> None:
     program = engine.folder / "launch.py"
     text = program.read_text()
@@ -431,8 +538,6 @@ def test_a_full_disk_does_not_end_an_engine(tmp_path: Path) -> None:
 
 
 def test_the_gate_takes_no_notice_of_what_ray_prints_between(tmp_path: Path) -> None:
-    import threading
-
     lines = [{"error": "no GCS"}, {"nodes": [], "shortfall": "1 of 2 GPUs"}, {"nodes": NODES, "shortfall": ""}]
     prints = "print('a warning of Ray')\nprint('{}')\n"
     prints += "".join(f"print({json.dumps(json.dumps(line))}, flush=True)\n" for line in lines)

@@ -21,6 +21,8 @@ vllm:kv_cache_usage_perc{model="m"} %(usage)s
 vllm:request_success_total{finished_reason="abort"} %(aborted)d
 """
 
+LISTED = json.dumps({"data": [{"id": "the model"}]})
+
 
 class FakeServer(BaseHTTPRequestHandler):
     """vLLM's routes as far as a pulse feels them."""
@@ -31,12 +33,16 @@ class FakeServer(BaseHTTPRequestHandler):
     blocked: threading.Event
     """Set while completions are answered."""
     seen: list[tuple[str, str | None]]
+    without_key: list[int]
+    """Status codes of what is asked without a key, in turn; then 401."""
 
     def do_GET(self) -> None:
-        if self.path == "/metrics":
+        if self.headers.get("Authorization") is None:
+            self._answer(self.without_key.pop(0) if self.without_key else 401, LISTED)
+        elif self.path == "/metrics":
             self._answer(200, METRICS % self.values if self.values else "no counters\n")
         else:
-            self._answer(200, json.dumps({"data": [{"id": "the model"}]}))
+            self._answer(200, LISTED)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -61,7 +67,7 @@ class FakeServer(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
     FakeServer.values = {"running": 0, "tokens": 0, "usage": "0.0", "aborted": 0}
-    FakeServer.completions, FakeServer.seen = [], []
+    FakeServer.completions, FakeServer.seen, FakeServer.without_key = [], [], []
     FakeServer.blocked = threading.Event()
     FakeServer.blocked.set()
     with ThreadingHTTPServer(("127.0.0.1", 0), FakeServer) as server:
@@ -94,12 +100,35 @@ def test_ready_is_a_completion_that_was_answered(pulse: Pulse) -> None:
     FakeServer.completions = [500]
     pulse.start()
     assert until(lambda: pulse.ready)
-    assert [path for path, _ in FakeServer.seen][:3] == ["/v1/models", "/v1/completions", "/v1/completions"]
-    assert {key for _, key in FakeServer.seen} == {"Bearer secret"}
+    with_key = [path for path, key in FakeServer.seen if key == "Bearer secret"]
+    assert with_key[:3] == ["/v1/models", "/v1/completions", "/v1/completions"]
+
+
+def test_before_anything_else_a_request_without_the_key_is_refused(pulse: Pulse) -> None:
+    pulse.start()
+    assert until(lambda: pulse.ready)
+    assert FakeServer.seen[0] == ("/v1/models", None)
+    assert not pulse.open
+
+
+def test_one_that_answers_without_the_key_is_never_ready(pulse: Pulse) -> None:
+    FakeServer.without_key = [503, 200]  # 503 is the door's: the model loads
+    pulse.start()
+    assert until(lambda: pulse.open)
+    assert pulse.open == "the endpoint does not refuse a request without the key: HTTP 200 in place of 401"
+    assert not pulse.ready
+    assert [path for path, _ in FakeServer.seen] == ["/v1/models", "/v1/models"]
+
+
+def test_an_endpoint_that_is_to_ask_for_no_key_is_not_asked_to_refuse(server: ThreadingHTTPServer) -> None:
+    FakeServer.without_key = [200]
+    Endpoint(server.server_port, keyed=False).check_key()
+    assert FakeServer.seen == []
 
 
 def test_a_model_without_completions_makes_an_embedding_or_need_only_be_listed(server: ThreadingHTTPServer) -> None:
-    endpoint = Endpoint(server.server_port)
+    FakeServer.without_key = [200]
+    endpoint = Endpoint(server.server_port, keyed=False)
     FakeServer.completions = [404]
     endpoint.make_one_token()
     assert [path for path, _ in FakeServer.seen] == ["/v1/models", "/v1/completions", "/v1/embeddings"]

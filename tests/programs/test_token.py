@@ -211,6 +211,18 @@ def test_rotating_the_token_starts_head_and_engine_anew_with_it_and_changes_noth
     assert user.given("worker")["ray_token"] == after["ray_token"]
 
 
+def test_a_rotation_that_fails_leaves_the_token_that_the_running_cluster_has(user: User) -> None:
+    user.head()
+    started, kept = user.started(), user.kept()
+    (user.home / "bin").rename(user.home / "gone")
+    user.vllmray("token", "rotate", "--cluster", "lab", code=3)
+    assert user.kept() == kept
+    assert user.given("head")["ray_token"] == kept["ray_token"]
+    (user.home / "gone").rename(user.home / "bin")
+    assert user.started() == started
+    assert user.head().count("running already") == 2
+
+
 def test_another_token_or_key_than_the_running_ones_is_refused_and_nothing_is_touched(user: User) -> None:
     user.head()
     started, kept = user.started(), user.kept()

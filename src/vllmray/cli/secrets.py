@@ -17,6 +17,7 @@ from vllmray.secrets.store import (
     SCRAPE_TOKEN,
     TLS_CERTIFICATE,
     TLS_KEY,
+    PlannedStore,
     SecretStore,
 )
 
@@ -35,8 +36,18 @@ def store_of(cluster: str) -> SecretStore:
     return SecretStore(state_folder(), cluster)
 
 
-def settled(config: ClusterConfig, role: str) -> ClusterConfig:
+def planned_store(cluster: str) -> PlannedStore:
+    """The same for a plan, which writes nothing."""
+    from vllmray.config.settings import state_folder
+
+    return PlannedStore(state_folder(), cluster)
+
+
+def settled(config: ClusterConfig, role: str, store: SecretStore | None = None) -> ClusterConfig:
     """The settings with the secrets that a node of that role needs; a head's are made if need be.
+
+    Args:
+        store: where they are kept; by default this user's.
 
     Raises:
         HostError: a worker without a token.
@@ -44,11 +55,12 @@ def settled(config: ClusterConfig, role: str) -> ClusterConfig:
     """
     from vllmray.secrets.settle import certificate_of, of_head, of_worker
 
+    store = store or store_of(config.cluster)
     if role == "worker":
-        return of_worker(config, store_of(config.cluster))
+        return of_worker(config, store)
     if config.ssl_certfile:
-        certificate_of(config, store_of(config.cluster))  # before anything else, to be refused early
-    return of_head(config, store_of(config.cluster))
+        certificate_of(config, store)  # before anything else, to be refused early
+    return of_head(config, store)
 
 
 def kept_secret(cluster: str, name: str, what: str) -> str:
@@ -82,14 +94,14 @@ def has_address(config: ClusterConfig) -> bool:
     return True
 
 
-def secrets_for(config: ClusterConfig) -> Secrets:
-    """What the containers of settled settings get."""
+def secrets_for(config: ClusterConfig, store: SecretStore | None = None) -> Secrets:
+    """What the containers of settled settings get; store as for settled()."""
     from dataclasses import replace
 
     from vllmray.cluster.contents import Secrets
     from vllmray.secrets.settle import certificate_of
 
-    certificate = certificate_of(config, store_of(config.cluster))
+    certificate = certificate_of(config, store or store_of(config.cluster))
     if certificate is None:
         return Secrets.of(config)
     return replace(Secrets.of(config), certificate=certificate.chain, certificate_key=certificate.key)
@@ -102,11 +114,10 @@ def worker_secrets(config: ClusterConfig) -> Secrets:
     return Secrets(config.ray_token, config.hf_token)
 
 
-def places_for(config: ClusterConfig, role: str) -> dict[str, Path]:
-    """Files of this machine that hold the secrets of settled settings, by their path in a container."""
+def places_for(config: ClusterConfig, role: str, store: PlannedStore) -> dict[str, Path]:
+    """Files of this machine that hold the secrets of settled settings, or would, by their path in a container."""
     from vllmray.cluster import contents
 
-    store = store_of(config.cluster)
     if role == "worker" and config.token_file:
         return {contents.RAY_TOKEN: Path(config.token_file).expanduser().absolute()}
     named = (
@@ -114,7 +125,7 @@ def places_for(config: ClusterConfig, role: str) -> dict[str, Path]:
         (contents.SCRAPE_TOKEN, SCRAPE_TOKEN, config.scrape_token),
         (contents.API_KEY, API_KEY, config.api_key),
     )
-    kept = (found for found in named if found[2] and found[2].get_secret_value() == store.get(found[1]))
+    kept = (found for found in named if found[2] and found[2].get_secret_value() == store.have(found[1]))
     places = {path: store.path(name) for path, name, _ in kept}
     if config.serves_https and has_address(config):
         certificate, key = store.path(TLS_CERTIFICATE), store.path(TLS_KEY)

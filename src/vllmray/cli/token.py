@@ -10,8 +10,7 @@ import typer
 from vllmray.cli.options import Place, with_place
 from vllmray.cli.secrets import caller_on, keep_for, kept_secret, secrets_for, settled, store_of
 from vllmray.cli.wiring import holder, open_target, reporter
-from vllmray.errors import ClusterStateError
-from vllmray.secrets.store import RAY_TOKEN
+from vllmray.secrets.store import RAY_TOKEN, new
 
 if TYPE_CHECKING:
     from vllmray.config.models import ClusterConfig
@@ -48,37 +47,28 @@ def token(
 
 
 def _rotate(address: str | None, config: ClusterConfig) -> None:
+    from pydantic import SecretStr
+
     from vllmray.cluster.commands import token_words, worker_command
-    from vllmray.cluster.existing import by_role
-    from vllmray.cluster.labels import WORKER
-    from vllmray.cluster.running import head_config
-    from vllmray.cluster.up import Options, up_head
+    from vllmray.cluster.rotate import rotate, running_head
+    from vllmray.cluster.up import Options
     from vllmray.config.settings import cache_folder
 
     report = reporter()
     insecure = config.insecure_docker_tcp
+    store = store_of(config.cluster)
+    store.get(RAY_TOKEN)  # to be refused before anything is done
     with open_target(address, config.runtime, having=config.cluster, insecure_tcp=insecure) as target:
-        running = head_config(target.host, config, target.runtime)
-        if running is None and WORKER in by_role(target.host, config.cluster):
-            raise ClusterStateError(
-                f"{target.host.address}: a worker of cluster {config.cluster} runs here, and its token is the head's",
-                hint=f"On the head's host: vllmray token rotate{config.cluster_option}",
-            )
-        if running:
-            settled(running, "head")  # to be refused before anything is replaced
-        store_of(config.cluster).replace(RAY_TOKEN)
-        if running is None:
-            print("replaced; no head of this cluster runs here")
-            return
+        running = running_head(target.host, config, target.runtime)
+        before = kept_secret(config.cluster, RAY_TOKEN, "token")
+        changed = running.model_copy(update={"ray_token": SecretStr(new(RAY_TOKEN)), "token_file": None})
         options = Options(
-            wait=False,
-            recreate=True,
-            whole=True,
             cache=cache_folder() / "images",
             secrets=secrets_for,
             keep=keep_for(config.cluster),
             caller=caller_on(target),
             holder=holder("token rotate"),
         )
-        outcome = up_head(target.host, settled(running, "head"), options, report)
+        settings = settled(changed, "head")
+        outcome = rotate(target.host, settings, options, report, back=lambda: store.keep(RAY_TOKEN, before))
     print(f"replaced; {token_words(config)}, on each other host:\n\n    {worker_command(outcome.config)} --recreate")

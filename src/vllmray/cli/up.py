@@ -17,12 +17,14 @@ from vllmray.cli.secrets import (
     has_address,
     keep_for,
     places_for,
+    planned_store,
     secrets_for,
     settled,
     worker_secrets,
 )
 from vllmray.cli.wiring import Invocation, holder, model_files, on_runtime, open_target, reporter, say_runtime, settings
 from vllmray.errors import ConfigError
+from vllmray.secrets.store import RAY_TOKEN, TLS_CERTIFICATE, TO_COME
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from vllmray.config.models import ClusterConfig
     from vllmray.config.settings import Loaded
     from vllmray.reporter import Reporter
+    from vllmray.secrets.store import PlannedStore
 
 
 class RoleChoice(StrEnum):
@@ -80,11 +83,12 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     if role is RoleChoice.head and config.node_ip is None:
         config = config.model_copy(update={"node_ip": config.head_ip})
     look = _look(loaded, report, lenient=dry_run) if role is RoleChoice.head and not no_model_check else Look()
-    config = settled(config, role.value)
+    planned = planned_store(config.cluster) if dry_run else None
+    config = settled(config, role.value, planned)
     if config.no_api_key and role is RoleChoice.head:
         report.warning("the endpoint asks for no key (--no-api-key): whoever reaches its port uses it")
-    if dry_run:
-        print(_planned(settle(look.model, config, (), report), role, host))
+    if planned:
+        print(_planned(settle(look.model, config, (), report), role, host, planned))
         return
     secrets = secrets_for if role is RoleChoice.head else worker_secrets
     options = Options(
@@ -116,29 +120,45 @@ def _done(config: ClusterConfig, role: RoleChoice, host: str | None, options: Op
     return outcome_text(outcome, access_to(outcome.config) if role is RoleChoice.head else None)
 
 
-def _planned(config: ClusterConfig, role: RoleChoice, host: str | None) -> str:
-    """The command lines that do the same."""
+def _planned(config: ClusterConfig, role: RoleChoice, host: str | None, store: PlannedStore) -> str:
+    """The command lines that do the same; nothing is written."""
+    from vllmray.cluster.by_hand import filled
     from vllmray.cluster.preview import preview
 
     if config.runtime != "native" and (host is None or host.startswith("unix://")):
         config = config.model_copy(update={"user": config.user or caller()})
-    return preview(on_runtime(config, config.runtime or "docker"), role.value, host, lambda found: _kept(found, role))
+    config = on_runtime(config, config.runtime or "docker")
+
+    def secrets(found: ClusterConfig) -> tuple[Secrets, dict[str, Path], list[str]]:
+        kept, places = _kept(found, role, store)
+        return kept, places, _by_hand(store, str(found.node_ip), marked=config.runtime != "native")
+
+    return filled(preview(config, role.value, host, secrets))
 
 
-def _kept(config: ClusterConfig, role: RoleChoice) -> tuple[Secrets, dict[str, Path]]:
-    """Secrets of a plan, and the files that have them here."""
+def _by_hand(store: PlannedStore, address: str, *, marked: bool) -> list[str]:
+    """The lines that make the secrets which are not there yet; marked as cluster.by_hand has it."""
+    from vllmray.cluster.by_hand import lines
+    from vllmray.secrets.certificate import names_for
+
+    names, addresses = names_for(address)
+    certified = [*(f"DNS:{name}" for name in names), *(f"IP:{each}" for each in dict.fromkeys(addresses))]
+    return lines(store.path(RAY_TOKEN).parent, store.missing, certified, marked=marked)
+
+
+def _kept(config: ClusterConfig, role: RoleChoice, store: PlannedStore) -> tuple[Secrets, dict[str, Path]]:
+    """Secrets of a plan, and the files that have them here, or will."""
     from pydantic import SecretStr
 
     from vllmray.cluster.contents import Secrets
 
-    if role is RoleChoice.head and has_address(config):
-        secrets = secrets_for(config)
-    elif role is RoleChoice.head and config.serves_https:
-        # A certificate is for an address: until that is known there is only a place for one.
-        secrets = replace(Secrets.of(config), certificate="to come", certificate_key=SecretStr("to come"))
-    else:
-        secrets = Secrets.of(config) if role is RoleChoice.head else worker_secrets(config)
-    return secrets, places_for(config, role.value)
+    if role is RoleChoice.worker:
+        return worker_secrets(config), places_for(config, role.value, store)
+    secrets = secrets_for(config, store) if has_address(config) else Secrets.of(config)
+    # A certificate is for an address: until that is known, or it is made, there is only a place for one.
+    if config.serves_https and (not has_address(config) or TLS_CERTIFICATE in store.missing):
+        secrets = replace(secrets, certificate=TO_COME, certificate_key=SecretStr(TO_COME))
+    return secrets, places_for(config, role.value, store)
 
 
 def _look(loaded: Loaded, report: Reporter, *, lenient: bool) -> Look:

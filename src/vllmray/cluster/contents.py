@@ -34,7 +34,12 @@ TLS_CERTIFICATE = f"{SECRETS}/tls.crt"
 TLS_KEY = f"{SECRETS}/tls.key"
 
 # A guess costs this much: who sees labels must not find a short key by trying (RFC 7914; 16 MiB, some 50 ms).
-_SCRYPT = {"n": 2**14, "r": 8, "p": 1}
+SCRYPT = {"n": 2**14, "r": 8, "p": 1, "dklen": 8}
+
+
+def salt_of(name: str) -> bytes:
+    """The same secret under two names has two marks."""
+    return f"vllmray {name}".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ class Secrets:
 
 @lru_cache(maxsize=64)
 def _mark(name: str, secret: str) -> str:
-    return hashlib.scrypt(secret.encode(), salt=f"vllmray {name}".encode(), dklen=8, **_SCRYPT).hex()
+    return hashlib.scrypt(secret.encode(), salt=salt_of(name), **SCRYPT).hex()
 
 
 def _files(contents: Mapping[str, SecretStr | None]) -> tuple[File, ...]:

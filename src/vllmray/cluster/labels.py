@@ -75,6 +75,11 @@ def carried_config(labels: Mapping[str, str]) -> dict[str, Any]:
     return _carried(labels, CONFIG)
 
 
+def carried_marks(labels: Mapping[str, str]) -> dict[str, Any]:
+    """What tells the secrets of a container from others (contents.Secrets.marks); empty as above."""
+    return _carried(labels, SECRETS)
+
+
 def _carried(labels: Mapping[str, str], name: str) -> dict[str, Any]:
     try:
         values = json.loads(labels.get(name, "{}"))
@@ -85,7 +90,7 @@ def _carried(labels: Mapping[str, str], name: str) -> dict[str, Any]:
 
 def changed_fields(labels: Mapping[str, str], config: ClusterConfig, role: str, marks: Mapping[str, str]) -> list[str]:
     """A line for each setting and each secret in which a running container differs from what is wanted now."""
-    had = _carried(labels, SECRETS)
+    had = carried_marks(labels)
     secrets = [name for name in sorted({*had, *marks}) if had.get(name) != marks.get(name)]
     return _changed_settings(labels, config, role) + [f"{name}: not the one it was started with" for name in secrets]
 

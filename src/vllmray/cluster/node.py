@@ -21,7 +21,7 @@ from vllmray.errors import HostError
 from vllmray.hosts.base import ContainerSpec, Host
 from vllmray.hosts.node_program import node_program
 from vllmray.images.facts import ImageFacts
-from vllmray.images.recipe import RAY_REQUIREMENT
+from vllmray.images.recipe import OLDEST_RAY_TEXT, RAY_REQUIREMENT, asks_for_token
 
 
 class CacheProbe(BaseModel):
@@ -70,7 +70,7 @@ PROGRAMS = {
 MODULES = (
     "__init__",
     "journal",
-    *(f"engine/{name}" for name in ("__init__", "door", "gate", "pulse", "remains", "serve", "server")),
+    *(f"engine/{name}" for name in ("__init__", "closed", "door", "gate", "pulse", "remains", "serve", "server")),
 )
 """Of this package, what the programs import or start; the standard library is all that these need."""
 PLUGIN_MODULES = ("cpu_platform", "cpu_slots", "cpu_communicator")
@@ -223,6 +223,16 @@ def check_software(where: str, config: ClusterConfig, facts: ImageFacts) -> None
             hint=install
             if native
             else f"Build one that has: FROM that image, RUN pip install '{RAY_REQUIREMENT}'; name it with --image.",
+        )
+    ray = facts.versions.get("ray")
+    if ray is None or not asks_for_token(ray):
+        raise HostError(
+            f"{where}: {what} has Ray {ray or 'of a version that it does not tell'}, which asks nobody for a token: "
+            f"{OLDEST_RAY_TEXT} is the oldest that does",
+            hint=f"Install a newer one there: pip install '{RAY_REQUIREMENT}'"
+            if native
+            else f"Build one with a newer Ray: FROM that image, RUN pip install '{RAY_REQUIREMENT}'; name it with "
+            "--image.",
         )
     if not facts.vllm:
         raise HostError(

@@ -133,6 +133,8 @@ def engine_spec(config: ClusterConfig, node: Node, contents: Contents) -> Contai
         f"--port={config.port}",
         f"--stall-timeout={config.stall_timeout:g}",
         f"--start-timeout={START_TIMEOUT_S}",
+        f"--dashboard-port={config.ray_ports.dashboard}",
+        *(("--no-api-key",) if config.no_api_key else ()),
         *_own_memory(config),
         "--",
         *server_argv(config, _guard_argv(contents.secrets)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from vllmray.cluster.commands import worker_command
@@ -24,12 +24,16 @@ PLACEHOLDERS = {
 
 
 def preview(
-    config: ClusterConfig, role: str, address: str | None, secrets: Callable[[ClusterConfig], tuple[Secrets, Paths]]
+    config: ClusterConfig,
+    role: str,
+    address: str | None,
+    secrets: Callable[[ClusterConfig], tuple[Secrets, Paths, Sequence[str]]],
 ) -> str:
     """Text of the plan; words in capitals stand for what only a look at a remote host could tell.
 
     Args:
-        secrets: the cluster's, and where those that are in files on this machine lie, by their path in a container.
+        secrets: the cluster's; where those that are in files on this machine lie, by their path in a container; and the
+            lines that make those that are not there yet.
     """
     if role == "worker":
         config = config.among_neighbours()
@@ -37,7 +41,7 @@ def preview(
     config = config.model_copy(
         update={"node_ip": node.ip, "network_interface": node.interface, "head_ip": config.head_ip or node.ip}
     )
-    kept, places = secrets(config)
+    kept, places, making = secrets(config)
     programs = contents().with_secrets(kept)
     specs = (
         [head_spec(config, node, programs), engine_spec(config, node, programs)]
@@ -52,7 +56,7 @@ def preview(
         f"# {word}: {meaning}" for word, meaning in PLACEHOLDERS.items() if word in (node.ip, node.interface, node.gpus)
     ]
     closing = [f"# on each other host: {worker_command(config)}"] if role == "head" else []
-    return "\n".join([*unknown, text, *closing])
+    return "\n".join([*unknown, *making, text, *closing])
 
 
 def _node(config: ClusterConfig, address: str | None) -> Node:

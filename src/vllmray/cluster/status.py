@@ -99,6 +99,8 @@ class ClusterView:
             return f"waiting for GPUs: {self.ray.shortfall}"
         if self.engine.phase == "ready":
             return None
+        if self.engine.phase == "insecure":
+            return f"the engine was stopped, because the cluster is not secure: {self.engine.detail}"
         words = "the engine was given up" if self.engine.phase == "given-up" else "the engine is not ready"
         why = f"; it last ended with {self.reason}" if self.reason else ""
         return f"{words}: {self.engine.detail or self.engine.phase}{why}"

@@ -47,8 +47,8 @@ class Options:
     secrets: Callable[[ClusterConfig], Secrets] = Secrets.of
     """The cluster's, once the node's address is known: a certificate is for it."""
     keep: Callable[[Secrets], object] = lambda _: None
-    """Called with them once they are the cluster's: on a head when nothing that runs has others, or is to; for a worker
-    when the head has taken it.
+    """Called with them once they are the cluster's: when the head runs with them; for a worker when the head has taken
+    it.
     """
     caller: str | None = None
     """UID:GID to run containers as where the image says nothing better than root."""
@@ -95,6 +95,7 @@ def up_head(
             config, node = _settled_head(run, image, info)
             command = worker_command(config.model_copy(update={"image": image.named, "user": image.config.user}))
             run.start("Ray head", head_spec(config, node, run.contents), labels.HEAD)
+            options.keep(run.secrets)
             if config.world_size > int(node.gpus) and not options.whole:
                 reporter.note(f"On each other host, {token_words(config)}:\n\n    {command}\n")
             # Started now, not when the GPUs are there: launch.py waits for them, and imports vLLM meanwhile.
@@ -155,7 +156,6 @@ def _settled_head(run: Run, image: Usable, info: HostInfo) -> tuple[ClusterConfi
     _converge(run, config, (labels.HEAD, labels.ENGINE))
     if had and not run.running(labels.ENGINE):
         room.check_again(probe.gpu_devices, reporter)
-    options.keep(run.secrets)
     return config, node
 
 

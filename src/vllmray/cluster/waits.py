@@ -12,6 +12,7 @@ from vllmray.cluster.watching import Guard, Watch, log_tail, watch_argv
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import WorkloadError
 from vllmray.hosts.base import Container, Host
+from vllmray.images.recipe import OLDEST_RAY_TEXT
 from vllmray.ray.status import EngineState, RayStatus
 from vllmray.reporter import Reporter, Step
 from vllmray.wait import NotReady, Ready, wait_until
@@ -30,6 +31,7 @@ PHASE_WORDS = {
     "starting": "starting",
     "ready": "ready",
     "given-up": "given up",
+    "insecure": "stopped, not secure",
 }
 
 
@@ -198,6 +200,13 @@ class _Seen:
     def _check_deaths(self, state: EngineState) -> None:
         """An engine that ended by itself is started again, but who waits for it is to know at once."""
         self.deaths = state.deaths if self.deaths is None else self.deaths
+        if state.phase == "insecure":
+            raise WorkloadError(
+                f"{self._host.address}: the engine in {container_name(self._config, labels.ENGINE)} was stopped, "
+                f"because the cluster is not secure: {state.detail}",
+                hint=f"Start head and engine anew with a Ray that asks for its token ({OLDEST_RAY_TEXT} or newer): "
+                f"vllmray up --role head --recreate{self._config.cluster_option}",
+            )
         if state.deaths > self.deaths or state.phase == "given-up":
             name = container_name(self._config, labels.ENGINE)
             raise WorkloadError(

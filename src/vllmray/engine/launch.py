@@ -10,10 +10,14 @@ next one waits for the GPUs in its turn. So an engine never starts on a cluster 
 policy is needed only where this process, its container or the host is lost. After too many deaths in a short time none
 is started any more. As long as no server listens, the door answers in its place.
 
+What is promised to be closed is asked each time: Ray, before a server is started, whether it wants a token; the server,
+before it is taken for ready, whether it refuses who has no key. Where one of them is open the engine is stopped, and
+stays so until a person starts it again.
+
 What it is doing stands in a JSON file that the head container sees too (both mount the same /tmp/ray):
 `{"phase": str, "detail": str, "since": unix seconds, "heartbeat": seconds since the boot, "deaths": int,
-"missing_since": unix seconds | null, "ray": snapshot}`, with the phases importing, waiting, starting, ready and
-given-up. What happened goes to the log, a line of journal.py each.
+"missing_since": unix seconds | null, "ray": snapshot}`, with the phases importing, waiting, starting, ready,
+given-up and insecure. What happened goes to the log, a line of journal.py each.
 """
 
 from __future__ import annotations
@@ -27,10 +31,12 @@ from collections import deque
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 if __name__ == "__main__":  # in a container, where what it needs of vllmray lies beside it
     sys.path[0] = str(Path(__file__).with_name("site"))
 
+from vllmray.engine.closed import NotKnownError, OpenError, check_ray
 from vllmray.engine.door import Door
 from vllmray.engine.gate import Gate, State, start_watch
 from vllmray.engine.pulse import Endpoint, Pulse
@@ -104,7 +110,7 @@ class Launcher:
         self._state = State(options.state)
         certificate = certificate_of(options.vllm_args)
         self._door = Door(options.port, certificate)
-        self._endpoint = Endpoint(options.port, tls=bool(certificate), key=key)
+        self._endpoint = Endpoint(options.port, tls=bool(certificate), key=key, keyed=not options.no_api_key)
         self._remains = Remains(options.state.parents[1], SHM if options.own_memory else None)
         self._ends: deque[float] = deque()
         self._deaths = 0
@@ -122,14 +128,18 @@ class Launcher:
         watch = partial(start_watch, script, self._options.address, self._options.gate)
         gate = Gate(self._state, watch, self._wake)
         while not self._told.is_set():
-            self._one_server(gate)
+            try:
+                self._one_server(gate)
+            except OpenError as error:
+                self._stay_stopped("insecure", str(error))
             if self._tired():
-                self._give_up()
+                text = f"it was started {len(self._ends)} times within {WITHIN_S / 60:.0f} minutes, and ended each time"
+                self._stay_stopped("given-up", text)
         tell("stopped", "told to end")
         return 0
 
     def _one_server(self, gate: Gate) -> None:
-        """From the import to the end of a server, with what is told of it."""
+        """From the import to the end of a server, with what is told of it. Raises OpenError."""
         server = Server(self._options.vllm_args, self._options.port, self._wake)
         pulse = Pulse(self._endpoint, self._options.stall_timeout, self._wake.set)
         why = None
@@ -162,12 +172,21 @@ class Launcher:
                     tell("waiting", told)
             elif time.monotonic() < not_before:
                 self._state.phase("waiting", "a pause before the next attempt")
-            elif server.imported:
-                return True
-            else:
+            elif not server.imported:
                 self._state.phase("importing", "importing vLLM")
+            elif self._ray_is_closed():
+                return True
             self._pause()
         return False
+
+    def _ray_is_closed(self) -> bool:
+        """Whether Ray was heard to ask for a token; False for no answer yet. Raises OpenError."""
+        try:
+            check_ray(self._options.dashboard_port, self._options.address)
+        except NotKnownError as error:
+            self._state.phase("waiting", f"for Ray to say whether it asks for a token: {error}")
+            return False
+        return True
 
     def _serve(self, server: Server, gate: Gate, pulse: Pulse) -> str | None:
         """From the word to start until the server ended; returns why it must be ended, None when it has."""
@@ -185,6 +204,8 @@ class Launcher:
             self._state.phase("ready" if pulse.ready else "starting", pulse.detail)
             if verdict.served_for > SERVED_S:
                 self._ends.clear()
+            if pulse.open:
+                raise OpenError(pulse.open)
             why = verdict.against()
             if why:
                 return why
@@ -200,11 +221,10 @@ class Launcher:
             self._ends.popleft()
         return len(self._ends) >= DEATHS and not self._told.is_set()
 
-    def _give_up(self) -> None:
-        """Leave it stopped: whoever looks finds why, and a person starts it again."""
-        text = f"it was started {len(self._ends)} times within {WITHIN_S / 60:.0f} minutes, and ended each time"
-        tell("given-up", text)
-        self._state.phase("given-up", text)
+    def _stay_stopped(self, phase: Literal["given-up", "insecure"], text: str) -> None:
+        """Until a person, who finds why, starts it again."""
+        tell(phase, text)
+        self._state.phase(phase, text)
         while not self._told.is_set():
             self._pause()
 
@@ -234,6 +254,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--stall-timeout", type=float, required=True, help="seconds without a token")
     parser.add_argument("--start-timeout", type=float, required=True, help="seconds from the start to the first token")
+    parser.add_argument("--dashboard-port", type=int, required=True, help="of Ray's dashboard, on this host")
+    parser.add_argument("--no-api-key", action="store_true", help="the endpoint is to answer anybody")
     parser.add_argument("--own-memory", action="store_true", help="shared memory is this cluster's alone")
     parser.add_argument("vllm_args", nargs="*")
     launcher = Launcher(parser.parse_args(argv), api_key())

@@ -7,6 +7,8 @@ completion then kills them, and on those whose core hangs: it only looks whether
   of them come from the engine's core with its answers, so however busy it is they move as long as it works; what the
   API server counts by itself (requests that clients gave up) is not among them.
 - or, when nothing moved for a while, a completion of one token was answered.
+
+Before all that it is asked without a key, and has to refuse.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
+from vllmray.engine.closed import OpenError
+
 COUNTERS = (
     "vllm:generation_tokens_total",
     "vllm:prompt_tokens_total",
@@ -27,6 +31,7 @@ COUNTERS = (
     "vllm:kv_cache_usage_perc",
 )
 COMPLETION_TIMEOUT_S = 300.0
+KEY_TIMEOUT_S = 10.0
 METRICS_TIMEOUT_S = 5.0
 LOOK_S = 10.0
 """Between looks at the counters."""
@@ -41,11 +46,13 @@ class Endpoint:
 
     Args:
         key: one that the server takes; None where it asks for none.
+        keyed: it is to answer nobody without a key.
     """
 
-    def __init__(self, port: int, *, tls: bool = False, key: str | None = None) -> None:
+    def __init__(self, port: int, *, tls: bool = False, key: str | None = None, keyed: bool = True) -> None:
         self._base = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
         self._key = key
+        self._keyed = keyed
         self._model: str | None = None
         trust = ssl.create_default_context()
         trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE  # it is ourselves, on loopback
@@ -53,15 +60,34 @@ class Endpoint:
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust)
         )
 
-    def _call(self, path: str, body: dict[str, Any] | None = None, *, timeout: float) -> bytes:
+    def _call(self, path: str, body: dict[str, Any] | None = None, *, timeout: float, key: str | None = None) -> bytes:
         headers = {"Content-Type": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
         data = json.dumps(body).encode() if body else None
         request = urllib.request.Request(self._base + path, data=data, headers=headers)
         with self._opener.open(request, timeout=timeout) as reply:
             answer: bytes = reply.read()
         return answer
+
+    def check_key(self) -> None:
+        """Ask without a key, unless none is promised to be asked for.
+
+        Raises:
+            OpenError: the answer is none of 401.
+            OSError: no answer, or one that the server is not there yet.
+        """
+        if not self._keyed:
+            return
+        try:
+            self._call("/v1/models", timeout=KEY_TIMEOUT_S)
+            code = 200
+        except urllib.error.HTTPError as error:
+            if error.code >= 500:
+                raise
+            code = error.code
+        if code != 401:
+            raise OpenError(f"the endpoint does not refuse a request without the key: HTTP {code} in place of 401")
 
     def make_one_token(self, timeout: float = COMPLETION_TIMEOUT_S) -> None:
         """One token from the served model, or one embedding; a model that has neither need only be listed.
@@ -71,10 +97,10 @@ class Endpoint:
             ValueError, LookupError: an answer that is none.
         """
         if self._model is None:
-            self._model = json.loads(self._call("/v1/models", timeout=timeout))["data"][0]["id"]
+            self._model = json.loads(self._call("/v1/models", timeout=timeout, key=self._key))["data"][0]["id"]
         for path, body in (("completions", {"prompt": "1", "max_tokens": 1}), ("embeddings", {"input": "1"})):
             try:
-                self._call(f"/v1/{path}", {"model": self._model, **body}, timeout=timeout)
+                self._call(f"/v1/{path}", {"model": self._model, **body}, timeout=timeout, key=self._key)
                 return
             except urllib.error.HTTPError as error:
                 if error.code != 404:
@@ -86,7 +112,7 @@ class Endpoint:
         Raises:
             OSError: no answer.
         """
-        text = self._call("/metrics", timeout=METRICS_TIMEOUT_S).decode(errors="replace")
+        text = self._call("/metrics", timeout=METRICS_TIMEOUT_S, key=self._key).decode(errors="replace")
         return tuple(line for line in text.splitlines() if line.startswith(COUNTERS))
 
 
@@ -110,6 +136,8 @@ class Pulse:
         self._moved_at = 0.0
         self.ready = False
         self.stalled = False
+        self.open = ""
+        """What is open that must not be; nothing is looked at any more then."""
         self.detail = "loading the model"
 
     def start(self) -> None:
@@ -126,16 +154,21 @@ class Pulse:
         return time.monotonic() - self._moved_at
 
     def _run(self) -> None:
-        while not self.ready and not self._over.wait(0.5):
+        while not self.ready and not self.open and not self._over.wait(0.5):
             self._try_to_be_ready()
+        if self.open:
+            return
         self._moved_at = time.monotonic()
         while not self.stalled and not self._over.wait(self._look_s):
             self.look()
 
     def _try_to_be_ready(self) -> None:
         try:
+            self._endpoint.check_key()
             self._endpoint.make_one_token()
             self.ready, self.detail = True, ""
+        except OpenError as error:
+            self.open = str(error)
         except (OSError, ValueError, LookupError) as error:
             self.detail = _in_words(error)
         self._changed()

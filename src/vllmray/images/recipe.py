@@ -7,9 +7,15 @@ or Python version differs (ray/_private/utils.py, check_version_info). So one ve
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 
 RAY_REQUIREMENT = "ray[default]==2.60.0"
+OLDEST_RAY = (2, 52)
+"""The first that asks for a token (Ray's documentation, "Ray Token Authentication": available in Ray 2.52.0 or later).
+An older one does as if RAY_AUTH_MODE were not there.
+"""
+OLDEST_RAY_TEXT = ".".join(map(str, OLDEST_RAY))
 
 # uv where the image has it, as vLLM's own images do and document; a Python that belongs to Debian is installed into all
 # the same (PEP 668): the image is ours alone.
@@ -17,6 +23,12 @@ INSTALL = (
     "if command -v uv >/dev/null; then uv pip install --system --break-system-packages {requirement}; "
     "else PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --no-cache-dir {requirement}; fi"
 )
+
+
+def asks_for_token(ray_version: str) -> bool:
+    """Whether a Ray of that version can be told to; one that is no version, of which nothing is known, can't."""
+    found = re.match(r"(\d+)\.(\d+)", ray_version)
+    return found is not None and (int(found[1]), int(found[2])) >= OLDEST_RAY
 
 
 def derived_name(base_id: str, requirement: str = RAY_REQUIREMENT) -> str:

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-EnginePhase = Literal["importing", "waiting", "starting", "ready", "given-up"]
+EnginePhase = Literal["importing", "waiting", "starting", "ready", "given-up", "insecure"]
 
 
 class NodeStatus(BaseModel):

@@ -104,10 +104,15 @@ def self_signed(address: str, store: SecretStore, now: datetime | None = None) -
             lasts = now < leaf.not_valid_after_utc - RENEW_BEFORE
             if lasts and address in _names(leaf) and _public(private.public_key()) == _public(leaf.public_key()):
                 return Certificate(chain + "\n", SecretStr(key + "\n"), _names(leaf))
-    made = _make(("localhost", socket.gethostname()), (address, "127.0.0.1"), now)
+    made = _make(*names_for(address), now)
     store.keep(TLS_KEY, made.key.get_secret_value().rstrip("\n"))
     store.keep(TLS_CERTIFICATE, made.chain.rstrip("\n"))
     return made
+
+
+def names_for(address: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The DNS names and the addresses that one is for."""
+    return ("localhost", socket.gethostname()), (address, "127.0.0.1")
 
 
 def _make(names: Sequence[str], addresses: Sequence[str], now: datetime) -> Certificate:

@@ -23,6 +23,8 @@ TLS_KEY = "tls.key"
 TLS_CERTIFICATE = "tls.crt"
 ENDPOINT_CERTIFICATE = "endpoint.crt"
 TOKEN_BYTES = 32
+TO_COME = "to come"
+"""Stands in a plan for a secret that is not made yet."""
 
 
 class SecretStore:
@@ -41,14 +43,11 @@ class SecretStore:
 
     def have(self, name: str) -> str:
         """A secret, made now if there is none: random, TOKEN_BYTES long, in hexadecimal digits."""
-        found = self.get(name) or self._folder.write_first(name, _new(name) + "\n").rstrip("\n")
-        return found or self.replace(name)  # a file with nothing in it is no secret
-
-    def replace(self, name: str) -> str:
-        """A new one in its place."""
-        text = _new(name)
-        self.keep(name, text)
-        return text
+        found = self.get(name) or self._folder.write_first(name, new(name) + "\n").rstrip("\n")
+        if not found:  # a file with nothing in it is no secret
+            found = new(name)
+            self.keep(name, found)
+        return found
 
     def keep(self, name: str, text: str) -> None:
         """Put one there, unless it is there already."""
@@ -56,5 +55,22 @@ class SecretStore:
             self._folder.write(name, text + "\n")
 
 
-def _new(name: str) -> str:
+class PlannedStore(SecretStore):
+    """The same for a plan, which makes and writes nothing: what would be made has a text that stands for it."""
+
+    def __init__(self, state_folder: Path, cluster: str) -> None:
+        super().__init__(state_folder, cluster)
+        self.missing: dict[str, str] = {}
+        """What is not there yet, or would be replaced, by name."""
+
+    def have(self, name: str) -> str:
+        return self.get(name) or self.missing.setdefault(name, TO_COME)
+
+    def keep(self, name: str, text: str) -> None:
+        if self.get(name) != text:
+            self.missing[name] = TO_COME
+
+
+def new(name: str) -> str:
+    """A secret of that name that nobody has had before."""
     return ("sk-" if name == API_KEY else "") + secrets.token_hex(TOKEN_BYTES)

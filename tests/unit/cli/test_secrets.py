@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from tests.unit.cli.test_plan import DUMMY, make_model
 from tests.unit.cli.test_runtime import record_a_node
 from vllmray.cli.secrets import store_of
 from vllmray.cluster.labels import CONFIG
+from vllmray.secrets.certificate import self_signed
 from vllmray.secrets.store import API_KEY, RAY_TOKEN, SCRAPE_TOKEN
 
 HEAD = ("up", "--role", "head", "--node-ip", "10.0.0.1", "--no-model-check", "--dry-run")
@@ -33,27 +37,74 @@ def kept(state: Path, cluster: str = "vllmray") -> dict[str, str]:
     return {path.name: path.read_text().rstrip("\n") for path in (state / "secrets" / cluster).iterdir()}
 
 
+def tree(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Every file and folder below: mode, time of the last change, contents."""
+    return {
+        str(path): (path.lstat().st_mode, path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in (folder, *folder.rglob("*"))
+    }
+
+
+def make_secrets(cluster: str = "vllmray") -> None:
+    """What `up` would make."""
+    for name in (RAY_TOKEN, API_KEY, SCRAPE_TOKEN):
+        store_of(cluster).have(name)
+
+
 @pytest.mark.parametrize("runtime", ["docker", "native"])
-def test_a_plan_makes_the_secrets_that_it_names_for_their_user_alone_and_shows_none(
+@pytest.mark.parametrize(
+    "argv",
+    [HEAD, (*HEAD, "--tls", "self-signed"), (*HEAD, "--no-api-key"), (*WORKER, "--token-file", "token")],
+    ids=["head", "https", "no key", "worker"],
+)
+def test_a_plan_writes_nothing_at_all(
+    nowhere: Path, state: Path, capsys: pytest.CaptureFixture[str], runtime: str, argv: tuple[str, ...]
+) -> None:
+    (nowhere / "token").write_text(TOKEN)
+    (nowhere / "token").chmod(0o600)
+    before = tree(nowhere) | tree(state.parent)
+    text = printed(capsys, *argv, "--runtime", runtime)
+    assert tree(nowhere) | tree(state.parent) == before
+    # Nor does a second one differ, so nothing in it was made up.
+    assert printed(capsys, *argv, "--runtime", runtime) == text
+    assert not state.exists()
+
+
+@pytest.mark.parametrize("runtime", ["docker", "native"])
+def test_the_lines_of_a_plan_make_the_secrets_that_it_names_for_their_user_alone_and_show_none(
     nowhere: Path, state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, runtime: str
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_of_this_user")
-    text = printed(capsys, *HEAD, "--runtime", runtime, "--tls", "self-signed")
+    argv = (*HEAD, "--runtime", runtime, "--tls", "self-signed")
+    first = printed(capsys, *argv)
+    started = re.compile("docker run|mkdir -p (?!.*/secrets/)|install -D|env ")
+    making = list(itertools.takewhile(lambda line: not started.match(line), first.splitlines()))
+    # Labels have what tells one secret from another: the shell's, for those that it makes.
+    labels = re.findall(r"--label ('io.vllmray.secrets=\S+)", first)
+    making += [f"echo {label}" for label in labels]
+    done = subprocess.run(["sh", "-eu"], input="\n".join(making), text=True, check=True, capture_output=True)
+    text = printed(capsys, *argv)
+    shown = [label.strip("'") for label in re.findall(r"--label ('io.vllmray.secrets=\S+)", text)]
+    assert done.stdout.splitlines() == shown
+    assert len(shown) == (2 if runtime == "docker" else 0)
+    assert "# not made yet" in first
+    assert "# not made yet" not in text
     secrets = kept(state)
-    assert set(secrets) >= {"ray_token", "api_key", "scrape_token", "tls.crt", "tls.key"}
-    hidden = {name: secret for name, secret in secrets.items() if name not in ("tls.crt", "endpoint.crt")}
-    assert not [name for name, secret in hidden.items() if secret in text]
+    assert set(secrets) == {"ray_token", "api_key", "scrape_token", "tls.crt", "tls.key"}
+    assert not [secret for name, secret in secrets.items() if name != "tls.crt" and secret in text]
     assert not [line for line in secrets["tls.key"].splitlines() if line in text]
     assert "hf_of_this_user" not in text
-    for name in ("ray_token", "api_key", "scrape_token", "tls.crt", "tls.key"):
+    for name in secrets:
         assert str(state / "secrets/vllmray" / name) in text
     for path in (state / "secrets/vllmray").iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     for folder in (state, state / "secrets", state / "secrets/vllmray"):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    # The same again changes nothing.
-    assert printed(capsys, *HEAD, "--runtime", runtime, "--tls", "self-signed") == text
-    assert kept(state) == secrets
+    # `up` takes them for its own.
+    store = store_of("vllmray")
+    assert self_signed("10.0.0.1", store).chain == secrets["tls.crt"] + "\n"
+    assert all(store.have(name) == secrets[name] for name in (RAY_TOKEN, API_KEY, SCRAPE_TOKEN))
+    assert secrets["api_key"].startswith("sk-")
 
 
 def test_a_plan_for_another_host_whose_address_is_not_known_has_a_certificate_too(
@@ -68,7 +119,7 @@ def test_a_plan_for_another_host_whose_address_is_not_known_has_a_certificate_to
 def test_a_plan_shows_no_stated_secret_and_keeps_none_in_the_place_of_those_that_a_cluster_may_have(
     nowhere: Path, state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    printed(capsys, *HEAD)
+    make_secrets()
     before = kept(state)
     (nowhere / "keys").write_text("sk-first\n\n  sk-second  \n")
     (nowhere / "keys").chmod(0o600)
@@ -118,8 +169,8 @@ def test_a_file_that_is_no_secret_is_refused_without_a_word_of_it(
 
 def test_an_open_endpoint_is_said_in_a_warning(nowhere: Path, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     warning = "the endpoint asks for no key (--no-api-key): whoever reaches its port uses it"
+    make_secrets()
     assert warning not in printed(capsys, *HEAD)
-    printed(capsys, "key")
     said = printed(capsys, *HEAD, "--no-api-key")
     assert said.count(warning) == 1
     assert "/vllmray/secrets/api_key" not in said
@@ -141,7 +192,7 @@ def test_a_worker_without_a_token_is_refused_with_what_to_do(
 def test_the_key_and_the_tokens_are_printed_alone_for_other_programs_to_read(
     nowhere: Path, state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    printed(capsys, *HEAD, "--cluster", "lab")
+    make_secrets("lab")
     secrets = kept(state, "lab")
     for argv, name in (
         (("key",), "api_key"),
@@ -181,7 +232,7 @@ def test_a_secret_that_others_can_read_is_refused(
     mode: int,
     words: str,
 ) -> None:
-    printed(capsys, *HEAD)
+    make_secrets()
     path = state / "secrets/vllmray" / name
     path.chmod(mode)
     for command in (argv, HEAD):
@@ -195,7 +246,7 @@ def test_no_link_below_the_state_folder_is_followed(
     nowhere: Path, state: Path, capsys: pytest.CaptureFixture[str], link: str
 ) -> None:
     """Nor is the state folder itself one: what it led to might be anybody's."""
-    printed(capsys, *HEAD)
+    make_secrets()
     path = (state / link).absolute()
     moved = path.rename(nowhere / "moved")
     path.symlink_to(moved)
@@ -204,16 +255,17 @@ def test_no_link_below_the_state_folder_is_followed(
     assert path.is_symlink()
 
 
-def test_rotating_a_token_where_no_head_runs_replaces_the_one_that_is_kept(
+def test_rotating_a_token_where_no_cluster_is_is_an_error_and_replaces_nothing(
     nowhere: Path, state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    printed(capsys, *HEAD)
+    rotate = ("token", "rotate", "--runtime", "native")
+    assert "no cluster vllmray here" in printed(capsys, *rotate, code=4)
+    make_secrets()
     before = kept(state)
-    said = printed(capsys, "token", "rotate", "--runtime", "native")
-    assert said == "replaced; no head of this cluster runs here\n"
-    after = kept(state)
-    assert {name for name in before if before[name] != after[name]} == {"ray_token"}
-    assert len(bytes.fromhex(after["ray_token"])) == 32
+    said = printed(capsys, *rotate, code=4)
+    assert "no cluster vllmray here" in said
+    assert "replaced" not in said
+    assert kept(state) == before
     assert exit_code("token", "turn") == 2
 
 

@@ -92,6 +92,15 @@ def test_a_secret_is_a_file_of_the_containers_user_and_nowhere_else() -> None:
         assert not [secret for secret in (RAY, HF, KEY, SCRAPE) if secret in elsewhere]
 
 
+def test_the_engine_knows_where_ray_says_that_it_asks_for_a_token_and_whether_it_is_to_ask_for_a_key_itself() -> None:
+    ports = RayPorts(dashboard=9265)
+    asks, open_to_all = (
+        engine_spec(config(ray_ports=ports, no_api_key=no_key), NODE, CONTENTS).argv for no_key in (False, True)
+    )
+    assert "--dashboard-port=9265" in asks
+    assert [word for word in open_to_all if word not in asks] == ["--no-api-key"]
+
+
 def test_without_a_hugging_face_token_there_is_no_file_for_one() -> None:
     spec = head_spec(config(), NODE, Contents(watch=b"", launch=b""))
     assert not [file for file in spec.files if file.secret]

@@ -192,9 +192,13 @@ def test_what_a_node_could_not_live_with_is_refused_first(answer: str, words: st
     [
         ("docker", image_answer(vllm=None), "image image:1 has no vLLM"),
         ("native", image_answer(ray=None), "image:1 has no Ray"),
+        ("docker", image_answer(ray="2.51.2"), "image image:1 has Ray 2.51.2, which asks nobody for a token: 2.52 is"),
+        ("native", image_answer(ray="1.13.0"), "image:1 has Ray 1.13.0, which asks nobody for a token"),
+        ("native", image_answer(ray="nightly"), "image:1 has Ray nightly, which asks nobody for a token"),
+        ("docker", image_answer(ray=None, ray_command="/bin/ray"), "has Ray of a version that it does not tell"),
         (
             "docker",
-            image_answer(versions={"vllm": "0.33.0", "torch": "2.13.0+cpu", "torchaudio": "2.11.0"}),
+            image_answer(versions={"ray": "2.60.0", "vllm": "0.33.0", "torch": "2.13.0+cpu", "torchaudio": "2.11.0"}),
             "torchaudio for CUDA beside torch for CPUs",
         ),
     ],
@@ -324,6 +328,16 @@ def test_who_waits_for_an_engine_that_was_given_up_is_told_at_once() -> None:
     with pytest.raises(WorkloadError):
         up_head(host, config(), QUICK, RecordingReporter())
     assert names(host) == ["vllmray-engine", "vllmray-head"]
+
+
+def test_an_engine_that_was_stopped_as_not_secure_is_an_error_with_the_reason() -> None:
+    open_ray = json.loads(seen(HEAD, WORKER, phase="insecure"))
+    open_ray["engine"]["detail"] = "Ray asks nobody for a token"
+    host = good_host(json.dumps(open_ray))
+    with pytest.raises(WorkloadError, match="because the cluster is not secure: Ray asks nobody for a token") as caught:
+        up_head(host, config(), QUICK, RecordingReporter())
+    assert "--recreate" in str(caught.value.hint)
+    assert names(host) == []
 
 
 def test_ctrl_c_leaves_everything_and_says_how_to_go_on() -> None:

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from vllmray.errors import ConfigError
-from vllmray.secrets.store import API_KEY, API_KEY_HEADER, RAY_TOKEN, SCRAPE_TOKEN, TLS_KEY, SecretStore
+from vllmray.secrets.store import (
+    API_KEY,
+    API_KEY_HEADER,
+    RAY_TOKEN,
+    SCRAPE_TOKEN,
+    TLS_KEY,
+    TO_COME,
+    PlannedStore,
+    SecretStore,
+    new,
+)
 
 
 @pytest.fixture
@@ -38,13 +48,22 @@ def test_secrets_differ_from_cluster_to_cluster_and_from_kind_to_kind(store: Sec
     assert len({text.removeprefix("sk-") for text in made}) == 6
 
 
-def test_one_that_is_replaced_is_another_and_stays(store: SecretStore) -> None:
-    first = store.have(RAY_TOKEN)
-    second = store.replace(RAY_TOKEN)
-    assert re.fullmatch(r"[0-9a-f]{64}", second)
-    assert second != first
-    assert store.have(RAY_TOKEN) == second
-    assert re.fullmatch(r"sk-[0-9a-f]{64}", store.replace(API_KEY))  # there was none
+def test_a_new_one_is_another_each_time() -> None:
+    assert new(RAY_TOKEN) != new(RAY_TOKEN)
+    assert re.fullmatch(r"[0-9a-f]{64}", new(RAY_TOKEN))
+    assert re.fullmatch(r"sk-[0-9a-f]{64}", new(API_KEY))
+
+
+def test_for_a_plan_what_is_kept_is_read_and_nothing_is_made(store: SecretStore, tmp_path: Path) -> None:
+    planned = PlannedStore(tmp_path / "state", "lab")
+    assert planned.have(RAY_TOKEN) == TO_COME
+    assert not (tmp_path / "state").exists()
+    made = store.have(API_KEY)
+    assert planned.have(API_KEY) == made
+    planned.keep(API_KEY, made)
+    planned.keep(TLS_KEY, "PEM")
+    assert list(planned.missing) == [RAY_TOKEN, TLS_KEY]
+    assert [path.name for path in store.path(API_KEY).parent.iterdir()] == [API_KEY]
 
 
 def test_what_is_kept_is_what_was_given(store: SecretStore) -> None:
@@ -65,7 +84,7 @@ def test_what_is_there_already_is_not_written_again(store: SecretStore) -> None:
 
 def test_every_file_and_folder_is_for_this_user_alone(store: SecretStore, tmp_path: Path) -> None:
     store.have(RAY_TOKEN)
-    store.replace(SCRAPE_TOKEN)
+    store.have(SCRAPE_TOKEN)
     store.keep(API_KEY_HEADER, "Authorization: Bearer x")
     store.keep(TLS_KEY, "PEM")
     modes = {
@@ -89,14 +108,13 @@ def test_an_empty_file_is_no_secret_and_one_is_made_in_its_place(store: SecretSt
     assert store.get(RAY_TOKEN) == made
 
 
-@pytest.mark.parametrize("act", ["get", "have", "replace", "keep"])
+@pytest.mark.parametrize("act", ["get", "have", "keep"])
 def test_what_others_could_read_is_used_by_no_call(store: SecretStore, act: str) -> None:
     made = store.have(RAY_TOKEN)
     store.path(RAY_TOKEN).chmod(0o644)
     calls: dict[str, Callable[[], object]] = {
         "get": lambda: store.get(RAY_TOKEN),
         "have": lambda: store.have(RAY_TOKEN),
-        "replace": lambda: store.replace(RAY_TOKEN),
         "keep": lambda: store.keep(RAY_TOKEN, "the text"),
     }
     with pytest.raises(ConfigError, match="can be read by others") as caught:

@@ -1,0 +1,96 @@
+"""Whether what is promised to be closed is: Ray answers nobody without its token. Asked where it runs, not assumed.
+
+Standard library only; part of what runs in the engine's container. A Ray that knows no token (older than 2.52), or was
+started without, ignores the variables that ask for one, and says nothing (ray 2.60,
+python/ray/_private/authentication/authentication_token_setup.py; RAY_AUTH_MODE is new in 2.52, Ray's documentation,
+"Ray Token Authentication").
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+ANSWER_S = 4.0
+GCS_S = 20.0
+"""For a program that imports Ray, and a GCS that answers a request within 5 s or not at all."""
+# Ray's own client without a token. The GCS refuses every call of one (ray.exceptions.AuthenticationError).
+GCS_QUESTION = """
+import sys
+from ray._raylet import GcsClient
+try:
+    GcsClient(address=sys.argv[1]).get_all_node_info(timeout=5)
+    print("answered")
+except Exception as error:
+    print(f"{type(error).__name__}: {error}".splitlines()[0])
+"""
+REFUSED = "AuthenticationError"
+
+
+class OpenError(Exception):
+    """What is promised to be closed is open; the text says what, for a person."""
+
+
+class NotKnownError(Exception):
+    """Nobody gave an answer yet."""
+
+
+def check_ray(dashboard_port: int, address: str) -> None:
+    """Ask Ray whether it asks for a token: its dashboard, and where that is not there its GCS, as one without a token.
+
+    The dashboard answers this question to anybody (ray 2.60, python/ray/dashboard/http_server_head.py:
+    `{"authentication_mode": "token"}`). An installation of Ray without ray[default] has no dashboard.
+
+    Args:
+        address: HOST:PORT of the GCS.
+
+    Raises:
+        OpenError: it does not.
+        NotKnownError: neither gave an answer; ask again.
+    """
+    mode = _mode(dashboard_port)
+    if mode is None:
+        _check_gcs(address)
+    elif mode != "token":
+        raise OpenError(
+            f"Ray asks nobody for a token (authentication mode {mode!r}): whoever reaches it runs code here"
+        )
+
+
+def _mode(port: int) -> str | None:
+    """What the dashboard says; None when it is not there, or not yet."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://127.0.0.1:{port}/api/authentication_mode", timeout=ANSWER_S) as reply:
+            return str(json.loads(reply.read())["authentication_mode"])
+    except urllib.error.HTTPError as error:
+        return None if error.code >= 500 else f"not known: its dashboard answers HTTP {error.code}"
+    except OSError:
+        return None
+    except (ValueError, LookupError, TypeError):
+        return "not known: its dashboard answers something else"
+
+
+def _check_gcs(address: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
+    argv = [sys.executable, "-c", GCS_QUESTION, address]
+    try:
+        done = subprocess.run(
+            argv,
+            env={**environment, "RAY_AUTH_MODE": "disabled"},
+            capture_output=True,
+            text=True,
+            timeout=GCS_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise NotKnownError(f"Ray at {address} gave no answer within {GCS_S:.0f} s") from None
+    said = (done.stdout.strip() or done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+    if said == "answered":
+        raise OpenError(f"Ray at {address} answers without a token: whoever reaches it runs code here")
+    if not said.startswith(REFUSED):
+        raise NotKnownError(said[:200])
