@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.rig.model import CPU_PYTHON
+from tests.unit.config.test_vllm_config import FILE
+from vllmray.config.vllm_config import with_config_file
 from vllmray.engine.flags import read_flags
 
 PROGRAM = Path(__file__).with_name("vllm_flags.py")
@@ -70,3 +72,12 @@ def test_flags_are_read_as_vllms_parser_reads_them() -> None:
         else:
             assert named == expected.keys() - {"model_tag"}, args
             assert bool(ours.strays) == ("model_tag" in expected), args
+
+
+def test_a_file_of_flags_means_what_vllm_takes_it_for(tmp_path: Path) -> None:
+    file = tmp_path / "engine.yaml"
+    file.write_text(FILE)
+    args = ("--max-num-seqs", "4", "--config", str(file))
+    theirs, ours = map(json.loads, asked(json.dumps(args), json.dumps(with_config_file(args))))
+    assert theirs["max_num_seqs"] == "4"
+    assert ours == theirs
