@@ -55,10 +55,21 @@ def _where(place: Place) -> tuple[str, str]:
         view = look(about.host, about.cluster)
     if view.endpoint is None:
         head = view.settings.get("head_ip")
-        raise ClusterStateError(f"the endpoint is on the head's host, {head}", hint="Run `vllmray chat` there.")
+        raise ClusterStateError(
+            f"the endpoint is on the head's host, {head}", hint=f"There: vllmray chat{_named(view.cluster)}"
+        )
     if not view.ready:
-        raise ClusterStateError(f"cluster {view.cluster} does not serve: {view.problem}", hint="See `vllmray status`.")
+        raise ClusterStateError(
+            f"cluster {view.cluster} does not serve: {view.problem}",
+            hint=f"See `vllmray status{_named(view.cluster)}`.",
+        )
     return view.cluster, view.endpoint
+
+
+def _named(cluster: str) -> str:
+    from vllmray.config.models import ClusterConfig
+
+    return ClusterConfig(cluster=cluster).cluster_option
 
 
 def _converse(endpoint: Endpoint, model: str, messages: list[Message], max_tokens: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +57,7 @@ def build(  # noqa: PLR0913  # the command line's own breadth
 ) -> None:
     """Build an image with vLLM and Ray on a host, from a Dockerfile of yours or vllmray's own, and print its name."""
     from vllmray.cluster.build import have_built
-    from vllmray.config.models import ImageBuild
+    from vllmray.config.fields import ImageBuild
     from vllmray.config.settings import load
 
     flags = {"accelerator": accelerator, "insecure_docker_tcp": insecure_docker_tcp}
@@ -73,8 +74,8 @@ def build(  # noqa: PLR0913  # the command line's own breadth
     with open_target(host or loaded.host, "docker", insecure_tcp=config.insecure_docker_tcp) as target:
         name = have_built(target.host, wanted, config.accelerator, report, tag=tag)
     print(name)
-    report.note(f"\nUse it here: vllmray up --role head --image {name}")
-    report.note(f"Give it to other hosts: vllmray image copy {name} --to ssh://USER@HOST")
+    report.note(f"\nUse it here: vllmray up --role head --image {shlex.quote(name)}")
+    report.note(f"Give it to other hosts: vllmray image copy {shlex.quote(name)} --to ssh://USER@HOST")
 
 
 def copy(

@@ -15,8 +15,7 @@ from vllmray.errors import ConfigError
 
 if TYPE_CHECKING:
     from vllmray.config.models import ClusterConfig
-    from vllmray.model.layouts import HostGpus, Layout
-    from vllmray.model.model import Model
+    from vllmray.model.layouts import HostGpus
     from vllmray.reporter import Reporter
 
 
@@ -70,21 +69,11 @@ def plan(  # noqa: PLR0913  # the command line's own breadth
         raise ConfigError(f"there is no folder {config.model} here", hint="Give its path, or an id: ORG/NAME.")
     known = known_model(files, config)
     found = _looked_at(hosts, config, report) if hosts or not config.cluster_gpus else stated_hosts(config)
+    if hosts:  # what is typed next is about them
+        seen = tuple(tuple(each.memory) for each in found)
+        config = config.typed_on(address_of(hosts.split(",")[0].strip()))
+        config = config.model_copy(update={"cluster_gpus": seen if len(seen) > 1 else ()})
     layouts = ranked(known, config, found)
-    _show(known, found, layouts, config, every=every, as_json=as_json)
-    if not layouts or layouts[0].rejected:
-        raise typer.Exit(1)
-
-
-def _show(  # what the two forms are made of
-    known: Model,
-    found: Sequence[HostGpus],
-    layouts: Sequence[Layout],
-    config: ClusterConfig,
-    *,
-    every: bool,
-    as_json: bool,
-) -> None:
     if as_json:
         from vllmray.output.envelope import envelope, plan_data
 
@@ -93,7 +82,10 @@ def _show(  # what the two forms are made of
         from vllmray.output.plan import plan_table
         from vllmray.output.tables import show
 
-        show(plan_table(known, found, layouts, config, every=every))
+        typed = str(env_file) if env_file else None
+        show(plan_table(known, found, layouts, config, every=every, env_file=typed))
+    if not layouts or layouts[0].rejected:
+        raise typer.Exit(1)
 
 
 def _looked_at(hosts: str | None, config: ClusterConfig, report: Reporter) -> Sequence[HostGpus]:

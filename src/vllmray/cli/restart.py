@@ -32,8 +32,9 @@ def restart(
     report = reporter()
     fields = ("cluster", "join_timeout", "engine_timeout")
     config = load({"cluster": place.cluster}, env_file=place.env_file, fields=fields).config
+    config = config.typed_on(place.host)
     with open_cluster(place) as about:
         options = Options(about.runtime, wait=not no_wait, holder=holder("restart"))
         names = act(about.host, config, what.value if what else None, options, report)
-    again = f"`vllmray status{config.cluster_option}` shows when it works" if no_wait else "it works again"
+    again = f"`vllmray status{config.place_option}` shows when it works" if no_wait else "it works again"
     print(f"restarted {', '.join(names)}; {again}")

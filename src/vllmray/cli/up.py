@@ -77,7 +77,7 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     invocation: Invocation = context.obj
     report = reporter()
     loaded = settings(flags | {"vllm_args": invocation.vllm_args}, env_file, report)
-    config, host = loaded.config, host or loaded.host
+    config, host = loaded.config.typed_on(host), host or loaded.host
     if role is RoleChoice.worker and config.head_ip is None:
         raise ConfigError("a worker needs the head's address", hint="Give it with --head-ip, or RAY_HEAD_IP in .env.")
     if role is RoleChoice.head and config.node_ip is None:

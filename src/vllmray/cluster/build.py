@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vllmray.config.models import Accelerator, ImageBuild
+from vllmray.config.fields import ImageBuild
+from vllmray.config.models import Accelerator
 from vllmray.errors import ConfigError
 from vllmray.hosts.base import BuildSpec, Host
 from vllmray.images.dockerfile import copies_files, image_name, own_dockerfile, without_a_line

@@ -60,6 +60,11 @@ def options_of(config: ClusterConfig, named: Sequence[NamedLayer] = ()) -> Engin
         raise config_error(shown) from None
 
 
+def served_name(config: ClusterConfig) -> str:
+    """What a request calls the model: the first of --served-model-name, else the model as it was named."""
+    return next(iter(options_of(config).served_model_name), config.model)
+
+
 def asked(config: ClusterConfig) -> Parallelism:
     """What the rules look at. Sizes that are auto are 1 here.
 
@@ -185,14 +190,18 @@ def choose(model: Model, config: ClusterConfig, hosts: Sequence[HostGpus]) -> tu
             details="\n".join(reasons) or "no layout has these sizes",
             hint="Add hosts (--cluster-gpus), take a smaller or quantised model, or lower --max-model-len.",
         )
-    layout = fitting[0]
+    return with_layout(config, fitting[0]), fitting[0]
+
+
+def with_layout(config: ClusterConfig, layout: Layout) -> ClusterConfig:
+    """The settings with a layout's sizes, and its partition where vLLM would make another."""
     sizes: dict[str, object] = {
         "tensor_parallel_size": layout.tensor_parallel_size,
         "pipeline_parallel_size": layout.pipeline_parallel_size,
     }
     if not layout.is_even and PARTITION not in config.environment:
         sizes["env"] = (*config.env, f"{PARTITION}={','.join(map(str, layout.partition))}")
-    return config.model_copy(update=sizes), layout
+    return config.model_copy(update=sizes)
 
 
 def settle(model: Model | None, config: ClusterConfig, memory: Sequence[int], reporter: Reporter) -> ClusterConfig:

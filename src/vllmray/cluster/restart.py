@@ -84,7 +84,7 @@ def _check(host: Host, config: ClusterConfig, found: Mapping[str, Container], ro
     if role == labels.ENGINE and not usable(found[labels.HEAD]):
         raise ClusterStateError(
             f"{host.address}: {found[labels.HEAD].name} is {found[labels.HEAD].status}, and the engine needs it",
-            hint=f"Restart both: vllmray restart head{config.cluster_option}",
+            hint=f"Restart both: vllmray restart head{config.place_option}",
         )
 
 
@@ -100,17 +100,17 @@ def _wait(host: Host, config: ClusterConfig, role: str, reporter: Reporter) -> N
 @contextmanager
 def _explaining(host: Host, config: ClusterConfig, container: Container) -> Iterator[None]:
     """Give what ends the wait its evidence, and say what goes on."""
-    log = f"vllmray logs {container.labels[labels.ROLE]}{config.cluster_option}"
+    log = f"vllmray logs {container.labels[labels.ROLE]}{config.place_option}"
     try:
         yield
     except KeyboardInterrupt:
         raise UserInterruptError(
             f"stopped waiting; {container.name} goes on running on {host.address}",
-            hint=f"`vllmray status{config.cluster_option}` shows when it works.",
+            hint=f"`vllmray status{config.place_option}` shows when it works.",
         ) from None
     except WaitTimeoutError as error:
         error.details = f"The end of the log of {container.name}:\n{log_tail(host, container.id)}"
-        error.hint = f"It goes on starting: vllmray status{config.cluster_option}. The whole log: {log}"
+        error.hint = f"It goes on starting: vllmray status{config.place_option}. The whole log: {log}"
         raise
     except WorkloadError as error:
         error.hint = f"The whole log: {log}"

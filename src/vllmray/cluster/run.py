@@ -87,7 +87,7 @@ def cleaning_up(run: Run, config: ClusterConfig) -> Iterator[None]:
     except BaseException as error:
         if run.made and run.options.retain:
             kept = ", ".join(container.name for container in run.made)
-            _say(error, f"Kept: {kept}. `vllmray down` removes them.")
+            _say(error, f"Kept: {kept}. `vllmray down{config.place_option}` removes them.")
         else:
             _take_back(run, config, error)
         raise
@@ -106,7 +106,7 @@ def _take_back(run: Run, config: ClusterConfig, why: BaseException) -> None:
     except Exception as error:  # noqa: BLE001  # whatever it is, the error that is under way is the one to tell
         left = ", ".join(container.name for container in made.values()) or "volumes and networks"
         say_left(why, f"{left} on {run.host.address}", error)
-        _say(why, f"`vllmray down{config.cluster_option}` removes what is left.")
+        _say(why, f"`vllmray down{config.place_option}` removes what is left.")
 
 
 def _say(error: BaseException, line: str) -> None:
@@ -121,11 +121,11 @@ def _interrupted(run: Run, config: ClusterConfig) -> UserInterruptError:
     if not run.containers:
         return UserInterruptError(f"interrupted; nothing of cluster {config.cluster} runs on {run.host.address}")
     names = ", ".join(container.name for container in run.containers.values())
-    name = config.cluster_option
+    place = config.place_option
     return UserInterruptError(
         f"stopped waiting; still running on {run.host.address}: {names}",
-        hint=f"The same command goes on waiting; `vllmray status{name}` shows the cluster; "
-        f"`vllmray down{name}` removes it.",
+        hint=f"The same command goes on waiting; `vllmray status{place}` shows the cluster; "
+        f"`vllmray down{place}` removes it.",
     )
 
 

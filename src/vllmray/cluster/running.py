@@ -41,8 +41,8 @@ def _carried(host: Host, config: ClusterConfig, runtime: Runtime, role: str) -> 
     try:
         return ClusterConfig.model_validate(labels.carried_config(found.labels) | kept)
     except ValidationError as error:
-        start = "worker --head-ip …" if role == labels.WORKER else labels.HEAD
+        start = "worker --head-ip HEAD_IP" if role == labels.WORKER else labels.HEAD
         raise ClusterStateError(
             f"{host.address}: the settings that {found.name} was started with mean nothing to this version",
-            hint=f"Start it with this one: vllmray up --role {start} --recreate",
+            hint=f"Start it with this one: vllmray up --role {start}{config.place_option} --recreate",
         ) from error

@@ -212,7 +212,7 @@ class _Seen:
             raise WorkloadError(
                 f"{self._host.address}: the engine in {name} ended by itself",
                 details=log_tail(self._host, name),
-                hint=f"The whole log, if it is kept (--retain): vllmray logs engine{self._config.cluster_option}",
+                hint=f"The whole log, if it is kept (--retain): vllmray logs engine{self._config.place_option}",
             )
 
 

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+import shlex
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 
+from vllmray.config.fields import ImageBuild, kind_of, of, unless
 from vllmray.config.gpu_words import ALL_GPUS
 from vllmray.config.sizes import split_list
 from vllmray.config.values import (
@@ -35,7 +46,6 @@ from vllmray.ray.ports import RayPorts
 Accelerator = Literal["nvidia", "amd", "cpu"]
 Runtime = Literal["docker", "native"]
 Role = Literal["head", "worker"]
-T = TypeVar("T")
 
 DEFAULT_CLUSTER = "vllmray"
 DEFAULT_IMAGE = "vllm/vllm-openai:v0.33.0"
@@ -43,25 +53,6 @@ DEFAULT_MODEL = "meta-llama/Llama-3.1-70B-Instruct"
 
 MAX_NEIGHBOURS = 40  # so that the ports of each stay below 52365, where the dashboard agents' begin
 MIN_OBJECT_STORE = 75 * 1024**2  # Ray's own minimum: OBJECT_STORE_MINIMUM_MEMORY_BYTES, ray/_private/ray_constants.py
-
-
-def _of(kind: str) -> dict[str, Any]:
-    """Marks a field with the roles it matters to; a worker needs none of the engine's fields."""
-    return {"of": kind}
-
-
-class ImageBuild(BaseModel):
-    """An image that is built where it is needed: `image = { build = "Dockerfile" }` in the cluster file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    build: Literal[True] | Annotated[str, Field(min_length=1)] = True
-    """Path of a Dockerfile; True for vllmray's own."""
-    base: str | None = None
-    vllm_version: str | None = None
-    ray_version: str | None = None
-    pip: tuple[str, ...] = ()
-    """Further packages, as pip takes them."""
 
 
 class ClusterConfig(BaseModel):
@@ -77,183 +68,198 @@ class ClusterConfig(BaseModel):
         DEFAULT_CLUSTER,
         pattern=r"^[a-z0-9][a-z0-9-]{0,40}$",
         description="Name of the cluster",
-        json_schema_extra=_of("node"),
+        json_schema_extra=of("node"),
     )
     model: str = Field(
         DEFAULT_MODEL,
         min_length=1,
         description="Hugging Face id, or the absolute path of a model folder that every host has",
-        json_schema_extra=_of("node"),
+        json_schema_extra=of("node"),
     )
     model_cache_dir: str = Field(
         "./models",
         min_length=1,
         description="Folder of each host that keeps downloaded models",
-        json_schema_extra=_of("node"),
+        json_schema_extra=of("node"),
     )
-    hf_token: SecretStr | None = Field(None, description="Hugging Face token", json_schema_extra=_of("command"))
+    hf_token: SecretStr | None = Field(None, description="Hugging Face token", json_schema_extra=of("command"))
     ray_token: RayToken | None = Field(
-        None, description="Ray's token; the head's `up` makes one", json_schema_extra=_of("command")
+        None, description="Ray's token; the head's `up` makes one", json_schema_extra=of("command")
     )
     token_file: str | None = Field(
-        None, description="File with the head's Ray token (`vllmray token` there)", json_schema_extra=_of("command")
+        None, description="File with the head's Ray token (`vllmray token` there)", json_schema_extra=of("command")
     )
     api_key: ApiKey | None = Field(
-        None, description="Key of the endpoint; the head's `up` makes one", json_schema_extra=_of("command")
+        None, description="Key of the endpoint; the head's `up` makes one", json_schema_extra=of("command")
     )
     api_key_file: str | None = Field(
-        None, description="File with keys of the endpoint, one a line", json_schema_extra=_of("command")
+        None, description="File with keys of the endpoint, one a line", json_schema_extra=of("command")
     )
     no_api_key: bool = Field(
-        default=False, description="Let anyone use the endpoint who reaches it", json_schema_extra=_of("engine")
+        default=False, description="Let anyone use the endpoint who reaches it", json_schema_extra=of("engine")
     )
     scrape_token: ApiKey | None = Field(
         None,
         description="Token for /metrics from another host; the head's `up` makes one",
-        json_schema_extra=_of("command"),
+        json_schema_extra=of("command"),
     )
     allow_routes: Annotated[tuple[Route, ...], BeforeValidator(split_list)] = Field(
         (),
         description="Further routes of vLLM's server that answer, with the key: /v1/rerank",
-        json_schema_extra=_of("engine"),
+        json_schema_extra=of("engine"),
     )
     tls: Literal["self-signed"] | None = Field(
-        None, description="self-signed: serve https with a certificate made here", json_schema_extra=_of("engine")
+        None, description="self-signed: serve https with a certificate made here", json_schema_extra=of("engine")
     )
     ssl_certfile: str | None = Field(
-        None, description="Certificate of the endpoint, a PEM file here; serves https", json_schema_extra=_of("engine")
+        None, description="Certificate of the endpoint, a PEM file here; serves https", json_schema_extra=of("engine")
     )
     ssl_keyfile: str | None = Field(
         None,
         validate_default=True,
         description="Private key of that certificate, a PEM file here",
-        json_schema_extra=_of("engine"),
+        json_schema_extra=of("engine"),
     )
-    port: Port = Field(8000, description="Port of the endpoint", json_schema_extra=_of("engine"))
+    port: Port = Field(8000, description="Port of the endpoint", json_schema_extra=of("engine"))
     max_model_len: Length = Field(
         4096,
         description="Longest context, prompt and answer, in tokens: a number, 128k (1000s), 128K (1024s), or auto",
-        json_schema_extra=_of("engine"),
+        json_schema_extra=of("engine"),
     )
     tensor_parallel_size: ParallelSize = Field(
-        2, ge=0, le=1024, description="GPUs that share each layer, or auto", json_schema_extra=_of("engine")
+        2, ge=0, le=1024, description="GPUs that share each layer, or auto", json_schema_extra=of("engine")
     )
     pipeline_parallel_size: ParallelSize = Field(
-        2, ge=0, le=1024, description="Stages that the layers are split into, or auto", json_schema_extra=_of("engine")
+        2, ge=0, le=1024, description="Stages that the layers are split into, or auto", json_schema_extra=of("engine")
     )
     cluster_gpus: ClusterGpus = Field(
         (),
         description="GPUs of each host and their memory, the head's first (2x80GiB,2xH100), for sizes that are auto; "
         "by default those of the head alone",
-        json_schema_extra=_of("command"),
+        json_schema_extra=of("command"),
     )
     allow_tp_across_hosts: bool = Field(
         default=False,
         description="Let the GPUs that share a layer be on several hosts",
-        json_schema_extra=_of("engine"),
+        json_schema_extra=of("engine"),
     )
     vllm_args: tuple[str, ...] = Field(
-        (), description="Further arguments of the vLLM server", json_schema_extra=_of("engine")
+        (), description="Further arguments of the vLLM server", json_schema_extra=of("engine")
     )
-    image: str = Field(
-        DEFAULT_IMAGE, min_length=1, description="Image with vLLM and Ray", json_schema_extra=_of("node")
-    )
+    image: str = Field(DEFAULT_IMAGE, min_length=1, description="Image with vLLM and Ray", json_schema_extra=of("node"))
     build: ImageBuild | None = Field(
-        None, description="A Dockerfile to build that image from", json_schema_extra=_of("command")
+        None, description="A Dockerfile to build that image from", json_schema_extra=of("command")
     )
     runtime: Runtime | None = Field(
         None,
         description="What nodes are: docker (containers) or native (processes of this machine); when it is not said, "
         "docker, and for `up` on a machine without Docker native",
-        json_schema_extra=_of("command"),
+        json_schema_extra=of("command"),
     )
     python: str | None = Field(
         None,
         pattern="^/",
         description="With native, the Python whose environment has Ray and vLLM; by default the one that runs vllmray",
-        json_schema_extra=_of("command"),
+        json_schema_extra=of("command"),
     )
-    network: str = Field("host", description="Docker network of the containers", json_schema_extra=_of("node"))
+    network: str = Field("host", description="Docker network of the containers", json_schema_extra=of("node"))
     accelerator: Accelerator = Field(
-        "nvidia", description="What a GPU slot is: nvidia, amd or cpu", json_schema_extra=_of("node")
+        "nvidia", description="What a GPU slot is: nvidia, amd or cpu", json_schema_extra=of("node")
     )
     gpus: GpuChoice = Field(
         ALL_GPUS,
         description="GPUs of this host: all, a count, or ids (0,2); with cpu the number of simulated slots",
-        json_schema_extra=_of("node"),
+        json_schema_extra=of("node"),
     )
-    head_ip: IPv4 | None = Field(None, description="Address of the head", json_schema_extra=_of("node"))
+    head_ip: IPv4 | None = Field(None, description="Address of the head", json_schema_extra=of("node"))
     node_ip: IPv4 | None = Field(
-        None, description="Address of this host that the others reach", json_schema_extra=_of("node")
+        None, description="Address of this host that the others reach", json_schema_extra=of("node")
     )
     network_interface: str | None = Field(
         None,
         pattern=r"^[\w.@:-]{1,15}$",
         description="Interface that holds that address",
-        json_schema_extra=_of("node"),
+        json_schema_extra=of("node"),
     )
-    shm_size: Size = Field(16 * GIB, ge=64 * 1024**2, description="/dev/shm of a node", json_schema_extra=_of("node"))  # nosec B108 # words for a person
+    shm_size: Size = Field(16 * GIB, ge=64 * 1024**2, description="/dev/shm of a node", json_schema_extra=of("node"))  # nosec B108 # words for a person
     object_store_memory: Size = Field(
         GIB,
         validate_default=True,
         ge=MIN_OBJECT_STORE,
         description="Ray's object store, a part of /dev/shm",
-        json_schema_extra=_of("node"),
+        json_schema_extra=of("node"),
     )
     rdma: bool = Field(
         default=False,
         description="Give containers /dev/infiniband, and leave to lock memory for it",
-        json_schema_extra=_of("node"),
+        json_schema_extra=of("node"),
     )
     memlock: Limit = Field(
         None,
         ge=-1,
         description="Locked memory in bytes: a number, unlimited, or default (with --rdma unlimited)",
-        json_schema_extra=_of("node"),
+        json_schema_extra=of("node"),
     )
     nofile: Limit = Field(
-        1048576, ge=1024, description="Open files: a number, or default", json_schema_extra=_of("node")
+        1048576, ge=1024, description="Open files: a number, or default", json_schema_extra=of("node")
     )
     user: str | None = Field(
         None,
         pattern=r"^\d{1,10}:\d{1,10}$",
         description="UID:GID of the containers; when it is not said, the image's own unless that is root, then yours",
-        json_schema_extra=_of("node"),
+        json_schema_extra=of("node"),
     )
     writable_root: bool = Field(
         default=False,
         description="Let containers write into their image's folders",
-        json_schema_extra=_of("node"),
+        json_schema_extra=of("node"),
     )
     ray_metrics: bool = Field(
         default=False,
         description="Open Ray's three metric ports, which ask for no token",
-        json_schema_extra=_of("node"),
+        json_schema_extra=of("node"),
     )
     volumes: Annotated[tuple[Volume, ...], BeforeValidator(split_list)] = Field(
         (),
         description="Further folders of the host, to be read or with rw written: /source:/target[:rw]",
-        json_schema_extra=_of("node"),
+        json_schema_extra=of("node"),
     )
     env: Annotated[tuple[Variable, ...], BeforeValidator(split_variables)] = Field(
-        (), description="Further environment variables: NAME=VALUE", json_schema_extra=_of("node")
+        (), description="Further environment variables: NAME=VALUE", json_schema_extra=of("node")
     )
-    ray_ports: RayPorts = Field(default_factory=RayPorts, validate_default=True, json_schema_extra=_of("node"))
+    ray_ports: RayPorts = Field(default_factory=RayPorts, validate_default=True, json_schema_extra=of("node"))
     join_timeout: Seconds = Field(
-        900, description="Longest wait for the GPUs, in seconds", json_schema_extra=_of("command")
+        900, description="Longest wait for the GPUs, in seconds", json_schema_extra=of("command")
     )
     engine_timeout: Seconds = Field(
-        3600, description="Longest wait for the engine, in seconds", json_schema_extra=_of("command")
+        3600, description="Longest wait for the engine, in seconds", json_schema_extra=of("command")
     )
     stall_timeout: Patience = Field(
-        120, description="An engine that makes no token for this long is restarted", json_schema_extra=_of("engine")
+        120, description="An engine that makes no token for this long is restarted", json_schema_extra=of("engine")
     )
     insecure_docker_tcp: bool = Field(
         default=False,
         description="Use a Docker daemon over TCP without TLS: whoever reaches its port is root there",
-        json_schema_extra=_of("command"),
+        json_schema_extra=of("command"),
     )
-    vllm_startup_delay: str | None = Field(None, description="Ignored: not needed", json_schema_extra=_of("command"))
+    vllm_startup_delay: str | None = Field(None, description="Ignored: not needed", json_schema_extra=of("command"))
+
+    _host: str | None = PrivateAttr(None)  # as --host was typed: no setting, but later command lines need it too
+
+    def typed_on(self, host: str | None) -> ClusterConfig:
+        """The same, where --host said so."""
+        typed = self.model_copy()
+        typed._host = host
+        return typed
+
+    @property
+    def place_option(self) -> str:
+        """What a later command line needs to mean this cluster on the same host; starts with a space unless empty."""
+        return self.cluster_option + self.host_option
+
+    @property
+    def host_option(self) -> str:
+        return f" --host {shlex.quote(self._host)}" if self._host else ""
 
     @property
     def cluster_option(self) -> str:
@@ -298,12 +304,12 @@ class ClusterConfig(BaseModel):
     @field_validator("vllm_args")
     @classmethod
     def _not_ours(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return _unless(flag_conflicts(value), value)
+        return unless(flag_conflicts(value), value)
 
     @field_validator("env")
     @classmethod
     def _no_secret(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return _unless(unfit_variables(value), value)
+        return unless(unfit_variables(value), value)
 
     @field_validator("ssl_keyfile")
     @classmethod
@@ -314,7 +320,7 @@ class ClusterConfig(BaseModel):
             problems.append("--ssl-certfile and --ssl-keyfile belong together: give both")
         if certificate and info.data.get("tls"):
             problems.append("--tls makes a certificate, and --ssl-certfile names one: give one of them")
-        return _unless(problems, value)
+        return unless(problems, value)
 
     @field_validator("model")
     @classmethod
@@ -334,20 +340,11 @@ class ClusterConfig(BaseModel):
     @classmethod
     def _no_clash(cls, value: RayPorts, info: ValidationInfo) -> RayPorts:
         others = {"port": info.data["port"]} if "port" in info.data else {}
-        return _unless(value.clashes(others), value)
-
-
-def _unless(problems: list[str], value: T) -> T:
-    """The value, unless there are problems with it: then all of them in one ValueError, a line each."""
-    if problems:
-        raise ValueError("\n".join(problems))
-    return value
+        return unless(value.clashes(others), value)
 
 
 def fields_of(*kinds: str) -> tuple[str, ...]:
     """Names of the fields marked with one of these kinds, in the order of the model."""
-    return tuple(name for name, field in ClusterConfig.model_fields.items() if _kind(field.json_schema_extra) in kinds)
-
-
-def _kind(extra: object) -> str:
-    return str(extra["of"]) if isinstance(extra, dict) else ""
+    return tuple(
+        name for name, field in ClusterConfig.model_fields.items() if kind_of(field.json_schema_extra) in kinds
+    )

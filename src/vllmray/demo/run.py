@@ -12,7 +12,8 @@ from vllmray.cluster.build import have_built
 from vllmray.cluster.derive import usable_image
 from vllmray.cluster.locking import NOBODY, Holder
 from vllmray.cluster.up import Options, up_head, up_worker
-from vllmray.config.models import DEFAULT_IMAGE, Accelerator, ClusterConfig, ImageBuild, Runtime
+from vllmray.config.fields import ImageBuild
+from vllmray.config.models import DEFAULT_IMAGE, Accelerator, ClusterConfig, Runtime
 from vllmray.demo.model import NAME, have_model
 from vllmray.errors import HostError, UserInterruptError, say_left
 from vllmray.hosts.base import Container, Host

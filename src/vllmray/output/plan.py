@@ -8,7 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from vllmray.cluster.fit import engine_of
+from vllmray.cluster.commands import up_command
+from vllmray.cluster.fit import engine_of, with_layout
 from vllmray.config.models import ClusterConfig
 from vllmray.model.layouts import HostGpus, Layout
 from vllmray.model.memory import GIB
@@ -19,9 +20,19 @@ SHOWN = 8
 
 
 def plan_table(
-    model: Model, hosts: Sequence[HostGpus], layouts: Sequence[Layout], config: ClusterConfig, *, every: bool
+    model: Model,
+    hosts: Sequence[HostGpus],
+    layouts: Sequence[Layout],
+    config: ClusterConfig,
+    *,
+    every: bool,
+    env_file: str | None = None,
 ) -> RenderableType:
-    """The model and the GPUs, a table of what fits, a list of what does not."""
+    """The model and the GPUs, a table of what fits, a list of what does not.
+
+    Args:
+        env_file: as it was typed.
+    """
     fitting = [layout for layout in layouts if not layout.rejected]
     others = [layout for layout in layouts if layout.rejected]
     most = max(len(fitting), len(others)) if every else SHOWN
@@ -29,7 +40,11 @@ def plan_table(
     if fitting:
         length = engine_of(config, model).max_model_len
         units = f"GiB a GPU, sequences of {length} tokens at once, longest context, KiB a token:"
-        parts += [Text(units, style="dim"), _table(fitting[:most]), Text(_how(fitting[0]), style="bold")]
+        parts += [
+            Text(units, style="dim"),
+            _table(fitting[:most]),
+            Text(f"\n{_how(fitting[0], config, env_file)}", style="bold"),
+        ]
     else:
         parts.append(Text("no layout fits", style="bold yellow"))
     if others:
@@ -81,12 +96,9 @@ def _range(sizes: Sequence[int | None]) -> str:
     return low if low == high else f"{low}-{high}"
 
 
-def _how(best: Layout) -> str:
-    partition = "" if best.is_even else f" --env VLLM_PP_LAYER_PARTITION={','.join(map(str, best.partition))}"
-    return (
-        f"\nvllmray up --role head --tensor-parallel-size {best.tensor_parallel_size} "
-        f"--pipeline-parallel-size {best.pipeline_parallel_size}{partition}"
-    )
+def _how(best: Layout, config: ClusterConfig, env_file: str | None) -> str:
+    """What to type for it."""
+    return up_command(with_layout(config, best), env_file=env_file)
 
 
 def _rejections(layouts: Sequence[Layout]) -> Table:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vllmray.cluster.commands import token_words
+from vllmray.cluster.fit import served_name
 
 if TYPE_CHECKING:
     from vllmray.cluster.status import ClusterView
@@ -129,8 +130,8 @@ def outcome_text(outcome: Outcome, access: Access | None) -> str:
     Args:
         access: of a head.
     """
-    name = outcome.config.cluster_option
-    commands = f"vllmray status{name}\nvllmray logs{name} -f\nvllmray down{name}"
+    place = outcome.config.place_option
+    commands = f"vllmray status{place}\nvllmray logs{place} -f\nvllmray down{place}"
     if access is None:
         said = "joined" if outcome.ready else "is starting, and will join,"
         return f"node {outcome.config.node_ip} {said} the cluster of {outcome.config.head_ip}\n\n{commands}"
@@ -139,7 +140,7 @@ def outcome_text(outcome: Outcome, access: Access | None) -> str:
             f"starting; the endpoint will be {access.url}\n\n"
             f"On each other host, {token_words(outcome.config)}:\n{outcome.worker_command}\n\n{commands}"
         )
-    return f"endpoint {access.url}\n\n{curl_line(access, outcome.config.model)}\n\n{commands}"
+    return f"endpoint {access.url}\n\n{curl_line(access, served_name(outcome.config))}\n\n{commands}"
 
 
 def curl_line(access: Access, model: str) -> str:

@@ -30,7 +30,10 @@ def test_a_ranking_shows_what_fits_and_why_the_rest_does_not(folder: Path, capsy
     assert lines[1] == "host 1 with 2 x 80 GiB, host 2 with 2 x 80 GiB"
     header = next(index for index, line in enumerate(lines) if line.startswith("TP  PP"))
     assert lines[header + 1].split()[:4] == ["2", "2", "4", "1"]
-    assert "vllmray up --role head --tensor-parallel-size 2 --pipeline-parallel-size 2" in lines
+    assert (
+        f"vllmray up --role head --model {path} --max-model-len 4096 --tensor-parallel-size 2 "
+        "--pipeline-parallel-size 2 --cluster-gpus 2x80GiB,2x80GiB -- --load-format dummy"
+    ) in lines
     rejected = lines[lines.index("rejected:") :]
     assert any(line.startswith("TP 4  PP 1  a stage of 4 GPUs would be on several hosts") for line in rejected)
     assert any("tensor_parallel_size 3 does not divide 64 attention heads" in line for line in rejected)
@@ -64,7 +67,8 @@ def test_a_model_that_fits_nowhere_is_exit_code_1(folder: Path, capsys: pytest.C
 def test_hosts_of_unequal_memory_get_a_partition_to_type(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = make_model(folder, "llama-3.1-70b")
     assert exit_code("plan", str(path), "--gpus", "80GiB,80GiB,24GiB", *DUMMY) == 0
-    assert "--pipeline-parallel-size 3 --env VLLM_PP_LAYER_PARTITION=" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "--pipeline-parallel-size 3 --cluster-gpus 1x80GiB,1x80GiB,1x24GiB --env VLLM_PP_LAYER_PARTITION=" in said
 
 
 @pytest.mark.parametrize("gpus", ["two", "0x80GiB", "2x", "2x80parsecs", "100x80GiB", "2x80"])

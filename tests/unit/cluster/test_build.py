@@ -12,7 +12,8 @@ from tests.fake_host import FakeHost
 from tests.unit.support import RecordingReporter, config, good_host, ray_node, seen
 from vllmray.cluster.build import build_spec, have_built
 from vllmray.cluster.up import Options, up_head
-from vllmray.config.models import DEFAULT_IMAGE, ImageBuild
+from vllmray.config.fields import ImageBuild
+from vllmray.config.models import DEFAULT_IMAGE
 from vllmray.errors import ConfigError, HostError
 from vllmray.images.dockerfile import copies_files, own_dockerfile
 from vllmray.images.recipe import RAY_REQUIREMENT

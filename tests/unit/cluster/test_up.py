@@ -423,8 +423,8 @@ def test_the_command_for_the_other_hosts_has_what_differs_from_a_workers_default
     )
     assert worker_command(special) == (
         f"{start} --cluster lab --accelerator cpu --shm-size 2g --memlock unlimited --user 1000:1000 "
-        "--model '/models/my model' --rdma --writable-root --ray-metrics --volume /data:/data:rw --env 'A=b c' "
-        "--ray-port gcs=6390"
+        "--rdma --writable-root --ray-metrics --volume /data:/data:rw --env 'A=b c' --ray-port gcs=6390 "
+        "--model '/models/my model'"
     )
 
 

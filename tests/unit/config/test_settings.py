@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from vllmray.config.fields import ImageBuild
 from vllmray.config.gpu_words import ALL_GPUS, Gpus
-from vllmray.config.models import DEFAULT_IMAGE, ClusterConfig, ImageBuild
+from vllmray.config.models import DEFAULT_IMAGE, ClusterConfig
 from vllmray.config.settings import COMPOSE_NAMES, DELAY_NOTICE, load, variables_of
 from vllmray.config.values import UNFIT_VARIABLES, as_typed
 from vllmray.errors import ConfigError
