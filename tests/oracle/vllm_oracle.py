@@ -64,6 +64,7 @@ ABSENT_LIBRARIES = ("torchvision", "torchaudio", "cv2", "timm")
 # What vLLM says where a kernel is missing, not where a shape is wrong.
 NO_KERNEL = re.compile(
     r"Failed to find a kernel|backend supports the deployment|not supported (on|in|by) (the )?(current platform|cpu)"
+    r"|supported only for CUDA|dummy base class|`internvl_chat` but Transformers does not|no valid sparse MLA backend"
     r"|only supported on|requires (CUDA|a GPU)|_OpNamespace|No module named|Cannot copy out of meta tensor",
     re.IGNORECASE,
 )
@@ -149,9 +150,36 @@ def prepare() -> None:
     def inspect_here(model: Any) -> Any:
         return registry._ModelInfo.from_model_cls(model.load_model_cls())
 
+    register_published()
     # vLLM starts a process to look at each class, so that CUDA stays untouched: seconds, and no use here.
     registry._LazyRegisteredModel.inspect_model_cls = inspect_here
     gc.freeze()  # what is imported stays: not to be looked through each time that a model's modules are cleared away
+
+
+class Named(dict[str, Any]):
+    """An object of a config.json, whose keys are attributes too."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def register_published() -> None:
+    """Makes known a configuration class that models bring as code of their own: names and values as they stand."""
+    from transformers import AutoConfig, PreTrainedConfig
+
+    class NemotronNas(PreTrainedConfig):
+        model_type = "nemotron-nas"
+
+        def __init__(self, block_configs: Any = (), **values: Any) -> None:
+            for name, value in values.items():
+                setattr(self, name, value)
+            super().__init__(**values)
+            self.block_configs = [Named({name: Named(part) for name, part in each.items()}) for each in block_configs]
+
+    AutoConfig.register(NemotronNas.model_type, NemotronNas)
 
 
 def build_config(request: dict[str, Any], folder: Path) -> Any:
