@@ -19,7 +19,7 @@ from vllmray.cluster.gpu_cards import cards_in
 from vllmray.cluster.gpu_room import Room
 from vllmray.cluster.gpus_at_hand import gpus_of
 from vllmray.errors import HostError
-from vllmray.hosts.gpu_probe import amd_cards, amd_nodes, nvml_cards, visible_names
+from vllmray.hosts.gpu_probe import amd_cards, amd_nodes, device_files, gpus, nvml_cards, visible, visible_names
 from vllmray.hosts.native_host import NativeHost
 from vllmray.hosts.node_program import node_program
 
@@ -215,6 +215,44 @@ def test_only_the_render_nodes_of_amds_cards_are_its_gpus(amd: tuple[str, str]) 
 def test_an_amd_card_whose_memory_can_not_be_told_leaves_all_unknown(amd: tuple[str, str]) -> None:
     Path(amd[1], "renderD129/device/mem_info_vram_used").unlink()
     assert amd_cards(*amd) == []
+
+
+@pytest.mark.parametrize(
+    ("rocr", "hip", "left"),
+    [(None, "0,1", ["0", "1"]), ("2,3", None, ["2", "3"]), ("2,3", "1", ["3"]), ("2,3", "", []), (None, "-1", [])],
+)
+def test_hip_counts_what_rocr_leaves(
+    monkeypatch: pytest.MonkeyPatch, rocr: str | None, hip: str | None, left: list[str]
+) -> None:
+    for name, value in (("ROCR_VISIBLE_DEVICES", rocr), ("HIP_VISIBLE_DEVICES", hip)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    assert visible("amd") == left
+    assert gpus("amd") == len(left)
+
+
+def test_the_files_of_a_host_are_told_as_it_calls_them_with_the_group_of_amds(
+    amd: tuple[str, str], tmp_path: Path
+) -> None:
+    for name in ("nvidia0", "nvidiactl", "dxg", "null", "kfd"):
+        (tmp_path / name).touch()
+    assert device_files("nvidia", str(tmp_path)) == ["/dev/dxg", "/dev/nvidia0", "/dev/nvidiactl"]
+    found = device_files("amd", str(tmp_path), amd[1])
+    assert found[:3] == ["/dev/kfd", "/dev/dri/renderD129", "/dev/dri/renderD130"]
+    group = (tmp_path / "kfd").stat().st_gid
+    assert found[3:] == ([f"gid={group}"] if group else [])  # root's group gives nothing that others lack
+    (tmp_path / "kfd").unlink()
+    assert device_files("amd", str(tmp_path), amd[1]) == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files to a group")
+def test_the_groups_of_an_amd_hosts_files_are_numbers_of_the_host(amd: tuple[str, str], tmp_path: Path) -> None:
+    (tmp_path / "kfd").touch()
+    os.chown(tmp_path / "kfd", 0, 109)
+    os.chown(tmp_path / "dri/renderD130", 0, 44)
+    assert device_files("amd", str(tmp_path), amd[1])[3:] == ["gid=44", "gid=109"]
 
 
 @pytest.fixture

@@ -253,22 +253,45 @@ def test_a_node_has_the_environment_of_a_container_and_not_the_users(state: Path
         (GpuRequest("nvidia", count=1), "2,3", "2"),
         (GpuRequest("nvidia", count=2), None, "0,1"),
         (GpuRequest("nvidia", device_ids=("1", "3")), "2,3", "1,3"),
+        (GpuRequest("nvidia", count=2), "NoDevFiles", ""),
+        (GpuRequest("nvidia", count=2), "-1", ""),
+        (GpuRequest("nvidia", count=2), "", ""),
+        (GpuRequest("nvidia", count=2), "3", "3"),
     ],
 )
 def test_a_node_sees_the_gpus_that_it_was_given(
     state: Path, gpus: GpuRequest, given: str | None, seen: str | None
 ) -> None:
-    environ = {"PATH": os.environ["PATH"]} | ({"CUDA_VISIBLE_DEVICES": given} if given else {})
+    environ = {"PATH": os.environ["PATH"]} | ({} if given is None else {"CUDA_VISIBLE_DEVICES": given})
     host = NativeHost(state, environ)
     container = host.create_and_start(spec("printenv", "CUDA_VISIBLE_DEVICES", gpus=gpus))
-    assert list(host.logs(container.id, follow=True)) == ([seen] if seen else [])
+    assert list(host.logs(container.id, follow=True)) == ([] if seen is None else [seen])
     host.stop_and_remove(container.id, timeout=0)
 
 
-def test_an_amd_node_sees_the_cards_that_it_was_given(host: NativeHost) -> None:
-    cards = ("/dev/kfd", "/dev/dri/renderD128", "/dev/dri/renderD130")
-    container = host.create_and_start(spec("printenv", "ROCR_VISIBLE_DEVICES", devices=cards))
-    assert list(host.logs(container.id, follow=True)) == ["0,2"]
+@pytest.mark.parametrize(
+    ("gpus", "given", "seen"),
+    [
+        (GpuRequest("amd", count=-1), {}, {}),
+        (GpuRequest("amd", count=2), {}, {"HIP": "0,1"}),
+        (GpuRequest("amd", device_ids=("0", "2")), {}, {"HIP": "0,2"}),
+        (GpuRequest("amd", device_ids=("0", "2")), {"ROCR": "4,5"}, {"ROCR": "0,2", "HIP": "0,1"}),
+        (GpuRequest("amd", count=-1), {"ROCR": "4,5"}, {"ROCR": "4,5", "HIP": "0,1"}),
+        (GpuRequest("amd", count=1), {"ROCR": "4,5"}, {"ROCR": "4,5", "HIP": "0"}),
+        (GpuRequest("amd", count=1), {"HIP": "6,7"}, {"HIP": "6"}),
+        (GpuRequest("amd", count=1), {"HIP": ""}, {"HIP": ""}),
+    ],
+)
+def test_an_amd_node_sees_the_cards_that_it_was_given_in_the_variable_that_ray_reads(
+    state: Path, gpus: GpuRequest, given: dict[str, str], seen: dict[str, str]
+) -> None:
+    environ = {"PATH": os.environ["PATH"]} | {f"{name}_VISIBLE_DEVICES": value for name, value in given.items()}
+    host = NativeHost(state, environ)
+    container = host.create_and_start(spec("env", gpus=gpus))
+    found = dict(line.split("=", 1) for line in host.logs(container.id, follow=True))
+    kept = {name.partition("_")[0]: value for name, value in found.items() if name.endswith("_VISIBLE_DEVICES")}
+    assert kept == seen
+    host.stop_and_remove(container.id, timeout=0)
 
 
 def test_paths_of_a_container_are_paths_of_this_machine(host: NativeHost, tmp_path: Path) -> None:

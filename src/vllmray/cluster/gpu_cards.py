@@ -50,6 +50,7 @@ class Holder(BaseModel):
 
 _CARDS = TypeAdapter(tuple[Card, ...])
 _HOLDERS = TypeAdapter(tuple[Holder, ...])
+_FILES = TypeAdapter(tuple[str, ...])
 
 
 def cards_in(lines: Sequence[str]) -> tuple[Card, ...]:
@@ -60,6 +61,11 @@ def cards_in(lines: Sequence[str]) -> tuple[Card, ...]:
 def holders_in(lines: Sequence[str]) -> tuple[Holder, ...]:
     """The processes of a probe's answer; empty where it has none."""
     return _of(lines, "holders", _HOLDERS)
+
+
+def files_in(lines: Sequence[str]) -> tuple[str, ...]:
+    """The files of GPUs in a probe's answer, as gpus.device_access takes them; empty where it has none."""
+    return _of(lines, "files", _FILES)
 
 
 def _of(lines: Sequence[str], name: str, shape: TypeAdapter[tuple[T, ...]]) -> tuple[T, ...]:

@@ -108,7 +108,7 @@ class Room:
         request = json.dumps({"accelerator": self.config.accelerator, "users": users})
         spec = gpu_probe_spec(self.config, devices, node_program(), request)
         if not native:
-            spec = replace(spec, pid="host", mounts=(Mount("bind", "/etc/passwd", USERS, read_only=True),))
+            spec = replace(spec, pid="host", mounts=(*spec.mounts, Mount("bind", "/etc/passwd", USERS, read_only=True)))
         with suppress(HostError):
             return holders_in(said_by(self.host, spec))
         return ()

@@ -1,20 +1,34 @@
-"""How a container gets at its GPUs, by accelerator; pure."""
+"""How a container gets at its GPUs, by accelerator; pure.
+
+How a host gives them is a tuple of words, as found there (gpus_at_hand.py): the CDI names that its daemon lists, or the
+paths of device files, with `gid=109` for each group that they belong to; empty for the NVIDIA runtime, which no daemon
+tells of.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
+from vllmray.config.gpu_words import CDI_KIND, Gpus
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import ConfigError
-from vllmray.hosts.base import GpuRequest
+from vllmray.hosts.base import GpuRequest, Mount
 
-NVIDIA_CDI = "nvidia.com/gpu="
 NVIDIA_FILE = re.compile(r"/dev/nvidia(\d+)")
 NVIDIA_CONTROL = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
 """What every program with CUDA opens beside the GPUs' own files (NVIDIA driver README, "Device nodes")."""
-RENDER_NODE = 128  # /dev/dri/renderD128 is the first GPU's (Linux drm: minors of render nodes start at 128)
+AMD_CONTROL = "/dev/kfd"
+"""What every program with ROCm opens beside the GPUs' own files (ROCm documentation, "Running ROCm containers")."""
+RENDER_FILE = re.compile(r"/dev/dri/renderD(\d+)")
+GROUP = "gid="
+WSL_FILE, WSL_DRIVER = "/dev/dxg", "/usr/lib/wsl"
+"""In WSL2: one file for all GPUs, and where Windows puts the driver's libraries (NVIDIA, "CUDA on WSL User Guide")."""
+WSL_LIBRARIES = f"{WSL_DRIVER}/lib:/usr/local/nvidia/lib:/usr/local/nvidia/lib64:/usr/local/cuda/lib64"
+"""Before the folders that NVIDIA's images name."""
+_NUMBERED = re.compile(r"(\d+)(?::(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,57 +40,111 @@ class DeviceAccess:
     group_add: tuple[str, ...] = ()
     cap_add: tuple[str, ...] = ()
     security_opt: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def device_access(config: ClusterConfig, devices: Sequence[str]) -> DeviceAccess:
     """NVIDIA by CDI, by the NVIDIA runtime or by device files; AMD by device files; CPU none.
 
     Args:
-        devices: how the host gives NVIDIA GPUs: CDI names, or paths of device files; empty for the NVIDIA runtime.
+        devices: how the host gives GPUs.
 
     Raises:
-        ConfigError: GPUs of device files are named by something else than their numbers.
+        ConfigError: GPUs are named that the host does not have, or by what it does not know them by.
     """
     match config.accelerator:
+        case "nvidia" if any(device.startswith(CDI_KIND) for device in devices):
+            return DeviceAccess(request=GpuRequest("cdi", device_ids=_cdi_names(config.gpus, devices)))
         case "nvidia" if any(NVIDIA_FILE.fullmatch(device) for device in devices):
-            return DeviceAccess(devices=_nvidia_files(config, devices))
+            return DeviceAccess(devices=_nvidia_files(config.gpus, devices))
+        case "nvidia" if WSL_FILE in devices:
+            return _wsl(config.gpus)
         case "nvidia":
-            return DeviceAccess(request=_nvidia(config, devices))
+            return DeviceAccess(request=_request("nvidia", config.gpus))
+        case "amd" if config.runtime == "native":
+            return DeviceAccess(request=_request("amd", config.gpus))
         case "amd":
-            return _amd(config)
+            return _amd(config.gpus, devices)
         case "cpu":
             return DeviceAccess()
 
 
-def _nvidia(config: ClusterConfig, cdi_devices: Sequence[str]) -> GpuRequest:
-    count, ids = config.gpus.count, config.gpus.ids
-    if not any(device.startswith(NVIDIA_CDI) for device in cdi_devices):
-        return GpuRequest("nvidia", device_ids=ids) if ids else GpuRequest("nvidia", count=count)
-    names = ids or (("all",) if count < 0 else tuple(str(index) for index in range(count)))
-    return GpuRequest("cdi", device_ids=tuple(NVIDIA_CDI + name for name in names))
+def _request(driver: Literal["nvidia", "amd"], gpus: Gpus) -> GpuRequest:
+    return GpuRequest(driver, device_ids=gpus.ids) if gpus.ids else GpuRequest(driver, count=gpus.count)
 
 
-def _nvidia_files(config: ClusterConfig, devices: Sequence[str]) -> tuple[str, ...]:
-    count, ids = config.gpus.count, config.gpus.ids
-    cards = sorted(int(match[1]) for match in map(NVIDIA_FILE.fullmatch, devices) if match)
-    if any(not name.isdecimal() for name in ids):
+def _cdi_names(gpus: Gpus, devices: Sequence[str]) -> tuple[str, ...]:
+    """Of the daemon's list: what it does not have, it can't give, whatever the host's GPUs are called elsewhere."""
+    listed = [device.removeprefix(CDI_KIND) for device in devices if device.startswith(CDI_KIND)]
+    numbered = sorted((name for name in listed if _NUMBERED.fullmatch(name)), key=_number)
+    each = numbered or [name for name in listed if name != "all"]
+    if gpus.ids:
+        known = {name.lower(): name for name in listed}
+        chosen = [known.get(name.lower(), "") for name in gpus.ids]
+    elif gpus.count < 0:
+        chosen = ["all"] if "all" in listed else each
+    else:
+        chosen = each[: gpus.count]
+    if not all(chosen) or len(chosen) < gpus.count:
         raise ConfigError(
-            f"--gpus {','.join(ids)}: without NVIDIA's runtime or CDI a host gives GPUs by number alone",
-            hint=f"Name them by their numbers there: {','.join(map(str, cards))}",
+            f"--gpus {gpus}: the daemon does not list such GPUs among its CDI devices",
+            details="\n".join(CDI_KIND + name for name in listed),
+            hint="Name GPUs of that list; `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml` there renews it.",
         )
-    chosen = ids or (cards if count < 0 else cards[:count])
-    return (*(device for device in NVIDIA_CONTROL if device in devices), *(f"/dev/nvidia{card}" for card in chosen))
+    return tuple(CDI_KIND + name for name in chosen)
 
 
-def _amd(config: ClusterConfig) -> DeviceAccess:
-    """As AMD's container documentation has it: the compute device, the render nodes, and leave to trace for RCCL."""
-    ids = config.gpus.ids or tuple(str(index) for index in range(max(config.gpus.count, 0)))
-    cards = tuple(f"/dev/dri/renderD{RENDER_NODE + int(index)}" for index in ids) or ("/dev/dri",)
+def _number(name: str) -> tuple[int, int]:
+    match = _NUMBERED.fullmatch(name)
+    return (int(match[1]), int(match[2] or -1)) if match else (0, 0)
+
+
+def _nvidia_files(gpus: Gpus, devices: Sequence[str]) -> tuple[str, ...]:
+    cards = {str(int(match[1])): device for device in devices if (match := NVIDIA_FILE.fullmatch(device))}
+    chosen = _chosen(gpus, dict(sorted(cards.items(), key=lambda card: int(card[0]))), "NVIDIA's runtime or CDI")
+    return (*(device for device in NVIDIA_CONTROL if device in devices), *chosen)
+
+
+def _amd(gpus: Gpus, devices: Sequence[str]) -> DeviceAccess:
+    """As AMD's container documentation has it: the compute device, the render nodes, and leave to trace for RCCL.
+
+    The files belong to a group of the host (render, or video), which the image may call by another number, or not know.
+    """
+    nodes = sorted((device for device in devices if RENDER_FILE.fullmatch(device)), key=lambda path: (len(path), path))
+    cards = {str(index): node for index, node in enumerate(nodes)}
+    groups = tuple(device.removeprefix(GROUP) for device in devices if device.startswith(GROUP))
     return DeviceAccess(
-        devices=("/dev/kfd", *cards),
-        group_add=("video",),
+        # Before a host was looked at, as in a dry run, all are given.
+        devices=(AMD_CONTROL, *(_chosen(gpus, cards, "a driver that knows other names") if cards else ("/dev/dri",))),
+        group_add=groups if cards else ("video",),
         cap_add=("SYS_PTRACE",),
         security_opt=("seccomp=unconfined",),
+    )
+
+
+def _chosen(gpus: Gpus, cards: Mapping[str, str], without: str) -> tuple[str, ...]:
+    """Files of the GPUs with these numbers, or of all, or of the first."""
+    if not gpus.ids:
+        return tuple(cards.values())[: gpus.count if gpus.count > 0 else None]
+    if any(not name.isdecimal() for name in gpus.ids):
+        what = f"without {without} a host gives GPUs by number alone"
+    elif any(name not in cards for name in gpus.ids):
+        what = "the host has no such GPU"
+    else:
+        return tuple(cards[name] for name in gpus.ids)
+    raise ConfigError(
+        f"--gpus {','.join(gpus.ids)}: {what}", hint=f"Name them by their numbers there: {','.join(cards)}"
+    )
+
+
+def _wsl(gpus: Gpus) -> DeviceAccess:
+    """All of them by one file; which of them CUDA uses is said to it."""
+    names = gpus.ids or tuple(map(str, range(gpus.count)))
+    return DeviceAccess(
+        devices=(WSL_FILE,),
+        mounts=(Mount("bind", WSL_DRIVER, WSL_DRIVER, read_only=True),),
+        env={"LD_LIBRARY_PATH": WSL_LIBRARIES} | ({"CUDA_VISIBLE_DEVICES": ",".join(names)} if names else {}),
     )
 
 

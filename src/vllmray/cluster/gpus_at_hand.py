@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from vllmray.cluster.brief import said_by
-from vllmray.cluster.gpu_cards import UNIFIED_RESERVE, cards_in
+from vllmray.cluster.gpu_cards import UNIFIED_RESERVE, cards_in, files_in
+from vllmray.cluster.gpus import AMD_CONTROL, RENDER_FILE
 from vllmray.cluster.plan import brief_spec, gpu_probe_spec
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError, NoGpuRuntimeError
@@ -17,6 +18,8 @@ from vllmray.model.layouts import HostGpus
 from vllmray.model.memory import GIB
 from vllmray.reporter import Reporter
 
+DEV = "/vllmray/dev"
+"""Where the host's /dev is shown to the container that looks at it."""
 STATE_THEM = "State them instead: --gpus 2x80GiB,2x80GiB (a host's count and memory each)."
 
 
@@ -56,9 +59,9 @@ def said_with_gpus(
 ) -> tuple[list[str], tuple[str, ...]]:
     """What a short-lived container with the host's GPUs prints, and how the host gave them.
 
-    By CDI where the daemon lists its devices, else by the NVIDIA runtime, which no daemon tells of before it is asked;
-    and where there is neither, by the device files themselves: the driver's libraries are then the image's own, or in
-    folders that are mounted.
+    NVIDIA's by CDI where the daemon lists its devices, else by the NVIDIA runtime, which no daemon tells of before it
+    is asked; and where there is neither, by the device files themselves: the driver's libraries are then the image's
+    own, or in folders that are mounted. AMD's by their files.
 
     Args:
         devices: those that the daemon lists, or what an earlier call returned.
@@ -67,6 +70,13 @@ def said_with_gpus(
     Raises:
         HostError: it could not be started, or the host has no way to give GPUs.
     """
+    if config.accelerator == "amd" and config.runtime != "native" and AMD_CONTROL not in devices:
+        devices = _device_files(host, config)
+        if AMD_CONTROL not in devices or not any(RENDER_FILE.fullmatch(device) for device in devices):
+            raise HostError(
+                f"{host.address}: no AMD GPU: there is no {AMD_CONTROL}, or no render node of a card of AMD's",
+                hint="Check that its amdgpu driver is loaded (ls /dev/kfd /dev/dri), or name another --accelerator.",
+            )
     try:
         return said_by(host, spec(devices)), devices
     except NoGpuRuntimeError:
@@ -77,8 +87,8 @@ def said_with_gpus(
 
 
 def _device_files(host: Host, config: ClusterConfig) -> tuple[str, ...]:
-    """The host's files of NVIDIA GPUs: a container sees only those it was given, so the folder is shown to one."""
-    look = "import glob, json; print(json.dumps(glob.glob('/vllmray/dev/nvidia*')))"
-    spec = brief_spec(config, ("python3", "-c", look))
-    lines = said_by(host, replace(spec, mounts=(Mount("bind", "/dev", "/vllmray/dev", read_only=True),)))
-    return tuple(sorted("/dev/" + path.rpartition("/")[2] for path in json.loads(lines[-1] if lines else "[]")))
+    """The host's files of GPUs, and their groups: a container sees only those it was given, so one is shown all."""
+    request = json.dumps({"files": DEV, "accelerator": config.accelerator})
+    spec = brief_spec(config, ("python3", "-c", node_program(), request))
+    lines = said_by(host, replace(spec, mounts=(Mount("bind", "/dev", DEV, read_only=True),)))
+    return files_in(lines)

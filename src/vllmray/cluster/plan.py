@@ -174,9 +174,9 @@ def _spec(config: ClusterConfig, node: Node, own: _Own) -> ContainerSpec:
         argv=own.argv,
         user=config.user,
         home=HOME,
-        env={**_environment(config, node, own.secrets), **own.env, **config.environment},
+        env={**_environment(config, node, own.secrets), **access.env, **own.env, **config.environment},
         labels=labels.container_labels(config, own.role, own.secrets.marks(own.role)),
-        mounts=_mounts(config, own.role),
+        mounts=(*_mounts(config, own.role), *access.mounts),
         files=own.files,
         network=config.network,
         ip=_own_address(config.network, node.ip),
@@ -239,7 +239,7 @@ def ray_client_spec(config: ClusterConfig, argv: tuple[str, ...], secrets: Secre
 def probe_spec(config: ClusterConfig, gpu_devices: tuple[str, ...], script: str, request: str) -> ContainerSpec:
     """One that runs hosts/node_probe.py, with the node's GPUs and folders; the model cache is made if need be."""
     spec = gpu_probe_spec(config, gpu_devices, script, request)
-    return replace(spec, mounts=(_cache(config), *(_volume(text) for text in config.volumes)))
+    return replace(spec, mounts=(*spec.mounts, _cache(config), *(_volume(text) for text in config.volumes)))
 
 
 def gpu_probe_spec(config: ClusterConfig, gpu_devices: tuple[str, ...], script: str, request: str) -> ContainerSpec:
@@ -247,6 +247,8 @@ def gpu_probe_spec(config: ClusterConfig, gpu_devices: tuple[str, ...], script: 
     access = device_access(config, gpu_devices)
     return replace(
         brief_spec(config, ("python3", "-c", script, request)),
+        env={**access.env, **config.environment},
+        mounts=access.mounts,
         devices=access.devices,
         group_add=access.group_add,
         gpus=access.request,

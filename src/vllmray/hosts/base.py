@@ -66,13 +66,14 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class GpuRequest:
-    """NVIDIA GPUs by the NVIDIA runtime or by CDI names; device_ids empty and count -1 means all.
+    """GPUs by the NVIDIA runtime or by CDI names, or for processes by number; device_ids empty and count -1 means all.
 
     Source: Docker Engine API, HostConfig.DeviceRequests. Driver "cdi" takes names such as "nvidia.com/gpu=0" and no
     count; the NVIDIA runtime takes either a count or ids.
+    Driver "amd" is for processes alone: containers get AMD's GPUs as device files.
     """
 
-    driver: Literal["nvidia", "cdi"]
+    driver: Literal["nvidia", "cdi", "amd"]
     count: int = 0
     device_ids: tuple[str, ...] = ()
 

@@ -15,7 +15,8 @@ BROKEN_OFF = (
 )
 NO_REGISTRY = r"no such host|dial tcp|connection refused.*registry|TLS handshake|i/o timeout|Client\.Timeout exceeded"
 NO_SPACE = r"no space left on device"
-NO_GPU_RUNTIME = r"could not select device driver"  # moby daemon/nvidia_linux.go
+# moby daemon: nvidia_linux.go until 28, and since 29, which looks for a vendor among its CDI devices first.
+NO_GPU_RUNTIME = r"could not select device driver|failed to discover GPU vendor from CDI|no known GPU vendor found"
 REFUSED_LOGIN = r"unauthorized|authentication required|access denied|denied:|no basic auth credentials"
 
 # (pattern in the daemon's text, hint)
@@ -39,6 +40,10 @@ HINTS: tuple[tuple[str, str], ...] = (
     (
         NO_GPU_RUNTIME,
         "Install the NVIDIA container toolkit on that host and restart its daemon, or use --accelerator cpu.",
+    ),
+    (
+        r"unresolvable CDI devices",  # moby daemon/cdi.go
+        "Renew that host's list of CDI devices: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",
     ),
     (r"nvidia-container-cli|nvidia-smi|NVML", "Check that nvidia-smi works on that host."),
     # moby volume/mounts/validate.go

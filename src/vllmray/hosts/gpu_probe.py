@@ -38,11 +38,20 @@ def visible_names(text: str) -> list[str]:
 
 def visible(accelerator: str) -> list[str] | None:
     """What the environment leaves to this process; None when it says nothing."""
-    variables = {"nvidia": ("CUDA_VISIBLE_DEVICES",), "amd": ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")}
-    for variable in variables.get(accelerator, ()):
-        if variable in os.environ:
-            return visible_names(os.environ[variable])
-    return None
+    if accelerator == "amd":
+        return _visible_to_hip(os.environ.get("ROCR_VISIBLE_DEVICES"), os.environ.get("HIP_VISIBLE_DEVICES"))
+    named = os.environ.get("CUDA_VISIBLE_DEVICES") if accelerator == "nvidia" else None
+    return None if named is None else visible_names(named)
+
+
+def _visible_to_hip(below: str | None, above: str | None) -> list[str] | None:
+    """ROCR_VISIBLE_DEVICES leaves GPUs to HIP, and HIP_VISIBLE_DEVICES some of these, which it counts from 0 again
+    (ROCm documentation, "GPU isolation techniques").
+    """
+    left = None if below is None else visible_names(below)
+    if above is None or left is None:
+        return left if above is None else visible_names(above)
+    return [left[int(name)] for name in visible_names(above) if name.isdecimal() and int(name) < len(left)]
 
 
 def gpus(accelerator: str) -> int:
@@ -87,12 +96,14 @@ def nvidia_cards() -> list[dict[str, Any]]:
 
 def _smi(*options: str) -> list[list[str]] | None:
     """The table that nvidia-smi prints; None when it is not here, or fails."""
-    argv = ["nvidia-smi", *options, "--format=csv,noheader,nounits"]
-    try:
-        said = subprocess.run(argv, capture_output=True, text=True, timeout=_ASK_S, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return [[word.strip() for word in line.split(",")] for line in said.splitlines() if line.strip()]
+    for program in ("nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi"):  # in WSL2 not where programs are looked for
+        argv = [program, *options, "--format=csv,noheader,nounits"]
+        try:
+            said = subprocess.run(argv, capture_output=True, text=True, timeout=_ASK_S, check=True).stdout
+        except (OSError, subprocess.SubprocessError):
+            continue
+        return [[word.strip() for word in line.split(",")] for line in said.splitlines() if line.strip()]
+    return None
 
 
 def _card(row: list[str]) -> dict[str, Any] | None:
@@ -257,9 +268,25 @@ def _program(pid: str) -> str:
     return " ".join(shown)[:120].strip()
 
 
+def device_files(accelerator: str, dev: str = "/dev", sysfs: str = "/sys/class/drm") -> list[str]:
+    """The host's files of GPUs, as they are called there, and `gid=N` for each group of AMD's.
+
+    Args:
+        dev: where the host's /dev is seen.
+    """
+    if accelerator != "amd":
+        return sorted(f"/dev/{Path(path).name}" for path in (*glob.glob(f"{dev}/nvidia*"), *glob.glob(f"{dev}/dxg")))
+    nodes = [f"dri/{name}" for name in amd_nodes(f"{dev}/dri", sysfs)]
+    files = ["kfd", *nodes] if nodes and Path(dev, "kfd").exists() else []
+    groups = sorted({Path(dev, name).stat().st_gid for name in files} - {0})
+    return [*(f"/dev/{name}" for name in files), *(f"gid={group}" for group in groups)]
+
+
 def gpu_answer(request: dict[str, Any]) -> dict[str, Any]:
     """What node_probe.py answers of GPUs; see NodeProbe in cluster/node.py for the shapes."""
     accelerator = request.get("accelerator", "")
+    if "files" in request:
+        return {"files": device_files(accelerator, request["files"])}
     found = cards(accelerator)
     answer: dict[str, Any] = {
         "gpus": gpus(accelerator),

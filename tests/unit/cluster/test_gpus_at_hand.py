@@ -37,7 +37,7 @@ def test_a_hosts_gpus_are_asked_in_a_container_that_has_them_all_and_leaves_noth
 def test_without_a_gpu_runtime_the_hosts_own_files_are_given() -> None:
     asked = FakeHost(images=["image:1"], folders=["/dev"])
     asked.gpu_runtime = False
-    files = ["/vllmray/dev/nvidiactl", "/vllmray/dev/nvidia1", "/vllmray/dev/nvidia0"]
+    files = {"files": ["/dev/nvidia0", "/dev/nvidia1", "/dev/nvidiactl"]}
     memory = json.dumps({"cards": [card(), card()]})
     asked.programs["python3"] = lambda record, argv: Ran((json.dumps(files) if record.spec.mounts else memory,))
     assert gpus_of(asked, WANTED, RecordingReporter()) == HostGpus("fake://host", (80 * GIB, 80 * GIB))
@@ -48,7 +48,45 @@ def test_without_a_gpu_runtime_the_hosts_own_files_are_given() -> None:
     assert asked.records == {}
 
 
-@pytest.mark.parametrize("lines", [("[]",), ()])
+def test_in_wsl2_a_container_gets_the_one_file_and_the_drivers_libraries() -> None:
+    asked = FakeHost(images=["image:1"], folders=["/dev", "/usr/lib/wsl"])
+    asked.gpu_runtime = False
+    files, memory = json.dumps({"files": ["/dev/dxg"]}), json.dumps({"cards": [card(24 * GIB)]})
+    asked.programs["python3"] = lambda record, argv: Ran((files if '"files"' in argv[-1] else memory,))
+    assert gpus_of(asked, WANTED, RecordingReporter()).memory == (24 * GIB,)
+    probe = asked.created[-1]
+    assert (probe.gpus, probe.devices) == (None, ("/dev/dxg",))
+    assert [(mount.source, mount.read_only) for mount in probe.mounts] == [("/usr/lib/wsl", True)]
+    assert probe.env["LD_LIBRARY_PATH"].startswith("/usr/lib/wsl/lib:")
+
+
+AMD = config(accelerator="amd")
+
+
+def test_an_amd_hosts_files_are_looked_at_for_its_cards_and_their_groups() -> None:
+    asked = FakeHost(images=["image:1"], folders=["/dev"])
+    files = ["/dev/kfd", "/dev/dri/renderD129", "/dev/dri/renderD130", "gid=44", "gid=109"]
+    memory = json.dumps({"cards": [card(192 * GIB), card(192 * GIB, id="1")]})
+    asked.programs["python3"] = lambda record, argv: Ran(
+        (json.dumps({"files": files}) if '"files"' in argv[-1] else memory,)
+    )
+    assert gpus_of(asked, AMD, RecordingReporter()).memory == (192 * GIB, 192 * GIB)
+    look, probe = asked.created
+    assert [(mount.source, mount.target, mount.read_only) for mount in look.mounts] == [("/dev", "/vllmray/dev", True)]
+    assert probe.devices == ("/dev/kfd", "/dev/dri/renderD129", "/dev/dri/renderD130")
+    assert probe.group_add == ("44", "109")
+
+
+@pytest.mark.parametrize("files", [[], ["/dev/kfd"], ["/dev/dri/renderD128"]])
+def test_a_host_without_a_card_of_amds_is_an_error_that_says_what_is_missing(files: list[str]) -> None:
+    asked = FakeHost(images=["image:1"], folders=["/dev"])
+    asked.programs["python3"] = lambda record, argv: Ran((json.dumps({"files": files}),))
+    with pytest.raises(HostError, match="no AMD GPU: there is no /dev/kfd, or no render node"):
+        gpus_of(asked, AMD, RecordingReporter())
+    assert asked.records == {}
+
+
+@pytest.mark.parametrize("lines", [('{"files": []}',), ("Traceback",), ()])
 def test_a_host_with_neither_runtime_nor_files_has_no_gpus_to_give(lines: tuple[str, ...]) -> None:
     asked = FakeHost(images=["image:1"], folders=["/dev"])
     asked.gpu_runtime = False

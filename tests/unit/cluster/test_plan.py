@@ -35,6 +35,9 @@ SOURCES = {
     GUARD: "/src/guard.py",
     RAY_TOKEN: "/state/ray_token",
 }
+CDI = ("nvidia.com/gpu=0", "nvidia.com/gpu=1", "nvidia.com/gpu=10", "nvidia.com/gpu=3", "nvidia.com/gpu=all")
+AMD = ("/dev/kfd", "/dev/dri/renderD129", "/dev/dri/renderD130", "/dev/dri/renderD131", "gid=109")
+WSL = ("/dev/dxg",)
 DATA = Path(__file__).parents[1] / "data" / "lines"
 
 
@@ -67,10 +70,14 @@ def full_config() -> ClusterConfig:
             "engine-cpu",
             engine_spec(config(model="/models/smol", model_cache_dir="/m", head_ip="10.0.0.1"), NODE, CONTENTS),
         ),
-        ("head-amd", head_spec(config(accelerator="amd", gpus="0,1", cluster="lab"), NODE, CONTENTS)),
+        (
+            "head-amd",
+            head_spec(config(accelerator="amd", gpus="0,1", cluster="lab"), replace(NODE, gpu_devices=AMD), CONTENTS),
+        ),
+        ("head-wsl", head_spec(config(accelerator="nvidia", gpus="1"), replace(NODE, gpu_devices=WSL), CONTENTS)),
         (
             "head-cdi",
-            head_spec(config(accelerator="nvidia"), Node("10.0.0.1", "eth0", 2, ("nvidia.com/gpu=0",)), CONTENTS),
+            head_spec(config(accelerator="nvidia"), Node("10.0.0.1", "eth0", 2, CDI), CONTENTS),
         ),
     ],
 )
@@ -151,15 +158,26 @@ def test_the_users_environment_wins_over_ours() -> None:
     assert spec.env["GLOO_SOCKET_IFNAME"] == "ib0"
 
 
+BY_UUID = ("nvidia.com/gpu=GPU-ab", "nvidia.com/gpu=GPU-cd")
+MIG = ("nvidia.com/gpu=0:0", "nvidia.com/gpu=0:1", "nvidia.com/gpu=1", "nvidia.com/gpu=all")
+
+
 @pytest.mark.parametrize(
     ("gpus", "cdi", "request_made"),
     [
         ("all", (), GpuRequest("nvidia", count=-1)),
         ("2", (), GpuRequest("nvidia", count=2)),
         ("0,3", (), GpuRequest("nvidia", device_ids=("0", "3"))),
-        ("all", ("nvidia.com/gpu=all",), GpuRequest("cdi", device_ids=("nvidia.com/gpu=all",))),
-        ("2", ("nvidia.com/gpu=0",), GpuRequest("cdi", device_ids=("nvidia.com/gpu=0", "nvidia.com/gpu=1"))),
-        ("0,3", ("nvidia.com/gpu=0",), GpuRequest("cdi", device_ids=("nvidia.com/gpu=0", "nvidia.com/gpu=3"))),
+        ("all", CDI, GpuRequest("cdi", device_ids=("nvidia.com/gpu=all",))),
+        ("2", CDI, GpuRequest("cdi", device_ids=("nvidia.com/gpu=0", "nvidia.com/gpu=1"))),
+        ("4", CDI, GpuRequest("cdi", device_ids=(*CDI[:2], "nvidia.com/gpu=3", "nvidia.com/gpu=10"))),
+        ("0,3", CDI, GpuRequest("cdi", device_ids=("nvidia.com/gpu=0", "nvidia.com/gpu=3"))),
+        ("all", CDI[:2], GpuRequest("cdi", device_ids=CDI[:2])),
+        ("all", BY_UUID, GpuRequest("cdi", device_ids=BY_UUID)),
+        ("1", BY_UUID, GpuRequest("cdi", device_ids=BY_UUID[:1])),
+        ("GPU-CD", BY_UUID, GpuRequest("cdi", device_ids=BY_UUID[1:])),
+        ("0:1", MIG, GpuRequest("cdi", device_ids=("nvidia.com/gpu=0:1",))),
+        ("2", MIG, GpuRequest("cdi", device_ids=("nvidia.com/gpu=0:0", "nvidia.com/gpu=0:1"))),
         ("all", ("amd.com/gpu=0",), GpuRequest("nvidia", count=-1)),
     ],
 )
@@ -168,6 +186,28 @@ def test_nvidia_gpus_are_asked_for_by_runtime_or_by_cdi_name(
 ) -> None:
     node = Node("10.0.0.1", "eth0", 2, cdi)
     assert head_spec(config(accelerator="nvidia", gpus=gpus), node, CONTENTS).gpus == request_made
+
+
+@pytest.mark.parametrize(("gpus", "cdi"), [("0,7", CDI), ("5", CDI), ("0,1", BY_UUID), ("GPU-ab", CDI), ("0:2", MIG)])
+def test_a_gpu_that_the_daemon_does_not_list_is_an_error_with_the_list(gpus: str, cdi: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="the daemon does not list such GPUs among its CDI devices") as caught:
+        head_spec(config(accelerator="nvidia", gpus=gpus), Node("10.0.0.1", "eth0", 2, cdi), CONTENTS)
+    assert (caught.value.details or "").splitlines() == list(cdi)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cards"), [("all", AMD[1:4]), ("2", AMD[1:3]), ("2,0", ("/dev/dri/renderD131", "/dev/dri/renderD129"))]
+)
+def test_amd_gpus_are_counted_among_amds_own_cards(gpus: str, cards: tuple[str, ...]) -> None:
+    spec = head_spec(config(accelerator="amd", gpus=gpus), replace(NODE, gpu_devices=AMD), CONTENTS)
+    assert (spec.devices, spec.group_add) == (("/dev/kfd", *cards), ("109",))
+
+
+@pytest.mark.parametrize(("gpus", "words"), [("3,0", "no such GPU"), ("GPU-ab", "by number alone")])
+def test_an_amd_gpu_that_is_not_there_is_an_error_with_those_that_are(gpus: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        head_spec(config(accelerator="amd", gpus=gpus), replace(NODE, gpu_devices=AMD), CONTENTS)
+    assert caught.value.hint == "Name them by their numbers there: 0,1,2"
 
 
 FILES = ("/dev/nvidia-caps", "/dev/nvidia-uvm", "/dev/nvidia0", "/dev/nvidia1", "/dev/nvidia10", "/dev/nvidiactl")

@@ -276,6 +276,8 @@ def test_without_tls_a_daemon_is_spoken_to_when_the_user_says_so() -> None:
 @pytest.mark.parametrize(
     ("daemon_said", "hint"),
     [
+        ("failed to discover GPU vendor from CDI: no known GPU vendor found", "NVIDIA container toolkit"),
+        ("CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=3", "nvidia-ctk cdi generate"),
         ('could not select device driver "" with capabilities: [[gpu]]', "container toolkit"),
         ("error setting rlimit type 8: operation not permitted: unknown", "--memlock default"),
         ("error setting rlimit type 7: operation not permitted: unknown", "--nofile default"),

@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from vllmray.hosts.base import ContainerSpec
+from vllmray.hosts.base import ContainerSpec, GpuRequest
+from vllmray.hosts.gpu_probe import visible_names
 
-RENDER_NODE, FIRST_RENDER_NODE = "/dev/dri/renderD", 128
+ROCR = "ROCR_VISIBLE_DEVICES"
 # What a node takes over from the user's own environment: where programs and libraries are, what names them, proxies
 # and certificates, which GPUs a batch system gave to this job. All else may be secret or meant for another program.
 TAKEN_OVER = (
@@ -30,16 +31,39 @@ def environment(spec: ContainerSpec, own: Mapping[str, str]) -> dict[str, str]:
 def _visible_gpus(spec: ContainerSpec, env: Mapping[str, str]) -> dict[str, str]:
     """The variables that leave a process only the GPUs that a container would be given; a count takes the first ones.
 
-    CUDA_VISIBLE_DEVICES: CUDA C Programming Guide, "CUDA Environment Variables". ROCR_VISIBLE_DEVICES: ROCm
-    documentation, "GPU isolation techniques".
+    CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER: CUDA C++ Programming Guide, "CUDA Environment Variables"; in that order
+    numbers are nvidia-smi's.
     """
-    cards = [device.removeprefix(RENDER_NODE) for device in spec.devices if device.startswith(RENDER_NODE)]
-    if cards:
-        return {"ROCR_VISIBLE_DEVICES": ",".join(str(int(card) - FIRST_RENDER_NODE) for card in cards)}
-    if spec.gpus and spec.gpus.device_ids:
-        return {"CUDA_VISIBLE_DEVICES": ",".join(spec.gpus.device_ids)}
-    if spec.gpus and spec.gpus.count > 0:
-        given = env.get("CUDA_VISIBLE_DEVICES")
-        ids = given.split(",") if given else [str(index) for index in range(spec.gpus.count)]
-        return {"CUDA_VISIBLE_DEVICES": ",".join(ids[: spec.gpus.count])}
-    return {}
+    gpus = spec.gpus
+    if gpus is None:
+        return {}
+    if gpus.driver == "amd":
+        return _visible_to_hip(gpus, env)
+    order = {"CUDA_DEVICE_ORDER": env.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")}
+    if gpus.device_ids:
+        return order | {"CUDA_VISIBLE_DEVICES": ",".join(gpus.device_ids)}
+    if gpus.count > 0:
+        return order | {"CUDA_VISIBLE_DEVICES": ",".join(_first(gpus.count, env.get("CUDA_VISIBLE_DEVICES")))}
+    return order
+
+
+def _visible_to_hip(gpus: GpuRequest, env: Mapping[str, str]) -> dict[str, str]:
+    """Ray takes HIP_VISIBLE_DEVICES, and ends where only ROCR_VISIBLE_DEVICES is set (ray 2.60,
+    ray/_private/accelerators/amd_gpu.py). HIP counts from 0 what ROCR leaves (ROCm, "GPU isolation techniques").
+    """
+    if gpus.device_ids:  # the host's own numbers, whatever was left to this user
+        names = ",".join(gpus.device_ids)
+        if ROCR not in env:
+            return {"HIP_VISIBLE_DEVICES": names}
+        return {ROCR: names, "HIP_VISIBLE_DEVICES": ",".join(map(str, range(len(gpus.device_ids))))}
+    given, below = env.get("HIP_VISIBLE_DEVICES"), env.get(ROCR)
+    if given is None and below is not None:
+        given = ",".join(str(index) for index in range(len(visible_names(below))))
+    if gpus.count > 0:
+        return {"HIP_VISIBLE_DEVICES": ",".join(_first(gpus.count, given))}
+    return {} if given is None else {"HIP_VISIBLE_DEVICES": given}
+
+
+def _first(count: int, given: str | None) -> list[str]:
+    """The first of those that the environment leaves, or of all."""
+    return [str(index) for index in range(count)] if given is None else visible_names(given)[:count]
