@@ -170,7 +170,7 @@ def register_published() -> None:
     """Makes known a configuration class that models bring as code of their own: names and values as they stand."""
     from transformers import AutoConfig, PreTrainedConfig
 
-    class NemotronNas(PreTrainedConfig):
+    class NemotronNas(PreTrainedConfig):  # type: ignore[misc]  # transformers is not here where this is checked
         model_type = "nemotron-nas"
 
         def __init__(self, block_configs: Any = (), **values: Any) -> None:

@@ -25,12 +25,15 @@ from vllmray.model.sections import (
     Block,
     Count,
     Large,
+    LayerConfig,
     Layers,
     LinearAttention,
     Quantization,
     Small,
+    listed_layers,
     names,
     text_section,
+    tower_heads,
 )
 
 STATE_SPACE_ONLY = {"mamba", "mamba2", "falcon_mamba"}
@@ -142,7 +145,7 @@ class TextConfig(BaseModel):
     expert_dtype: str | None = None
     mlp_layer_types: tuple[str, ...] | None = None
     first_k_dense_replace: Count | None = Field(
-        None, validation_alias=names("first_k_dense_replace", "moe_layer_start_index")
+        None, validation_alias=names("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers")
     )
     moe_layer_freq: tuple[int, ...] | int | None = Field(
         None,
@@ -181,6 +184,16 @@ class TextConfig(BaseModel):
     swa_num_key_value_heads: Small | None = None
     swa_head_dim: Small | None = None
     swa_v_head_dim: Small | None = None
+
+    # Gemma 3n and 4: an embedding for each layer, and last layers that take keys and values of one before them
+    hidden_size_per_layer_input: Count = 0
+    vocab_size_per_layer_input: Large | None = None
+    num_kv_shared_layers: Count = 0
+    use_double_wide_mlp: bool = False
+    laurel_rank: Small | None = None
+    altup_num_inputs: Count = 0
+    per_layer_config: Mapping[str, LayerConfig] | None = None
+    num_attention_heads_per_layer: tuple[Small, ...] | None = None
 
     # Nemotron NAS
     block_configs: tuple[Block, ...] | None = None
@@ -246,7 +259,7 @@ class TextConfig(BaseModel):
 
     @field_validator(
         *("layer_types", "hybrid_override_pattern", "mlp_layer_types", "indexer_types", "index_topk_pattern"),
-        *("compress_ratios", "hybrid_layer_pattern", "block_configs"),
+        *("compress_ratios", "hybrid_layer_pattern", "block_configs", "num_attention_heads_per_layer"),
     )
     @classmethod
     def _lists_every_layer(cls, value: Sized | None, info: ValidationInfo) -> Sized | None:
@@ -256,6 +269,20 @@ class TextConfig(BaseModel):
                 "short", "lists {count} of {layers} layers", {"count": len(value), "layers": layers}
             )
         return value
+
+    def at(self, index: int) -> TextConfig:
+        """As a layer has it whose heads are its own."""
+        changes: dict[str, int] = {}
+        if self.num_attention_heads_per_layer is not None:
+            changes["num_attention_heads"] = self.num_attention_heads_per_layer[index]
+        own = (self.per_layer_config or {}).get(f"{index:02}") or (self.per_layer_config or {}).get(str(index))
+        if own is not None:
+            changes |= {name: value for name, value in own if value is not None}
+        return self.model_copy(update=changes) if changes else self
+
+    def borrows(self, index: int) -> bool:
+        """A layer that takes keys and values of one before it (vllm/model_executor/models/gemma4.py, gemma3n.py)."""
+        return 0 < self.num_hidden_layers - self.num_kv_shared_layers <= index
 
     @property
     def delta_attention(self) -> LinearAttention | None:
@@ -284,14 +311,14 @@ def read_config(raw: Mapping[str, Any], model: str) -> TextConfig:
     values = dict(section) | {
         "architecture": architectures[0] if isinstance(architectures, list) and architectures else "",
         "has_other_parts": any(name in raw for name in ("vision_config", "audio_config", "vit_config")),
-        "tower_heads": _tower_heads(raw),
+        "tower_heads": tower_heads(raw),
         "quantization": quantization,
         "model_type": section.get("model_type") or raw.get("model_type") or "",
     }
     for name in ("dtype", "torch_dtype"):
         values.setdefault(name, raw.get(name))
     if values.get("num_hidden_layers") is None:
-        values["num_hidden_layers"] = _listed_layers(section)
+        values["num_hidden_layers"] = listed_layers(section)
     try:
         return TextConfig.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
@@ -301,19 +328,6 @@ def read_config(raw: Mapping[str, Any], model: str) -> TextConfig:
             hint="Is it a language model that vLLM serves, and is the file whole? `--no-model-check` starts without "
             "looking at it.",
         ) from None
-
-
-def _listed_layers(section: Mapping[str, Any]) -> int | None:
-    """Their number where a list stands for it (transformers, NemotronHConfig.num_hidden_layers)."""
-    lists = (section.get(name) for name in ("layers_block_type", "layer_types", "hybrid_override_pattern"))
-    return next((len(each) for each in lists if isinstance(each, list | str) and each), None)
-
-
-def _tower_heads(raw: Mapping[str, Any]) -> object:
-    tower = raw.get("vision_config")
-    if not isinstance(tower, Mapping):
-        return None
-    return next((tower[name] for name in ("num_attention_heads", "num_heads") if tower.get(name)), None)
 
 
 def _quantization(raw: Mapping[str, Any], section: Mapping[str, Any]) -> Iterator[object]:

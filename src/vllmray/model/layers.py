@@ -98,7 +98,7 @@ def shape_of(config: TextConfig, unknown: Unknown) -> Shape:
         _positions(config),
         tied,
         shares_embedding=config.model_type != "whisper",
-        others=parts.encoder(config) if config.model_type == "whisper" else (),
+        others=parts.encoder(config) if config.model_type == "whisper" else parts.layer_embeddings(config),
         kv_unknown=(*unscheduled, *unknown.cache),
         weights_unknown=(*unscheduled, *unknown.weights),
     )
@@ -118,8 +118,10 @@ def _positions(config: TextConfig) -> int:
 
 def _layer(config: TextConfig, index: int, mixer: Mixer) -> Layer:
     norms = Part("norm", 2 * config.hidden_size, ways=parts.WHOLE)
-    state, made = mixing(mixer, config, index)
-    return Layer(mixer, (norms, *made, *_feed_forward(config, index)), state)
+    state, made = mixing(mixer, config.at(index), index)
+    if config.borrows(index):
+        state, made = State(), made[:1]
+    return Layer(mixer, (norms, *made, *parts.per_layer(config), *_feed_forward(config, index)), state)
 
 
 def _feed_forward(config: TextConfig, index: int) -> tuple[Part, ...]:
@@ -136,7 +138,8 @@ def _feed_forward(config: TextConfig, index: int) -> tuple[Part, ...]:
         return parts.dense(config, parts.feed_forward_size(config)) if kind else ()
     if config.num_experts and _is_sparse(config, index):
         return parts.experts(config)
-    return parts.dense(config, parts.dense_size(config))
+    wide = 2 if config.use_double_wide_mlp and config.borrows(index) else 1
+    return parts.dense(config, wide * parts.dense_size(config))
 
 
 def _is_sparse(config: TextConfig, index: int) -> bool:

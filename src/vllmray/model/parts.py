@@ -191,6 +191,26 @@ def shared_attention(config: TextConfig, index: int) -> tuple[Part, ...]:
     return tuple(parts)
 
 
+def per_layer(config: TextConfig) -> tuple[Part, ...]:
+    """What a layer of Gemma 3n or 4 has for its own embedding, and Gemma 3n's low-rank way around."""
+    hidden, parts = config.hidden_size, []
+    if config.hidden_size_per_layer_input:
+        parts.append(Part("norm", 2 * hidden * config.hidden_size_per_layer_input, ways=WHOLE))
+    if config.laurel_rank:
+        parts.append(Part("attention", 2 * hidden * config.laurel_rank))
+    return tuple(parts)
+
+
+def layer_embeddings(config: TextConfig) -> tuple[Part, ...]:
+    """Gemma 3n's and 4's embeddings of all layers, and what Gemma 3n's several inputs are made with
+    (vllm/model_executor/models/gemma3n.py, gemma4.py).
+    """
+    width = config.num_hidden_layers * config.hidden_size_per_layer_input
+    vocabulary = config.vocab_size_per_layer_input or config.vocab_size
+    inputs = 2 * max(config.altup_num_inputs - 1, 0) * config.hidden_size**2
+    return (Part("embedding", width * (vocabulary + config.hidden_size) + inputs),) if width else ()
+
+
 def encoder(config: TextConfig) -> tuple[Part, ...]:
     """Whisper's (vllm/model_executor/models/whisper.py): two convolutions, then layers of attention to all and a
     feed-forward layer.

@@ -114,6 +114,10 @@ def unknown_schedule(config: TextConfig) -> tuple[str, ...]:
     mixers = set(schedule(config))
     if config.kv_lora_rank and "full" in mixers and config.model_type not in SPREAD:
         reasons.append(f"kv_lora_rank is not understood for {config.model_type}")
+    if words_of(config) is None and mixers <= {"full", "sliding", "latent"}:
+        kinds = {"a convolution": config.conv_window, "linear attention": config.linear_num_value_heads}
+        kinds["a state space"] = config.mamba_state_size
+        reasons += [f"which layers have {kind} is not said" for kind, size in kinds.items() if size]
     if "linear" in mixers and not (config.linear_num_value_heads and config.linear_value_head_dim):
         reasons.append("the linear attention's heads are not said")
     return tuple(reasons)

@@ -34,6 +34,20 @@ def text_section(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**LEFT_OUT.get(str(raw.get("model_type")), {}), **raw}
 
 
+def listed_layers(section: Mapping[str, Any]) -> int | None:
+    """Their number where a list stands for it (transformers, NemotronHConfig.num_hidden_layers)."""
+    lists = (section.get(name) for name in ("layers_block_type", "layer_types", "hybrid_override_pattern"))
+    return next((len(each) for each in lists if isinstance(each, list | str) and each), None)
+
+
+def tower_heads(raw: Mapping[str, Any]) -> object:
+    """Attention heads of the vision tower; None where there is none, or none are said."""
+    tower = raw.get("vision_config")
+    if not isinstance(tower, Mapping):
+        return None
+    return next((tower[name] for name in ("num_attention_heads", "num_heads") if tower.get(name)), None)
+
+
 def _one(value: object) -> object:
     """Where a family gives a number for each layer, or for each kind of expert, the largest: memory must do for it."""
     if isinstance(value, list | tuple) and value and all(type(each) is int for each in value):
@@ -79,6 +93,16 @@ class Quantization(BaseModel):
     not_converted: tuple[str, ...] | None = Field(
         None, validation_alias=names("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules")
     )
+
+
+class LayerConfig(BaseModel):
+    """One of per_layer_config (transformers 5.19): what one layer has otherwise than the others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    head_dim: Small | None = None
+    num_key_value_heads: Small | None = None
+    num_attention_heads: Small | None = None
 
 
 class BlockAttention(BaseModel):

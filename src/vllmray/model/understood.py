@@ -47,6 +47,7 @@ HARMLESS = re.compile(
     r"|hidden_act|use_parallel_residual|num_beams|num_labels|task_specific_params|auto_map|architectures"
     r"|use_linear_bias|add_\w+_sink_bias|scale_emb|mup_\w+|first_k_dense_layers_no_op"
 )
+GEMMA = frozenset({"gemma3n_text", "gemma4_text", "gemma4_unified_text", "diffusion_gemma_text", "gemma3n", "gemma4"})
 MIMO = frozenset({"mimo_v2_flash", "mimo_v2"})
 ZAMBA = frozenset({"zamba2"})
 ERNIE = frozenset({"ernie4_5_moe"})
@@ -85,6 +86,14 @@ FAMILIES: Mapping[str, frozenset[str]] = {
     "encoder_attention_heads": WHISPER,
     "encoder_ffn_dim": WHISPER,
     "max_source_positions": WHISPER,
+    **dict.fromkeys(("hidden_size_per_layer_input", "vocab_size_per_layer_input", "num_kv_shared_layers"), GEMMA),
+    **dict.fromkeys(("laurel_rank", "altup_num_inputs", "altup_active_idx", "activation_sparsity_pattern"), GEMMA),
+    **dict.fromkeys(("per_layer_config", "use_double_wide_mlp", "attention_k_eq_v"), GEMMA),
+    "num_attention_heads_per_layer": frozenset({"laguna"}),
+    "num_dense_layers": frozenset({"afmoe", "lfm2_moe"}),
+    "global_attn_every_n_layers": frozenset({"afmoe", "modernbert"}),
+    "local_attention": frozenset({"modernbert"}),
+    "prefix_dense_sliding_window_pattern": frozenset({"cohere2_moe"}),
     "block_ffn_dim_multiplier": frozenset({"lfm2"}),
     **{name: frozenset({"lfm2", "lfm2_moe"}) for name in ("block_dim", "block_use_swiglu", "conv_dim")},
     **dict.fromkeys(("moe_layer_end_index", "moe_capacity", "moe_gate", "moe_use_aux_free"), ERNIE),
@@ -158,7 +167,7 @@ def _changes_nothing(name: str, value: object, config: TextConfig) -> bool:
     """Keys with a value that says what holds without them."""
     match name:
         case "use_bidirectional_attention":
-            return value == "vision"
+            return value == "vision" or config.model_type == "gemma"  # PaliGemma: for the image alone
         case "sliding_window_size":
             return value == config.sliding_window
         case "attn_type_list":  # 1 is attention to all tokens, 0 MiniMax's lightning attention

@@ -120,3 +120,21 @@ def test_a_class_that_has_no_stages_is_refused_in_vllms_words(name: str) -> None
     (broken,) = broken_rules(model(name).shape, None, Parallelism(1, 2))
     assert "pipeline parallelism is not supported for" in broken.what
     assert broken.fix == "use 1"
+
+
+def test_last_layers_that_borrow_keys_and_values_keep_none_and_have_queries_alone() -> None:
+    """Gemma 3n and 4 (vllm/model_executor/models/gemma4.py); embeddings of each layer weigh on the first stage."""
+    changes = {"model_type": "gemma4_text", "num_kv_shared_layers": 8, "hidden_size_per_layer_input": 256}
+    plain = model("llama-3.1-8b", model_type="gemma4_text").shape
+    borrowing = model("llama-3.1-8b", **changes).shape
+    assert borrowing.kv_unknown == ()
+    assert [bool(layer.state.caches) for layer in borrowing.layers] == [True] * 24 + [False] * 8
+    keys_and_values = 8 * 4096 * 2 * 1024
+    embeddings = 32 * 256 * (128_256 + 4096 + 2 * 4096)
+    assert borrowing.parameters == plain.parameters - keys_and_values + embeddings
+
+
+def test_heads_of_one_layer_are_its_own() -> None:
+    known = model("llama-3.1-8b", model_type="gemma4_text", per_layer_config={"03": {"head_dim": 256}}).shape
+    ordinary, wide = (known.layers[index].state.caches[0].part.count for index in (2, 3))
+    assert wide == 2 * ordinary

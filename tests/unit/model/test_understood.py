@@ -102,3 +102,18 @@ def test_what_is_not_known_is_said_in_one_line_each() -> None:
     assert parameters_of(known) == "number of parameters not known"
     weighed = model_of(raw("llama-3.1-8b") | {"attention_schedule": [1] * 32}, "model", 16 * GIB)
     assert len(unknown_figures(weighed)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "changes"),
+    [
+        ("lfm2-1.2b", "a convolution", {"layer_types": None, "full_attn_idxs": None}),
+        ("qwen3-next-80b-a3b", "linear attention", {"layer_types": None, "full_attention_interval": None}),
+        ("nemotron-h-8b", "a state space", {"hybrid_override_pattern": None}),
+    ],
+)
+def test_a_kind_of_layer_without_a_word_on_which_layers_it_is_makes_the_cache_unknown(
+    name: str, said: str, changes: dict[str, Any]
+) -> None:
+    config = {key: value for key, value in (raw(name) | changes).items() if value is not None}
+    assert f"which layers have {said} is not said" in model_of(config, name).shape.kv_unknown
