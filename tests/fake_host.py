@@ -148,18 +148,20 @@ class FakeHost:
 
     def __init__(self, images: Iterable[str] = ("image:1",), folders: Iterable[str] = ()) -> None:
         self.address = "fake://host"
-        self.images = {name: Image(id=f"sha256:{name}", size=1, user="") for name in images}
+        self.images = {name: _image(name) for name in images}
         self.builds: dict[str, BuildSpec] = {}
         self.registry: dict[str, list[PullEvent]] = {}
         self.folders = set(folders)
         self.cdi_devices: tuple[str, ...] = ()
         self.gpu_runtime = True
         self.rootless = False
+        self.architecture = "amd64"
         self.records: dict[str, Record] = {}
         self.created: list[ContainerSpec] = []
         """Also what is gone again."""
         self.volumes: dict[str, Mapping[str, str]] = {}
         self.networks: dict[str, Mapping[str, str]] = {}
+        self.subnets: dict[str, str] = {}
         self.locks: dict[str, FakeLock] = {}
         self.asked_for_locks: list[str] = []
         """Of every lock that was asked for, whether it was "taken" or "held", and the name."""
@@ -177,7 +179,10 @@ class FakeHost:
 
     def info(self) -> HostInfo:
         return HostInfo(
-            *("Docker 29.0", "Fake Linux", 8, 64 * 1024**3), rootless=self.rootless, cdi_devices=self.cdi_devices
+            *("Docker 29.0", "Fake Linux", 8, 64 * 1024**3),
+            architecture=self.architecture,
+            rootless=self.rootless,
+            cdi_devices=self.cdi_devices,
         )
 
     def image(self, name: str) -> Image | None:
@@ -187,7 +192,7 @@ class FakeHost:
         if name not in self.registry:
             raise HostError(f"{self.address}: could not pull {name}")
         yield from self.registry[name]
-        self.images[name] = Image(id=f"sha256:{name}", size=1, user="")
+        self.images[name] = _image(name)
 
     def build(self, spec: BuildSpec, tag: str) -> Iterator[str]:
         said = [text.strip() for text in re.findall(r"echo ([^&>\n]+)", spec.dockerfile)]
@@ -195,7 +200,7 @@ class FakeHost:
         if spec.dockerfile.endswith("false"):
             details = "\n".join([*said, "returned a non-zero code"])
             raise HostError(f"{self.address}: could not build {tag}", details=details)
-        self.images[tag] = Image(id=f"sha256:{tag}", size=1, user="")
+        self.images[tag] = _image(tag)
         self.builds[tag] = spec
         self.calls.append(f"build {tag}")
 
@@ -211,7 +216,7 @@ class FakeHost:
         if not taken.endswith("\n"):
             raise HostError(f"{self.address}: could not load the image", details="unexpected EOF")
         for name, image_id in (line.split() for line in taken.splitlines()):
-            self.images[name] = Image(id=image_id, size=1, user="")
+            self.images[name] = replace(_image(name), id=image_id)
         self.calls.append("load")
 
     def create_and_start(self, spec: ContainerSpec) -> Container:
@@ -348,7 +353,7 @@ class FakeHost:
 
     def make_network(self, name: str, labels: Mapping[str, str]) -> str:
         self.networks.setdefault(name, labels)
-        return "172.18.0.0/16"
+        return self.subnets.setdefault(name, f"172.{18 + len(self.subnets)}.0.0/16")
 
     def prune(self, labels: Mapping[str, str]) -> list[str]:
         removed = []
@@ -370,6 +375,10 @@ class FakeHost:
     def named(self, name: str) -> Record:
         """A container's record, by its name."""
         return self._record(name)
+
+
+def _image(name: str) -> Image:
+    return Image(id=f"sha256:{name}", size=1, user="", architecture="amd64")
 
 
 def _carries(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:

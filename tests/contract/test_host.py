@@ -62,6 +62,12 @@ def test_an_image_is_found_or_is_none(ground: Ground) -> None:
     assert ground.host.image("no-such-image:1") is None
 
 
+def test_a_hosts_processor_and_an_images_bear_the_same_name(ground: Ground) -> None:
+    found = ground.host.image(ground.image)
+    assert found
+    assert found.architecture == ground.host.info().architecture == ("amd64" if ground.is_docker else "")
+
+
 def test_a_program_runs_to_its_end_and_leaves_its_exit_code_and_output(ground: Ground) -> None:
     started = ground.host.create_and_start(spec(ground, "echo", "one", "two"))
     assert started.name == "contract"
@@ -458,14 +464,17 @@ def test_a_network_is_made_once_and_pruned_by_label_or_refused(ground: Ground) -
         with pytest.raises(HostError):
             ground.host.make_network("contract-net", labels)
         return
+    longer = ground.host.make_network("contract-net2", labels)
     subnet = ground.host.make_network("contract-net", labels)
+    assert subnet != longer  # though the one's name is part of the other's
+    assert ground.host.make_network("contract-net2", labels) == longer
     assert ipaddress.ip_network(subnet).num_addresses >= 8
     assert ground.host.make_network("contract-net", labels) == subnet
     address = str(ipaddress.ip_network(subnet)[5])
     container = ground.host.create_and_start(spec(ground, "true", network="contract-net", ip=address))
     assert ended(ground).exit_code == 0
     ground.host.stop_and_remove(container.id, timeout=0)
-    assert ground.host.prune(labels) == ["contract-net"]
+    assert sorted(ground.host.prune(labels)) == ["contract-net", "contract-net2"]
     assert ground.host.prune(labels) == []
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from vllmray.hosts.node_probe import addresses, cache, choose_address, connect, probe, source_address, taken
+from vllmray.hosts.node_program import node_program
 
 
 def test_loopback_is_among_the_addresses() -> None:
@@ -41,6 +45,18 @@ def test_a_port_that_listens_is_taken_and_open_and_a_closed_one_is_refused() -> 
         assert connect("127.0.0.1", port, 1) == "open"
     assert taken({"gcs": port}) == {}
     assert connect("127.0.0.1", port, 0.3) == "refused"
+
+
+def test_a_port_that_this_user_may_not_have_is_forbidden_and_not_taken() -> None:
+    """As nobody, in a process of its own: what a process has given up it does not get back."""
+    first = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    if os.geteuid() != 0 or first < 2:
+        pytest.skip("only root can become nobody, and where every port is anyone's there is none to refuse")
+    ports = {"low": first - 1, "any": 0}
+    ask = f"import os; os.setuid(65534); print(json.dumps([taken({ports}), forbidden({ports})]))"
+    program = node_program().partition('if __name__ == "__main__"')[0]
+    done = subprocess.run([sys.executable, "-c", program + ask], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [{}, {"low": first - 1}]
 
 
 def test_the_answer_holds_all_that_was_asked() -> None:

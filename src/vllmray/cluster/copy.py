@@ -23,12 +23,14 @@ def copy_image(
     A copy that breaks off leaves nothing on the target.
 
     Raises:
-        HostError: the source does not have it, or a target did not take it; the other targets have it then.
+        HostError: the source does not have it, or it is for another processor than a target's; or a target did not
+            take it: the other targets have it then.
     """
     with reporter.step(f"image {name} on {source.address}") as step:
         images = _with_derived(source, name)
         size = max(image.size for image in images.values())
         step.result(f"{size / MB:.0f} MB, {' and '.join(images)}")
+        _refuse_other_processors(targets, name, images[name].architecture)
     waiting = []
     for target in targets:
         with reporter.step(f"host {target.address}") as step:
@@ -57,6 +59,18 @@ def _with_derived(source: Host, name: str) -> dict[str, Image]:
     derived = derived_name(image.id)
     found = source.image(derived)
     return {name: image} | ({derived: found} if found else {})
+
+
+def _refuse_other_processors(targets: Sequence[Host], name: str, architecture: str) -> None:
+    """Raises HostError, before anything is sent, that names every target whose processor the image is not for."""
+    others = {target.address: target.info().architecture for target in targets}
+    misfits = {address: there for address, there in others.items() if architecture and there not in ("", architecture)}
+    if misfits:
+        raise HostError(
+            f"image {name} is for {architecture}, and can't run on {', '.join(misfits)}",
+            details="\n".join(f"{address}: its processor is {there}" for address, there in misfits.items()),
+            hint="Nothing was sent. Copy to those targets from a host of their own kind, or pull the image there.",
+        )
 
 
 def _same(there: Image | None, here: Image) -> bool:

@@ -49,6 +49,14 @@ def inspect(host: Host, name: str, cache: Path | None) -> ImageFacts:
     return facts
 
 
+def _why(host: Host, image: Image, lines: list[str]) -> str:
+    """What to do about an image that printed that instead of an answer."""
+    if any("exec format error" in line.lower() for line in lines):  # the kernel's ENOEXEC, by runc or tini
+        there, wanted = host.info().architecture or "of another kind", image.architecture or "another processor"
+        return f"The image is for {wanted}, and the host is {there}: name another image."
+    return "It must have a python3 on its PATH, 3.11 or newer."
+
+
 def _program() -> str:
     return resources.files("vllmray.images").joinpath("image_probe.py").read_text()
 
@@ -77,5 +85,5 @@ def _ask(host: Host, name: str, image: Image) -> ImageFacts:
         raise HostError(
             f"{host.address}: {name} could not be asked what it holds",
             details="\n".join(lines[-20:]) or "it printed nothing",
-            hint="It must have a python3 on its PATH, 3.11 or newer.",
+            hint=_why(host, image, lines),
         ) from error

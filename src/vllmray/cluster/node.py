@@ -45,6 +45,8 @@ class NodeProbe(BaseModel):
     interface: str = ""
     problem: str | None = None
     taken: Mapping[str, int] = {}
+    forbidden: Mapping[str, int] = {}
+    """Ports that the nodes' user may not listen on."""
     gpus: int = 0
     cards: tuple[Card, ...] = ()
     """The GPUs; empty when their memory could not be told."""
@@ -167,15 +169,21 @@ def check(host: Host, config: ClusterConfig, found: NodeProbe) -> None:
     """Refuse what a node could not live with, before anything of it is started.
 
     Raises:
-        HostError: no usable address, ports taken, no GPU.
+        HostError: no usable address, ports taken or not allowed, no GPU.
     """
     where = host.address
     if found.problem:
         raise HostError(f"{where}: {found.problem}", hint="Name this host's address with --node-ip.")
-    if found.taken:
-        listed = ", ".join(f"{port} ({_setting(name)})" for name, port in found.taken.items())
+    if found.forbidden:
+        lowest = min(found.forbidden.values())
         raise HostError(
-            f"{where}: in use on {found.node_ip or 'this host'} already: port {listed}",
+            f"{where}: the nodes' user may not listen on port {_listed(found.forbidden)}",
+            hint="Choose ports from 1024 on with the options named; or let every user there have lower ones: "
+            f"sudo sysctl -w net.ipv4.ip_unprivileged_port_start={lowest}",
+        )
+    if found.taken:
+        raise HostError(
+            f"{where}: in use on {found.node_ip or 'this host'} already: port {_listed(found.taken)}",
             hint="Stop what listens there (ss -ltnp shows it), or choose others with the options named.",
         )
     if config.accelerator != "cpu" and found.gpus == 0:
@@ -246,6 +254,10 @@ def check_software(where: str, config: ClusterConfig, facts: ImageFacts) -> None
             hint=f"vLLM does without them: {config.image if native else 'python3'} "
             f"-m pip uninstall --yes {' '.join(misfits)}",
         )
+
+
+def _listed(ports: Mapping[str, int]) -> str:
+    return ", ".join(f"{port} ({_setting(name)})" for name, port in ports.items())
 
 
 def _setting(name: str) -> str:

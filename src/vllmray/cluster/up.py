@@ -20,7 +20,7 @@ from vllmray.cluster.plan import Node, engine_spec, head_spec, worker_spec
 from vllmray.cluster.run import Run, cleaning_up, evidence
 from vllmray.cluster.user import with_user
 from vllmray.config.models import ClusterConfig, Role
-from vllmray.errors import HeldError
+from vllmray.errors import HeldError, HostError
 from vllmray.hosts.base import Host, HostInfo
 from vllmray.images.fingerprint import as_labels, fingerprint
 from vllmray.ray.status import RayStatus
@@ -86,7 +86,7 @@ def up_head(
             call made is removed again.
         UserInterruptError: Ctrl-C; everything goes on running.
     """
-    info = _reach(host, reporter)
+    info = _reach(host, config, reporter)
     image = usable_image(host, config, reporter, cache=options.cache, derive=options.derive)
     run = Run(host, reporter, options, config.cluster)
     with cleaning_up(run, image.config):
@@ -110,7 +110,7 @@ def up_head(
 def up_worker(host: Host, config: ClusterConfig, options: Options, reporter: Reporter) -> Outcome:
     """Start a worker on this host, and wait until the head lists it with its GPUs. Raises as up_head does."""
     config = config.among_neighbours()
-    info = _reach(host, reporter)
+    info = _reach(host, config, reporter)
     image = usable_image(host, config, reporter, cache=options.cache, derive=options.derive)
     run = Run(host, reporter, options, config.cluster)
     with cleaning_up(run, image.config):
@@ -213,10 +213,22 @@ def _unreachable_hint(config: ClusterConfig) -> str:
     )
 
 
-def _reach(host: Host, reporter: Reporter) -> HostInfo:
+def _reach(host: Host, config: ClusterConfig, reporter: Reporter) -> HostInfo:
+    """Raises HostError also for a host whose own network no container can have.
+
+    Rootless Docker runs in a network namespace of its own, and what it calls the host's is that one (Docker's
+    documentation, "Rootless mode", known limitations).
+    """
     with reporter.step(f"host {host.address}") as step:
         host.ping()
         info = host.info()
+        if info.rootless and config.network == "host":
+            raise HostError(
+                f"{host.address}: this Docker daemon is rootless, and its host network is not this host's: no other "
+                "host reaches a node in it",
+                hint="Use the daemon that runs as root there (--host unix:///var/run/docker.sock, or `docker context "
+                "use default`), or do without containers: --runtime native.",
+            )
         step.result(f"{info.runtime}, {info.cpus} CPUs, {info.memory / 1024**3:.0f} GiB")
     return info
 

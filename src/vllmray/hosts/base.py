@@ -168,6 +168,8 @@ class HostInfo:
     cpus: int
     memory: int
     """Bytes."""
+    architecture: str = ""
+    """Of its processor, as images have it: "amd64", "arm64"; empty when it can't be told."""
     rootless: bool = False
     """Root in a container is the user there who runs the daemon."""
     cdi_devices: tuple[str, ...] = ()
@@ -187,6 +189,8 @@ class Image:
     """What the image itself would run; vllmray never uses it."""
     digests: tuple[str, ...] = ()
     """Its names by digest, in the registries that it came from."""
+    architecture: str = ""
+    """Of the processor that it is for: "amd64", "arm64"; empty when it does not say."""
     fixed: bool = True
     """The same id always means the same contents."""
 

@@ -17,17 +17,26 @@ NO_REGISTRY = r"no such host|dial tcp|connection refused.*registry|TLS handshake
 NO_SPACE = r"no space left on device"
 # moby daemon: nvidia_linux.go until 28, and since 29, which looks for a vendor among its CDI devices first.
 NO_GPU_RUNTIME = r"could not select device driver|failed to discover GPU vendor from CDI|no known GPU vendor found"
-REFUSED_LOGIN = r"unauthorized|authentication required|access denied|denied:|no basic auth credentials"
+REFUSED_LOGIN = r"unauthorized|authentication required|access denied|(?<!permission )denied:|no basic auth credentials"
+NO_DEVICE = r'device information while adding custom device "{}[^"]*": no such file'  # moby daemon/oci_linux.go
+COPY_IT = "`vllmray image copy` gives it an image of another host."
 
-# (pattern in the daemon's text, hint)
+# (pattern in the daemon's text, hint); the first that is found counts.
 HINTS: tuple[tuple[str, str], ...] = (
     # moby daemon/create.go
-    (r"No such image: (?P<what>\S+)", "Load it on that host (docker load) or name another with --image."),
+    (r"No such image: \S+", "Load it on that host (docker load) or name another with --image."),
+    # runc and the kernel: ENOEXEC
+    (
+        r"exec format error",
+        "The image is for another processor than this host's: name one for it with --image (docker image inspect shows "
+        "an image's Architecture, docker info the host's).",
+    ),
     # runc
     (
-        r'exec: "(?P<what>python3?)": executable file not found',
+        r'exec: "python3?": executable file not found',
         "The image has no Python on its PATH, so it can't be one with vLLM and Ray; name another with --image.",
     ),
+    (r'exec: "[^"]+": permission denied', "The image's user may not run that; name another image with --image."),
     # runc: RLIMIT_NOFILE is 7, RLIMIT_MEMLOCK is 8
     (
         r"setting rlimit type 8",
@@ -38,6 +47,15 @@ HINTS: tuple[tuple[str, str], ...] = (
         "This daemon may not raise the open-files limit: give --nofile default, or run it with CAP_SYS_RESOURCE.",
     ),
     (
+        NO_DEVICE.format("/dev/infiniband"),
+        "That host has no RDMA device: load the driver of its adapter (ls /dev/infiniband), or leave out --rdma.",
+    ),
+    (
+        NO_DEVICE.format("/dev/(?:kfd|dri)"),
+        "That host has no AMD GPU with a driver: load amdgpu (ls /dev/kfd /dev/dri), or choose another --accelerator.",
+    ),
+    (NO_DEVICE.format(""), "That host has no such device: load its driver there (ls shows the file then)."),
+    (
         NO_GPU_RUNTIME,
         "Install the NVIDIA container toolkit on that host and restart its daemon, or use --accelerator cpu.",
     ),
@@ -45,32 +63,61 @@ HINTS: tuple[tuple[str, str], ...] = (
         r"unresolvable CDI devices",  # moby daemon/cdi.go
         "Renew that host's list of CDI devices: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",
     ),
+    # libnvidia-container: NVIDIA_REQUIRE_CUDA, an image's own variable
+    (
+        r"unsatisfied condition: (?:cuda|driver)",
+        "That host's NVIDIA driver is too old for this image: update the driver (nvidia-smi shows the newest CUDA that "
+        "it can), or name an image for an older CUDA with --image.",
+    ),
+    (
+        r"unsatisfied condition",
+        "The image asks for another GPU or driver than that host has (its NVIDIA_REQUIRE_… variables); name another "
+        "image with --image.",
+    ),
     (r"nvidia-container-cli|nvidia-smi|NVML", "Check that nvidia-smi works on that host."),
-    # moby volume/mounts/validate.go
-    (r"bind source path does not exist: (?P<what>\S+)", "Make that folder on the host, or correct the path."),
+    # moby volume/mounts/validate.go, daemon/container_unix.go
+    (r"bind source path does not exist: \S+", "Make that folder on the host, or correct the path."),
+    (
+        r"error while creating mount source path",
+        "The daemon can't make that folder: make it on the host, or name another (--model-cache-dir, --volume).",
+    ),
     # moby daemon/names.go
     (r"is already in use by container", "Remove that container, or choose another cluster name with --cluster."),
     # urllib3, http.client, json: an answer that broke off
     (r"IncompleteRead|Connection broken|InvalidChunkLength|Response ended prematurely|Read timed out", BROKEN_OFF),
     # OpenSSH
     (r"Host key verification failed", "Connect once by hand (ssh) to see and accept that host's key."),
+    (r"Permission denied \(publickey", "Check that `ssh` to that host works without a password from here."),
+    (r"ssh: (?:connect to host|Could not resolve)", "Check the address, and that `ssh` to that host works from here."),
+    # docker SDK and requests
+    (
+        r"PermissionError|\[Errno 13\]|permission denied while trying to connect",
+        "Run as a user who may use that Docker socket (group docker), or use sudo.",
+    ),
     (
         r"Connection aborted|RemoteDisconnected",
         "Check that a Docker daemon listens on that socket there (docker info).",
     ),
-    (r"Permission denied \(publickey", "Check that `ssh` to that host works without a password from here."),
     # docker_address.py
     (r"the Docker context .* is not there", "See `docker context ls`; or name the daemon with --host."),
-    # docker SDK and requests
-    (r"Permission denied", "Run as a user who may use that Docker socket (group docker), or use sudo."),
     # containerd and registries
+    (
+        r"toomanyrequests|too many requests|pull rate limit",
+        f"The registry gives this host nothing more for now: log in to it (docker login), or wait; or {COPY_IT}",
+    ),
     (REFUSED_LOGIN, "Log in on this machine with `docker login`, or check the name."),
-    (NO_REGISTRY, "The host can't reach the image's registry; `vllmray image copy` gives it an image of another host."),
+    (NO_REGISTRY, f"The host can't reach the image's registry; {COPY_IT}"),
+    (
+        r"no matching manifest|no match for platform|does not provide the specified platform|"
+        r"does not match the specified platform",
+        "The registry has no image of that name for this host's processor: name one that it has with --image "
+        "(docker manifest inspect lists those of a name).",
+    ),
     (r"manifest unknown|not found: manifest", "The registry has no image of that name and tag; check --image."),
     (NO_SPACE, "Free some disk space on that host (docker system df shows what Docker holds)."),
     # docker SDK and requests
     (
-        r"FileNotFoundError|No such file|Connection refused|ConnectionRefused|timed out|Error while fetching server",
+        r"FileNotFoundError|\[Errno 2\]|Connection refused|ConnectionRefused|timed out|Error while fetching server",
         "Check that a Docker daemon runs there (docker info), or name another with --host.",
     ),
     (r"Invalid bind address|Invalid path|unsupported|scheme", "A Docker address is unix://…, tcp://… or ssh://…."),

@@ -37,7 +37,7 @@ from vllmray.hosts.docker_errors import NO_REGISTRY, REFUSED_LOGIN, explain
 from vllmray.hosts.docker_events import events
 from vllmray.hosts.docker_exec import DockerExec
 from vllmray.hosts.docker_lock import free, take
-from vllmray.hosts.docker_names import login_hint, split_image_name
+from vllmray.hosts.docker_names import as_images_have_it, login_hint, split_image_name
 from vllmray.hosts.docker_network import make_network
 from vllmray.hosts.docker_spec import archive, base_of, creation
 from vllmray.hosts.docker_telling import telling
@@ -102,6 +102,7 @@ class DockerHost:
             operating_system=info["OperatingSystem"],
             cpus=info["NCPU"],
             memory=info["MemTotal"],
+            architecture=as_images_have_it(info.get("Architecture") or ""),
             rootless="name=rootless" in (info.get("SecurityOptions") or []),
             cdi_devices=tuple(device["ID"] for device in devices if device.get("Source") == "cdi"),
         )
@@ -120,6 +121,7 @@ class DockerHost:
             user=config.get("User") or "",
             entrypoint=entrypoint,
             digests=tuple(found.get("RepoDigests") or ()),
+            architecture=found.get("Architecture") or "",
         )
 
     def pull(self, name: str) -> Iterator[PullEvent]:

@@ -11,7 +11,8 @@ from docker import types as docker_types
 
 def make_network(api: APIClient, name: str, labels: Mapping[str, str]) -> str:
     """The network of that name, made unless it is there; returns its subnet."""
-    found = api.networks(names=[name])
+    # The daemon's filter takes every network in whose name this one occurs (moby, daemon/network/filter.go).
+    found = [network for network in api.networks(names=[name]) if network["Name"] == name]
     if found:
         return _subnet(found[0])
     # The daemon knows which addresses are free, but lets a container choose its own only in a subnet that was

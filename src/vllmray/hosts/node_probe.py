@@ -8,6 +8,7 @@ process too, where this process shares the host's network.
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import json
 import os
@@ -23,6 +24,7 @@ from vllmray.hosts.gpu_probe import gpu_answer
 # Nothing is sent there: connecting a UDP socket only looks the route up. Addresses for documentation (RFC 5737).
 _ANYWHERE = "198.51.100.1"
 _SIOCGIFCONF = 0x8912
+NOT_ALLOWED = (errno.EACCES, errno.EPERM)
 _IFREQ = 40  # sizeof(struct ifreq) on 64-bit Linux
 
 
@@ -86,15 +88,23 @@ def connect(address: str, port: int, wait: float) -> str:
 
 def taken(ports: dict[str, int]) -> dict[str, int]:
     """Those of the ports that something listens on already."""
-    found = {}
-    for name, port in ports.items():
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind(("", port))
-            except OSError:
-                found[name] = port
-    return found
+    return {name: port for name, port in ports.items() if _bound(port) not in (None, *NOT_ALLOWED)}
+
+
+def forbidden(ports: dict[str, int]) -> dict[str, int]:
+    """Those of the ports that this user may not listen on, free or not (man 7 ip, ip_unprivileged_port_start)."""
+    return {name: port for name, port in ports.items() if _bound(port) in NOT_ALLOWED}
+
+
+def _bound(port: int) -> int | None:
+    """None when it could be bound, else the error's number."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("", port))
+        except OSError as error:
+            return error.errno or -1
+    return None
 
 
 def cache(folder: str) -> dict[str, Any]:
@@ -112,6 +122,7 @@ def probe(request: dict[str, Any]) -> dict[str, Any]:
     """Answer what the request asks for; see NodeProbe in cluster/node.py for the shapes."""
     answer = choose_address(request.get("towards"), request.get("node_ip"), request.get("interface"))
     answer["taken"] = taken(request.get("ports", {}))
+    answer["forbidden"] = forbidden(request.get("ports", {}))
     answer |= gpu_answer(request)
     if "cache" in request:
         answer["cache"] = cache(request["cache"])

@@ -91,7 +91,10 @@ def environment(*, node_ip: str, interface: str, ports: RayPorts, metrics: bool,
     """What every container of a node needs, so that Ray, vLLM and the collectives agree on one address.
 
     - VLLM_HOST_IP: vLLM finds its address by a route to 8.8.8.8 otherwise (vllm/utils/network_utils.py).
-    - *_SOCKET_IFNAME: Gloo binds to what the host name resolves to otherwise, often loopback.
+    - *_SOCKET_IFNAME: Gloo binds to what the host name resolves to otherwise, often loopback. NCCL and RCCL, its fork,
+      take every interface whose name begins so, eth1 and eth10, unless the value begins with "=" (NCCL's user guide,
+      "Environment Variables"). Gloo and TensorPipe take the name as it is (gloo/transport/tcp/device.cc; with torch
+      2.13 "eth" is no "eth0", and "=lo" is nothing).
     - RAY_memory_monitor_refresh_ms=0: Ray's memory monitor kills workers while they load large models.
     - RAY_DASHBOARD_STARTUP_TIMEOUT_S: `ray start` waits so long (60 s by default) for its dashboard, and then goes on
       without (ray/_private/services.py, start_api_server). One whose web page is not installed never answers.
@@ -101,7 +104,7 @@ def environment(*, node_ip: str, interface: str, ports: RayPorts, metrics: bool,
     return {
         "VLLM_HOST_IP": node_ip,
         "GLOO_SOCKET_IFNAME": interface,
-        "NCCL_SOCKET_IFNAME": interface,
+        "NCCL_SOCKET_IFNAME": f"={interface}",
         "TP_SOCKET_IFNAME": interface,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_memory_monitor_refresh_ms": "0",

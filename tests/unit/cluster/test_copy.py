@@ -38,8 +38,30 @@ def copy(source: Host, *targets: Host) -> RecordingReporter:
 def test_every_target_has_the_same_image_and_the_source_was_read_once(source: FakeHost) -> None:
     targets = fake(1), fake(2)
     copy(source, *targets)
-    assert [target.image("image:1") == Image("sha256:a", 1, "") for target in targets] == [True, True]
+    assert [target.images["image:1"].id for target in targets] == ["sha256:a", "sha256:a"]
     assert source.calls == ["save image:1"]
+
+
+def test_an_image_for_another_processor_is_refused_before_anything_is_sent_with_the_targets_that_it_is_not_for(
+    source: FakeHost,
+) -> None:
+    source.images["image:1"] = Image("sha256:a", SIZE, "", architecture="amd64")
+    arm, like = fake(1), fake(2)
+    arm.architecture = "arm64"
+    with pytest.raises(HostError, match=r"^image image:1 is for amd64, and can't run on fake://1$") as caught:
+        copy(source, arm, like)
+    assert (source.calls, arm.calls, like.calls) == ([], [], [])
+    assert caught.value.details == "fake://1: its processor is arm64"
+    copy(source, like)
+    assert like.calls == ["load"]
+
+
+def test_where_a_processor_is_not_known_an_image_is_sent(source: FakeHost) -> None:
+    source.images["image:1"] = Image("sha256:a", SIZE, "", architecture="amd64")
+    silent = fake(1)
+    silent.architecture = ""
+    copy(source, silent)
+    assert silent.calls == ["load"]
 
 
 def test_what_is_there_already_is_not_sent(source: FakeHost) -> None:
@@ -60,7 +82,7 @@ def test_the_image_that_was_made_of_it_goes_along(source: FakeHost) -> None:
     target.images["image:1"] = Image("sha256:a", SIZE, "")
     copy(source, target)
     assert source.calls == [f"save image:1 {derived}"]
-    assert target.image(derived) == Image("sha256:b", 1, "")
+    assert target.images[derived].id == "sha256:b"
 
 
 def test_an_image_that_is_not_there_is_an_error_before_any_target_is_asked(source: FakeHost) -> None:

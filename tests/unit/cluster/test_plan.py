@@ -156,6 +156,15 @@ def test_the_guard_sees_a_request_before_any_middleware_of_the_users() -> None:
 def test_the_users_environment_wins_over_ours() -> None:
     spec = head_spec(config(env=("GLOO_SOCKET_IFNAME=ib0",)), NODE, CONTENTS)
     assert spec.env["GLOO_SOCKET_IFNAME"] == "ib0"
+    assert spec.env["NCCL_SOCKET_IFNAME"] == "=eth0"
+
+
+def test_every_library_is_given_one_interface_and_none_whose_name_only_begins_so() -> None:
+    spec = worker_spec(config(head_ip="10.0.0.9"), replace(NODE, interface="eth1"), CONTENTS)
+    names = {name: spec.env[name] for name in spec.env if name.endswith("_SOCKET_IFNAME")}
+    assert names == {"GLOO_SOCKET_IFNAME": "eth1", "NCCL_SOCKET_IFNAME": "=eth1", "TP_SOCKET_IFNAME": "eth1"}
+    own = worker_spec(config(head_ip="10.0.0.9", env=("NCCL_SOCKET_IFNAME=eth,ib",)), NODE, CONTENTS)
+    assert own.env["NCCL_SOCKET_IFNAME"] == "eth,ib"
 
 
 BY_UUID = ("nvidia.com/gpu=GPU-ab", "nvidia.com/gpu=GPU-cd")

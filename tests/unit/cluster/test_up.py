@@ -69,6 +69,22 @@ def test_the_head_comes_up_in_order_and_says_each_thing_once() -> None:
     assert text.endswith("engine: = answered a completion")
 
 
+@pytest.mark.parametrize("up", [
+    lambda host: up_head(host, config(), QUICK, RecordingReporter()),
+    lambda host: up_worker(host, worker_config(), QUICK, RecordingReporter()),
+])  # fmt: skip
+def test_a_rootless_daemon_is_refused_before_anything_starts_where_nodes_have_the_hosts_network(
+    up: Callable[[FakeHost], object],
+) -> None:
+    host = good_host(*READY)
+    host.rootless = True
+    with pytest.raises(HostError, match=r"^fake://host: this Docker daemon is rootless") as caught:
+        up(host)
+    assert (caught.value.exit_code, host.created, host.asked_for_locks) == (3, [], [])
+    assert "--runtime native" in str(caught.value.hint)
+    assert up_head(host, config(network="own", node_ip="10.0.0.1"), QUICK, RecordingReporter()).ready
+
+
 def test_the_probe_is_gone_before_the_head_starts() -> None:
     host = good_host(*READY)
     up_head(host, config(), QUICK, RecordingReporter())
@@ -209,6 +225,17 @@ def test_an_image_that_no_node_could_run_in_is_refused_first(runtime: str, held:
         up_head(host, config(runtime=runtime), QUICK, RecordingReporter())
     assert caught.value.hint
     assert names(host) == []
+
+
+def test_a_port_below_1024_that_the_nodes_user_may_not_have_is_not_said_to_be_in_use() -> None:
+    host = good_host(probes=[probe_answer(forbidden={"port": 80, "gcs": 1000})])
+    with pytest.raises(HostError) as caught:
+        up_head(host, config(port=80), QUICK, RecordingReporter())
+    assert caught.value.message == (
+        "fake://host: the nodes' user may not listen on port 80 (--port), 1000 (--ray-port gcs=…)"
+    )
+    assert "net.ipv4.ip_unprivileged_port_start=80" in str(caught.value.hint)
+    assert "in use" not in text_of(caught.value)
 
 
 def test_no_gpu_in_the_container_is_refused() -> None:

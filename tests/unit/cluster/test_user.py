@@ -116,7 +116,7 @@ def test_root_and_who_is_on_another_machine_leave_the_image_its_user() -> None:
 def test_root_of_a_rootless_daemon_is_its_user_already() -> None:
     host = host_with()
     host.rootless = True
-    up(host)
+    up(host, network="own", node_ip="10.0.0.1")
     assert (users(host), questions(host)) == ({None}, [])
 
 

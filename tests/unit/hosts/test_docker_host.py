@@ -273,6 +273,17 @@ def test_without_tls_a_daemon_is_spoken_to_when_the_user_says_so() -> None:
         DockerHost("tcp://127.0.0.1:1", insecure_tcp=True)
 
 
+RUNC = (
+    "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: "
+)
+HOOK = (
+    f"{RUNC}unable to start container process: error during container init: error running prestart hook #0: "
+    "exit status 1, stdout: , stderr: Auto-detected mode as 'legacy'\nnvidia-container-cli: "
+)
+NO_DEVICE = 'error gathering device information while adding custom device "{}": no such file or directory'
+NO_SOCKET = "Error while fetching server API version: ('Connection aborted.', "
+
+
 @pytest.mark.parametrize(
     ("daemon_said", "hint"),
     [
@@ -282,17 +293,39 @@ def test_without_tls_a_daemon_is_spoken_to_when_the_user_says_so() -> None:
         ("error setting rlimit type 8: operation not permitted: unknown", "--memlock default"),
         ("error setting rlimit type 7: operation not permitted: unknown", "--nofile default"),
         ('invalid mount config for type "bind": bind source path does not exist: /m', "Make that folder"),
+        ("error while creating mount source path '/c': mkdir /c: permission denied", "--model-cache-dir"),
+        ("error while creating mount source path '/c': mkdir /c: read-only file system", "--model-cache-dir"),
         ('Conflict. The container name "/x" is already in use by container "abc"', "--cluster"),
+        (NO_DEVICE.format("/dev/infiniband"), "leave out --rdma"),
+        (NO_DEVICE.format("/dev/infiniband/uverbs0"), "leave out --rdma"),
+        (NO_DEVICE.format("/dev/kfd"), "load amdgpu"),
+        (NO_DEVICE.format("/dev/dri/renderD128"), "load amdgpu"),
+        (NO_DEVICE.format("/dev/nvidia-uvm"), "load its driver"),
+        (f"{HOOK}requirement error: unsatisfied condition: cuda>=13.0, please update your driver", "update the driver"),
+        (f"{HOOK}requirement error: unsatisfied condition: brand = tesla", "NVIDIA_REQUIRE"),
+        (f"{HOOK}initialization error: nvml error: driver not loaded", "nvidia-smi works"),
+        ("exec /usr/bin/python3: exec format error", "another processor"),
+        (f'{RUNC}exec: "python3": executable file not found in $PATH: unknown', "no Python"),
+        (f'{RUNC}exec: "/opt/python3": permission denied: unknown', "may not run that"),
         ("Error response: manifest for a:b not found: manifest unknown", "check --image"),
+        ("no matching manifest for linux/arm64/v8 in the manifest list entries", "this host's processor"),
+        ("no match for platform in manifest: not found", "this host's processor"),
+        ("image with reference a:b was found but does not provide the specified platform (linux/arm64)", "processor"),
+        ("toomanyrequests: You have reached your unauthenticated pull rate limit. https://x/y", "log in to it"),
+        ("received unexpected HTTP status: 429 Too Many Requests", "image copy"),
         ('Get "https://r/v2/": dial tcp: lookup r: no such host', "image copy"),
         ("write /x: no space left on device", "disk space"),
         ("pull access denied for x, repository does not exist or may require 'docker login': denied", "docker login"),
+        ("denied: requested access to the resource is denied", "docker login"),
         ("PermissionError(13, 'Permission denied')", "group docker"),
+        (f"{NO_SOCKET}PermissionError(13, 'Permission denied'))", "group docker"),
+        ("[Errno 13] Permission denied", "group docker"),
         ("root@10.0.0.9: Permission denied (publickey).", "without a password"),
-        (
-            "Error while fetching server API version: ('Connection aborted.', FileNotFoundError(2, 'No such file'))",
-            "docker info",
-        ),
+        ("ssh: connect to host 10.0.0.9 port 22: Connection refused", "that `ssh` to that host works"),
+        ("ssh: Could not resolve hostname gpu9: Name or service not known", "that `ssh` to that host works"),
+        (f"{NO_SOCKET}FileNotFoundError(2, 'No such file'))", "docker info"),
+        ("[Errno 2] No such file or directory", "docker info"),
+        ("('Connection broken: IncompleteRead(3 bytes read)', IncompleteRead(3 bytes read))", "same command again"),
     ],
 )
 def test_a_daemons_words_get_a_hint(daemon_said: str, hint: str) -> None:
@@ -300,6 +333,14 @@ def test_a_daemons_words_get_a_hint(daemon_said: str, hint: str) -> None:
     assert error.message == "host: could not do it"
     assert error.details == daemon_said
     assert hint in (error.hint or "")
+
+
+@pytest.mark.parametrize("daemon_said", [
+    'error mounting "/x" to rootfs at "/y": no such file or directory: unknown',
+    "open /sys/fs/cgroup/x: permission denied: unknown",
+])  # fmt: skip
+def test_of_words_that_are_not_known_nothing_is_guessed(daemon_said: str) -> None:
+    assert explain("host", "do it", daemon_said).hint is None
 
 
 def test_a_refused_pull_names_the_login_that_it_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

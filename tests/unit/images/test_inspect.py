@@ -94,6 +94,18 @@ def test_an_image_that_can_not_answer_is_an_error_with_its_words(tmp_path: Path,
     assert host.records == {}
 
 
+@pytest.mark.parametrize("line", [
+    "exec /usr/bin/python3: exec format error",
+    "[FATAL tini (7)] exec python3 failed: Exec format error",
+])  # fmt: skip
+def test_an_image_for_another_processor_is_not_said_to_lack_python(tmp_path: Path, line: str) -> None:
+    host, _ = answering(line)
+    host.images["image:1"] = replace(host.images["image:1"], architecture="arm64")
+    with pytest.raises(HostError, match="could not be asked") as caught:
+        inspect(host, "image:1", tmp_path)
+    assert caught.value.hint == "The image is for arm64, and the host is amd64: name another image."
+
+
 def test_an_image_that_is_not_there_is_an_error_that_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="no image nothing:1"):
         inspect(FakeHost(), "nothing:1", tmp_path)
