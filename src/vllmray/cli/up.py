@@ -67,7 +67,7 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     """Start this host's part of a cluster, and wait until it works.
 
     Settings come from options, then environment variables, then the .env file, then defaults. Everything after -- goes
-    to the vLLM server unchanged.
+    to the vLLM server; files that it names are mounted.
     """
     from vllmray.cluster.fit import settle
     from vllmray.cluster.host_model import Look
@@ -107,6 +107,7 @@ def up(  # noqa: PLR0913  # the command line's own breadth
 
 def _done(config: ClusterConfig, role: RoleChoice, host: str | None, options: Options, report: Reporter) -> str:
     """Start it, and what to say of it then."""
+    from vllmray.cli.named_files import with_named_files
     from vllmray.cluster.up import up_head, up_worker
     from vllmray.output.tables import outcome_text
 
@@ -116,18 +117,20 @@ def _done(config: ClusterConfig, role: RoleChoice, host: str | None, options: Op
         act = up_head if role is RoleChoice.head else up_worker
         options = replace(options, caller=caller_on(target))
         with marked(target.host, target.runtime, cluster):
-            outcome = act(target.host, on_runtime(config, target.runtime), options, report)
+            config = with_named_files(on_runtime(config, target.runtime), target.host.address)
+            outcome = act(target.host, config, options, report)
     return outcome_text(outcome, access_to(outcome.config) if role is RoleChoice.head else None)
 
 
 def _planned(config: ClusterConfig, role: RoleChoice, host: str | None, store: PlannedStore) -> str:
     """The command lines that do the same; nothing is written."""
+    from vllmray.cli.named_files import with_named_files
     from vllmray.cluster.by_hand import filled
     from vllmray.cluster.preview import preview
 
     if config.runtime != "native" and (host is None or host.startswith("unix://")):
         config = config.model_copy(update={"user": config.user or caller()})
-    config = on_runtime(config, config.runtime or "docker")
+    config = with_named_files(on_runtime(config, config.runtime or "docker"), host or "unix://")
 
     def secrets(found: ClusterConfig) -> tuple[Secrets, dict[str, Path], list[str]]:
         kept, places = _kept(found, role, store)
@@ -182,4 +185,4 @@ def _look(loaded: Loaded, report: Reporter, *, lenient: bool) -> Look:
         return Look(elsewhere=True, named=loaded.layers)
     model = known_model(files, loaded.config)
     check_fit(model, loaded.config, loaded.layers)
-    return Look(model, named=loaded.layers)
+    return Look(model, outside=files.outside, named=loaded.layers)

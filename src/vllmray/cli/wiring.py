@@ -251,13 +251,27 @@ def model_files(config: ClusterConfig) -> ModelFiles | None:
     from vllmray.cluster.fit import options_of
     from vllmray.hub.read import read_model
 
-    return read_model(
-        config.model,
-        token=config.hf_token,
-        cache=Path(config.model_cache_dir),
-        environment=config.environment,
-        revision=options_of(config).revision,
-    )
+    options = options_of(config)
+
+    def read(name: str, revision: str | None) -> ModelFiles | None:
+        return read_model(
+            name,
+            token=config.hf_token,
+            cache=Path(config.model_cache_dir),
+            environment=config.environment,
+            revision=revision,
+        )
+
+    files, named = read(config.model, options.revision), options.hf_config_path
+    if files is None or not named:
+        return files
+    other = read(str(Path(named).expanduser().absolute()) if Path(named).expanduser().is_dir() else named, None)
+    if other is None:
+        raise ConfigError(
+            f"--hf-config-path: there is no folder {named} here",
+            hint="Give its path, or start without a look at the model: --no-model-check.",
+        )
+    return replace(files, config=other.config)
 
 
 def on_runtime(config: ClusterConfig, runtime: Runtime) -> ClusterConfig:

@@ -9,11 +9,12 @@ from importlib import resources
 
 from vllmray.cluster.brief import said_by
 from vllmray.cluster.fit import check_fit, known_model
-from vllmray.cluster.plan import brief_spec
+from vllmray.cluster.mounted import check_links, model_mount
+from vllmray.cluster.plan import brief_spec, volume_mounts
 from vllmray.config.explain import NamedLayer
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError
-from vllmray.hosts.base import Host, Mount
+from vllmray.hosts.base import Host
 from vllmray.hub.files import ModelFiles, from_folder
 from vllmray.model.model import Model, parameters_of, unknown_figures
 from vllmray.reporter import Reporter
@@ -26,6 +27,8 @@ class Look:
     model: Model | None = None
     elsewhere: bool = False
     """It is a folder that this machine does not have: its host must be asked, and the settings checked then."""
+    outside: Sequence[str] = ()
+    """Folders that links in the model's folder lead to."""
     named: Sequence[NamedLayer] = ()
     """The layers that the settings came from, for their names in errors."""
 
@@ -38,9 +41,12 @@ def look_there(host: Host, config: ClusterConfig, look: Look, reporter: Reporter
         HostError: the host does not have the folder.
     """
     if not look.elsewhere:
+        check_links(config, look.outside)
         return look.model
     with reporter.step(f"model {config.model}") as step:
-        model = known_model(_read_on(host, config), config)
+        files = _read_on(host, config)
+        check_links(config, files.outside)
+        model = known_model(files, config)
         check_fit(model, config, look.named)
         step.result("; ".join([parameters_of(model), *unknown_figures(model)]))
     return model
@@ -49,7 +55,7 @@ def look_there(host: Host, config: ClusterConfig, look: Look, reporter: Reporter
 def _read_on(host: Host, config: ClusterConfig) -> ModelFiles:
     script = resources.files("vllmray.hub").joinpath("folder.py").read_text()
     spec = brief_spec(config, ("python3", "-c", script, config.model))
-    lines = said_by(host, replace(spec, mounts=(Mount("bind", config.model, config.model, read_only=True),)))
+    lines = said_by(host, replace(spec, mounts=(*model_mount(config), *volume_mounts(config))))
     try:
         answer = json.loads(lines[-1])
     except (IndexError, ValueError) as error:

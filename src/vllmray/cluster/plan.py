@@ -23,6 +23,7 @@ from vllmray.cluster.contents import (
     Secrets,
 )
 from vllmray.cluster.gpus import device_access
+from vllmray.cluster.mounted import engine_mounts, model_mount
 from vllmray.config.models import DEFAULT_CLUSTER, ClusterConfig
 from vllmray.engine.argv import server_argv
 from vllmray.engine.cpu_platform import ENVIRONMENT_SWITCH
@@ -239,7 +240,7 @@ def ray_client_spec(config: ClusterConfig, argv: tuple[str, ...], secrets: Secre
 def probe_spec(config: ClusterConfig, gpu_devices: tuple[str, ...], script: str, request: str) -> ContainerSpec:
     """One that runs hosts/node_probe.py, with the node's GPUs and folders; the model cache is made if need be."""
     spec = gpu_probe_spec(config, gpu_devices, script, request)
-    return replace(spec, mounts=(*spec.mounts, _cache(config), *(_volume(text) for text in config.volumes)))
+    return replace(spec, mounts=(*spec.mounts, _cache(config), *volume_mounts(config)))
 
 
 def gpu_probe_spec(config: ClusterConfig, gpu_devices: tuple[str, ...], script: str, request: str) -> ContainerSpec:
@@ -297,8 +298,7 @@ def _environment(config: ClusterConfig, node: Node, secrets: Secrets) -> dict[st
 
 def _mounts(config: ClusterConfig, role: str) -> tuple[Mount, ...]:
     mounts = [_own_volume(config, role), _cache(config)]
-    if config.model_is_a_folder:
-        mounts.append(Mount("bind", config.model, config.model, read_only=True))
+    mounts += model_mount(config)
     owner = container_name(config, labels.WORKER if role == labels.WORKER else labels.HEAD)
     marks = labels.volume_labels(config)
     mounts.append(Mount("memory", f"{owner}-ray", TEMP_DIR, labels=marks))
@@ -306,11 +306,16 @@ def _mounts(config: ClusterConfig, role: str) -> tuple[Mount, ...]:
         # Its size in its name: Docker gives a volume that is there already as it is, whatever is asked for.
         name = f"{owner}-shm-{config.shm_size // 1024**2}m"
         mounts.append(Mount("memory", name, SHARED_MEMORY, size=config.shm_size, labels=marks))
-    return (*mounts, *(_volume(text) for text in config.volumes))
+    return (*mounts, *volume_mounts(config), *(engine_mounts(config) if role == labels.ENGINE else ()))
 
 
 def _cache(config: ClusterConfig) -> Mount:
     return Mount("bind", config.model_cache_dir, CACHE, create=True)
+
+
+def volume_mounts(config: ClusterConfig) -> tuple[Mount, ...]:
+    """The folders that --volume names."""
+    return tuple(_volume(text) for text in config.volumes)
 
 
 def _volume(text: str) -> Mount:

@@ -25,6 +25,7 @@ OWNED_FLAGS = {
     "--ssl-keyfile": "--ssl-keyfile",
     "--host": "no setting: the endpoint listens on every address of the head's host",
     "--device-ids": "--gpus",
+    "--download-dir": "--model-cache-dir",
 }
 
 _OTHER_HOSTS = (

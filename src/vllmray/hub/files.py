@@ -34,6 +34,8 @@ class ModelFiles:
     less than a thousandth."""
     weights: Weights
     """Their format: "other" is .bin, .gguf, …, and "unknown" says that the config alone is at hand."""
+    outside: tuple[str, ...] = ()
+    """Folders outside of the model's own that its files are links to."""
 
 
 def describe(model: str, where: str) -> str:
@@ -84,7 +86,8 @@ def from_folder(answer: Mapping[str, Any], *, model: str, where: str) -> ModelFi
     if answer["problem"] is not None:
         raise damaged(answer["problem"], model=model, where=where)
     config = parse_config(answer["config"], model=model, where=where)
-    return ModelFiles(model, where, config, answer["weight_bytes"], cast(Weights, answer["weights"]))
+    weights = cast(Weights, answer["weights"])
+    return ModelFiles(model, where, config, answer["weight_bytes"], weights, tuple(answer.get("outside", ())))
 
 
 def from_listing(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 CONFIG = "config.json"
+MAX_LINKS = 40  # as the kernel follows (path_resolution(7))
 MAX_JSON = 64 * 1024**2
 """Bytes of a config.json or an index; the largest known have a thousandth and a quarter of that."""
 MAX_HEADER = 100_000_000
@@ -179,15 +180,31 @@ def _weight_bytes(folder: Path, names: Collection[str]) -> int:
     return sum(tensor_bytes(folder / name) for name in shards(names, content))
 
 
+def links_out_of(folder: Path) -> list[str]:
+    """The folders outside of this one that hold what its links lead to, link by link, as the links name them."""
+    own = Path(os.path.normpath(folder))
+    found = set()
+    for entry in own.iterdir():
+        path = entry
+        for _ in range(MAX_LINKS):
+            if not path.is_symlink():
+                break
+            path = Path(os.path.normpath(path.parent / path.readlink()))
+            found.add(path.parent)
+    return sorted(str(each) for each in found if each != own and own not in each.parents)
+
+
 def look(folder: Path) -> dict[str, Any]:
     """Everything.
 
     Returns:
         config: the text of config.json, None when it can't be had; weight_bytes: None when it is not known;
-        weights: as weights_among() says; problem: what is missing or damaged, None when nothing is.
+        weights: as weights_among() says; outside: as links_out_of() says; problem: what is missing or damaged, None
+        when nothing is.
     """
-    answer: dict[str, Any] = {"config": None, "weight_bytes": None, "weights": "none", "problem": None}
+    answer: dict[str, Any] = {"config": None, "weight_bytes": None, "weights": "none", "outside": [], "problem": None}
     try:
+        answer["outside"] = links_out_of(folder)
         names = sorted(entry.name for entry in folder.iterdir())
         answer["weights"] = weights_among(names)
         answer["config"] = _config(folder, names)

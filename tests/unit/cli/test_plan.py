@@ -123,3 +123,16 @@ def test_a_dry_run_with_auto_shows_the_chosen_sizes(folder: Path, capsys: pytest
     captured = capsys.readouterr()
     assert "--tensor-parallel-size=2 --pipeline-parallel-size=2" in captured.out
     assert "layout: tensor_parallel_size 2, pipeline_parallel_size 2: 70.6 B parameters" in captured.err
+
+
+def test_the_configuration_that_is_named_apart_is_the_one_that_counts(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, other = make_model(folder, "gpt2"), make_model(folder, "llama-3.1-8b")
+    argv = ("plan", str(path), "--gpus", "80GiB", "--max-model-len", "8k", *DUMMY)
+    assert exit_code(*argv) == 1
+    capsys.readouterr()
+    assert exit_code(*argv, "--hf-config-path", other.name) == 0
+    assert "at most 131072 tokens" in capsys.readouterr().out
+    assert exit_code(*argv, "--hf-config-path", "/no/folder") == 2
+    assert "there is no folder /no/folder here" in capsys.readouterr().err
