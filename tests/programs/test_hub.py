@@ -48,10 +48,23 @@ def hub() -> Iterator[FakeHub]:
 
 
 def read(
-    hub: FakeHub, cache: Path, model: str = NAME, *, token: str | None = None, revision: str | None = None, **env: str
+    hub: FakeHub,
+    cache: Path,
+    model: str = NAME,
+    *,
+    token: str | None = None,
+    revision: str | None = None,
+    login: str | None = None,
+    **env: str,
 ) -> ModelFiles:
-    secret = SecretStr(token) if token is not None else None
-    found = read_model(model, token=secret, cache=cache, environment={"HF_ENDPOINT": hub.url} | env, revision=revision)
+    found = read_model(
+        model,
+        token=SecretStr(token) if token is not None else None,
+        cache=cache,
+        environment={"HF_ENDPOINT": hub.url} | env,
+        revision=revision,
+        modelscope_token=SecretStr(login) if login is not None else None,
+    )
     assert found is not None
     return found
 
@@ -468,7 +481,7 @@ def test_a_model_is_read_from_modelscope_by_its_own_package(
     assert {request.authorization for request in hub.seen} == {None}
     hub.seen.clear()
     hub.tokens[TOKEN] = ()
-    read(hub, tmp_path, MODELSCOPE_API_TOKEN=TOKEN, **modelscope)
+    read(hub, tmp_path, login=TOKEN, **modelscope)
     assert {request.authorization for request in hub.seen} == {f"Bearer {TOKEN}"}
     assert capfd.readouterr() == ("", "")
 
@@ -478,9 +491,10 @@ def test_what_modelscope_does_not_have_or_does_not_answer_is_an_error(
 ) -> None:
     hub.tokens[TOKEN] = ()
     for how in ({"model": "org/none"}, {"revision": "v9"}):
-        error = refusal(hub, tmp_path, MODELSCOPE_API_TOKEN=TOKEN, **how, **modelscope)
+        error = refusal(hub, tmp_path, login=TOKEN, **how, **modelscope)
         assert "ModelScope has no model" in error.message
         assert "(404)" in error.message
+        assert "MODELSCOPE_API_TOKEN in .env" in str(error.hint)
     hub.page = b"<html>"
     assert "does not answer as ModelScope does" in refusal(hub, tmp_path, **modelscope).message
     gone = modelscope | {"MODELSCOPE_ENDPOINT": f"http://127.0.0.1:{unused_port()}"}

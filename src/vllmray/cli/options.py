@@ -12,13 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from vllmray.config.models import ClusterConfig
-from vllmray.config.settings import flag_of, variables_of
+from vllmray.config.settings import NOT_IN_THE_CLUSTER_FILE, flag_of, variables_of
 from vllmray.config.values import as_typed
 from vllmray.errors import ConfigError
 
 # Settings without an option: a secret has no place in argv; the rest of the command line is vLLM's.
 WITHOUT_OPTION = (
-    *("hf_token", "ray_token", "api_key", "scrape_token"),
+    *NOT_IN_THE_CLUSTER_FILE,
     *("vllm_args", "vllm_startup_delay", "network", "build"),
 )
 LISTS = ("volumes", "env", "ray_ports", "allow_routes")

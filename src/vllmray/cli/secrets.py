@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllmray.errors import ClusterStateError
+from vllmray.errors import ClusterStateError, ConfigError
 from vllmray.secrets.store import (
     API_KEY,
     API_KEY_HEADER,
@@ -22,6 +22,8 @@ from vllmray.secrets.store import (
 )
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from vllmray.cli.wiring import Target
     from vllmray.cluster.contents import Secrets
     from vllmray.config.models import ClusterConfig
@@ -56,10 +58,11 @@ def settled(config: ClusterConfig, role: str, store: SecretStore | None = None) 
     from vllmray.secrets.settle import certificate_of, of_head, of_worker
 
     store = store or store_of(config.cluster)
+    logins_of(config)  # before anything else, to be refused early
     if role == "worker":
         return of_worker(config, store)
     if config.ssl_certfile:
-        certificate_of(config, store)  # before anything else, to be refused early
+        certificate_of(config, store)
     return of_head(config, store)
 
 
@@ -102,16 +105,50 @@ def secrets_for(config: ClusterConfig, store: SecretStore | None = None) -> Secr
     from vllmray.secrets.settle import certificate_of
 
     certificate = certificate_of(config, store or store_of(config.cluster))
+    found = replace(Secrets.of(config), logins=logins_of(config))
     if certificate is None:
-        return Secrets.of(config)
-    return replace(Secrets.of(config), certificate=certificate.chain, certificate_key=certificate.key)
+        return found
+    return replace(found, certificate=certificate.chain, certificate_key=certificate.key)
 
 
 def worker_secrets(config: ClusterConfig) -> Secrets:
     """What a worker's container of settled settings gets; the endpoint's are the head's alone."""
     from vllmray.cluster.contents import Secrets
 
-    return Secrets(config.ray_token, config.hf_token)
+    return Secrets(config.ray_token, config.hf_token, logins=logins_of(config))
+
+
+def logins_of(config: ClusterConfig) -> dict[str, SecretStr]:
+    """Files of the nodes with logins to ModelScope or S3, by their path, where the model is there.
+
+    Raises:
+        ConfigError: one half of AWS's pair.
+    """
+    from pydantic import SecretStr
+
+    from vllmray.cluster import contents
+    from vllmray.config.values import is_on_s3
+    from vllmray.hub import credentials
+    from vllmray.hub.read import uses_modelscope
+
+    found: dict[str, SecretStr] = {}
+    if config.modelscope_api_token and uses_modelscope(config.environment):
+        endpoint = config.environment.get("MODELSCOPE_ENDPOINT")
+        login = SecretStr(credentials.modelscope_login(config.modelscope_api_token.get_secret_value(), endpoint))
+        found |= dict.fromkeys(contents.MODELSCOPE_LOGIN, login)
+    if is_on_s3(config.model):
+        key_id, secret, session = (
+            login.get_secret_value() if login else None
+            for login in (config.aws_access_key_id, config.aws_secret_access_key, config.aws_session_token)
+        )
+        if bool(key_id) != bool(secret) or (session and not secret):
+            raise ConfigError(
+                "half a login to S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together",
+                hint="Set both, in .env or the environment; or neither, where the hosts have a role of their own.",
+            )
+        if key_id and secret:
+            found[contents.AWS_CREDENTIALS] = SecretStr(credentials.aws_credentials(key_id, secret, session))
+    return found
 
 
 def places_for(config: ClusterConfig, role: str, store: PlannedStore) -> dict[str, Path]:

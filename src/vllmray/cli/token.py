@@ -36,9 +36,10 @@ def token(
     With rotate the head and the engine are started anew with the new token, and the workers must join again with it.
     """
     from vllmray.config.settings import load
+    from vllmray.config.values import LOGINS
 
     flags = {"cluster": place.cluster, "runtime": place.runtime, "insecure_docker_tcp": place.insecure_docker_tcp}
-    loaded = load(flags, env_file=place.env_file, fields=(*flags, "hf_token"))
+    loaded = load(flags, env_file=place.env_file, fields=(*flags, *LOGINS))
     config = loaded.config
     if action is TokenAction.rotate:
         _rotate(place.host or loaded.host, config)

@@ -16,6 +16,7 @@ from vllmray.cli.secrets import (
     caller_on,
     has_address,
     keep_for,
+    logins_of,
     places_for,
     planned_store,
     secrets_for,
@@ -157,7 +158,9 @@ def _kept(config: ClusterConfig, role: RoleChoice, store: PlannedStore) -> tuple
 
     if role is RoleChoice.worker:
         return worker_secrets(config), places_for(config, role.value, store)
-    secrets = secrets_for(config, store) if has_address(config) else Secrets.of(config)
+    secrets = replace(Secrets.of(config), logins=logins_of(config))
+    if has_address(config):
+        secrets = secrets_for(config, store)
     # A certificate is for an address: until that is known, or it is made, there is only a place for one.
     if config.serves_https and (not has_address(config) or TLS_CERTIFICATE in store.missing):
         secrets = replace(secrets, certificate=TO_COME, certificate_key=SecretStr(TO_COME))

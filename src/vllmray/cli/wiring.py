@@ -257,6 +257,7 @@ def model_files(config: ClusterConfig) -> ModelFiles | None:
         return read_model(
             name,
             token=config.hf_token,
+            modelscope_token=config.modelscope_api_token,
             cache=Path(config.model_cache_dir),
             environment=config.environment,
             revision=revision,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from vllmray.cluster.fit import options_of
 from vllmray.config.models import ClusterConfig
-from vllmray.config.values import as_typed
+from vllmray.config.values import as_typed, is_on_s3
 
 TOKEN_FILE = "vllmray.token"
 # What a worker must have as the head has it.
@@ -32,7 +32,7 @@ def worker_command(config: ClusterConfig) -> str:
     """The exact command for the other hosts: the head's address, and what differs from a worker's defaults."""
     argv = ["vllmray", "up", "--role", "worker", "--head-ip", str(config.head_ip), "--token-file", TOKEN_FILE]
     same = [name for name in OF_EVERY_NODE if name != "image" or config.runtime != "native"]
-    if config.model_is_a_folder:
+    if config.model_is_a_folder or is_on_s3(config.model):  # a login goes only where it is of use
         same.append("model")
     if config.runtime == "native":
         argv += ["--runtime", "native", *(("--python", config.python) if config.python else ())]

@@ -28,6 +28,10 @@ SITE = f"{SCRIPTS}/site"
 SECRETS = f"{SCRIPTS}/secrets"
 RAY_TOKEN = f"{SECRETS}/ray_token"
 HF_TOKEN = f"{SECRETS}/hf_token"
+AWS_CREDENTIALS = f"{SECRETS}/aws_credentials"
+MODELSCOPE = f"{SECRETS}/modelscope"
+MODELSCOPE_LOGIN = (f"{MODELSCOPE}/cookies", f"{MODELSCOPE}/credentials/cookies")
+"""Where versions of modelscope look for it."""
 API_KEY = f"{SECRETS}/api_key"
 SCRAPE_TOKEN = f"{SECRETS}/scrape_token"
 TLS_CERTIFICATE = f"{SECRETS}/tls.crt"
@@ -54,6 +58,8 @@ class Secrets:
     certificate: str | None = None
     """The endpoint's chain, PEM."""
     certificate_key: SecretStr | None = None
+    logins: Mapping[str, SecretStr] = field(default_factory=dict)
+    """To where models are, besides the Hugging Face token: texts of files, by their path."""
 
     @classmethod
     def of(cls, config: ClusterConfig) -> Self:
@@ -62,7 +68,21 @@ class Secrets:
 
     def of_node(self) -> tuple[File, ...]:
         """The files of any Ray node, and of whatever speaks to Ray."""
-        return _files({RAY_TOKEN: self.ray_token, HF_TOKEN: self.hf_token})
+        return _files({RAY_TOKEN: self.ray_token, HF_TOKEN: self.hf_token, **self.logins})
+
+    def variables(self) -> dict[str, str]:
+        """What tells programs where those of their logins are that they read from files, so no environment has them.
+
+        HF_TOKEN_PATH: huggingface_hub, constants.py. MODELSCOPE_HOME: modelscope_hub 0.5, config.py, and before that
+        package MODELSCOPE_CREDENTIALS_PATH: modelscope, hub/constants.py.
+        AWS_SHARED_CREDENTIALS_FILE: AWS SDKs and Tools Reference Guide, "Shared config and credentials files".
+        """
+        paths = {"AWS_SHARED_CREDENTIALS_FILE": AWS_CREDENTIALS} if AWS_CREDENTIALS in self.logins else {}
+        if self.hf_token:
+            paths["HF_TOKEN_PATH"] = HF_TOKEN
+        if MODELSCOPE_LOGIN[0] in self.logins:
+            paths |= {"MODELSCOPE_HOME": MODELSCOPE, "MODELSCOPE_CREDENTIALS_PATH": MODELSCOPE}
+        return paths
 
     def of_endpoint(self) -> tuple[File, ...]:
         """The files of the engine alone."""
@@ -79,8 +99,8 @@ class Secrets:
     def marks(self, role: str) -> dict[str, str]:
         """What tells one secret from another without telling it, for the labels of a container.
 
-        A container keeps what it was started with, so it is replaced when its mark is another. The Hugging Face token
-        is left out: one that was renewed is no reason to start a cluster anew.
+        A container keeps what it was started with, so it is replaced when its mark is another. Logins to where
+        models are are left out: one that was renewed is no reason to start a cluster anew.
         """
         secrets = {"ray_token": self.ray_token}
         if role == ENGINE:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from vllmray.cluster import labels
 from vllmray.cluster.contents import (
     GUARD_MODULE,
-    HF_TOKEN,
     HOME,
     LAUNCH,
     NODE,
@@ -283,10 +282,7 @@ def _environment(config: ClusterConfig, node: Node, secrets: Secrets) -> dict[st
         # and the workers' are in two containers, which share no other folder. On the other hosts Ray makes it.
         "VLLM_RPC_BASE_PATH": TEMP_DIR,
     }
-    if secrets.hf_token:
-        env["HF_TOKEN_PATH"] = (
-            HF_TOKEN  # read by huggingface_hub (constants.py), so that no environment holds the token
-        )
+    env |= secrets.variables()
     if config.user:
         env["USER"] = "vllmray"  # a number that the image's /etc/passwd may not have: torch asks for a name (getpass)
     if "VLLM_USE_MODELSCOPE" in config.environment:

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from vllmray.cluster import labels
 from vllmray.cluster.existing import by_role
 from vllmray.config.models import ClusterConfig, Runtime
+from vllmray.config.values import LOGINS
 from vllmray.errors import ClusterStateError
 from vllmray.hosts.base import Host
 
@@ -34,7 +35,7 @@ def _carried(host: Host, config: ClusterConfig, runtime: Runtime, role: str) -> 
         return None
     kept = {
         "runtime": runtime,
-        "hf_token": config.hf_token,
+        **{name: getattr(config, name) for name in LOGINS},
         "join_timeout": config.join_timeout,
         "engine_timeout": config.engine_timeout,
     }

@@ -22,12 +22,12 @@ from vllmray.config.sizes import split_list
 from vllmray.config.values import (
     AUTO_SIZE,
     GIB,
-    ApiKey,
     ClusterGpus,
     GpuChoice,
     IPv4,
     Length,
     Limit,
+    Login,
     ParallelSize,
     Patience,
     Port,
@@ -83,26 +83,24 @@ class ClusterConfig(BaseModel):
         json_schema_extra=of("node"),
     )
     hf_token: SecretStr | None = Field(None, description="Hugging Face token", json_schema_extra=of("command"))
+    modelscope_api_token: Login = Field(None, description="ModelScope token, with VLLM_USE_MODELSCOPE")
+    aws_access_key_id: Login = Field(None, description="Key for a model on S3 (s3://…)")
+    aws_secret_access_key: Login = Field(None, description="Its secret")
+    aws_session_token: Login = Field(None, description="Its session token, for a key that has one")
     ray_token: RayToken | None = Field(
         None, description="Ray's token; the head's `up` makes one", json_schema_extra=of("command")
     )
     token_file: str | None = Field(
         None, description="File with the head's Ray token (`vllmray token` there)", json_schema_extra=of("command")
     )
-    api_key: ApiKey | None = Field(
-        None, description="Key of the endpoint; the head's `up` makes one", json_schema_extra=of("command")
-    )
+    api_key: Login = Field(None, description="Key of the endpoint; the head's `up` makes one")
     api_key_file: str | None = Field(
         None, description="File with keys of the endpoint, one a line", json_schema_extra=of("command")
     )
     no_api_key: bool = Field(
         default=False, description="Let anyone use the endpoint who reaches it", json_schema_extra=of("engine")
     )
-    scrape_token: ApiKey | None = Field(
-        None,
-        description="Token for /metrics from another host; the head's `up` makes one",
-        json_schema_extra=of("command"),
-    )
+    scrape_token: Login = Field(None, description="Token for /metrics from another host; the head's `up` makes one")
     allow_routes: Annotated[tuple[Route, ...], BeforeValidator(split_list)] = Field(
         (),
         description="Further routes of vLLM's server that answer, with the key: /v1/rerank",

@@ -24,7 +24,7 @@ from vllmray.config.env_file import EnvFile, read_env_file
 from vllmray.config.explain import Problem, config_error, problems_of
 from vllmray.config.models import ClusterConfig
 from vllmray.config.passing import is_passed, resembles
-from vllmray.config.values import UNFIT_VARIABLES, split_variables
+from vllmray.config.values import LOGINS, UNFIT_VARIABLES, split_variables, why_unfit
 from vllmray.errors import ConfigError
 from vllmray.private import read_trusted
 from vllmray.ray.ports import RayPorts
@@ -32,9 +32,13 @@ from vllmray.ray.ports import RayPorts
 PREFIX = "VLLMRAY_"
 PORT_PREFIX = "VLLMRAY_RAY_PORT_"
 
-# The names that the Compose setup uses, and vLLM's own for its key.
+# The names that the Compose setup uses, vLLM's own for its key, ModelScope's and AWS's for a login.
 COMPOSE_NAMES = {
     "hf_token": "HF_TOKEN",
+    "modelscope_api_token": "MODELSCOPE_API_TOKEN",
+    "aws_access_key_id": "AWS_ACCESS_KEY_ID",
+    "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
+    "aws_session_token": "AWS_SESSION_TOKEN",
     "api_key": "VLLM_API_KEY",
     "model": "MODEL_NAME",
     "model_cache_dir": "MODEL_CACHE_DIR",
@@ -52,7 +56,7 @@ OTHER_NAMES_OF = {"hf_token": ("HUGGING_FACE_HUB_TOKEN",)}
 CLUSTER_FILE = "vllmray.toml"
 CLUSTER_FILE_VARIABLE = "VLLMRAY_CONFIG"
 HOST_VARIABLE = "VLLMRAY_HOST"
-NOT_IN_THE_CLUSTER_FILE = ("hf_token", "ray_token", "api_key", "scrape_token")
+NOT_IN_THE_CLUSTER_FILE = (*LOGINS, "ray_token", "api_key", "scrape_token")
 # Read elsewhere or by others, so not a mistyped setting.
 OTHER_NAMES = (HOST_VARIABLE, CLUSTER_FILE_VARIABLE, "VLLMRAY_CPU_SLOTS", "VLLMRAY_NODE", "VLLMRAY_TEST_CACHE")
 
@@ -178,9 +182,13 @@ def _wrong_in(dotenv: EnvFile, fields: Collection[str] | None) -> list[Problem]:
             and not (fields is None and _is_ours(name))
         ):
             problems.append(Problem(where, "no such setting", f"did you mean {meant}?"))
-        elif fields is None and value and name in UNFIT_VARIABLES and name not in known and not _is_ours(name):
-            problems.append(Problem(where, "can't be given to nodes", UNFIT_VARIABLES[name]))
+        elif fields is None and value and name not in known and not _is_ours(name) and (why := _why_unfit(name)):
+            problems.append(Problem(where, "can't be given to nodes", why))
     return problems
+
+
+def _why_unfit(name: str) -> str | None:
+    return why_unfit(name) if is_passed(name) or name in UNFIT_VARIABLES else None
 
 
 def _is_ours(name: str) -> bool:
@@ -209,8 +217,12 @@ def _with_passed(stated: Any, dotenv: EnvFile) -> Any:
     stated = split_variables(stated)
     if not isinstance(stated, list | tuple):
         return stated
-    names = {*_names(None), *UNFIT_VARIABLES, *(str(text).partition("=")[0] for text in stated)}
-    passed = (name for name, value in dotenv.values.items() if value and is_passed(name) and name not in names)
+    names = {*_names(None), *(str(text).partition("=")[0] for text in stated)}
+    passed = (
+        name
+        for name, value in dotenv.values.items()
+        if value and is_passed(name) and name not in names and not why_unfit(name)
+    )
     return (*(f"{name}={dotenv.values[name]}" for name in passed), *stated)
 
 

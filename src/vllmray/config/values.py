@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from vllmray.config.fields import of
 from vllmray.config.gpu_words import Gpus, cluster_gpus_as_typed, parse_cluster_gpus, parse_gpus
 from vllmray.config.sizes import parse_size, size_as_typed
 from vllmray.engine.lengths import AUTO_LENGTH, parse_length
@@ -95,10 +96,17 @@ def check_variable(value: str) -> str:
     return value
 
 
+LOGINS = ("hf_token", "modelscope_api_token", "aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+"""Settings that are logins to where models are."""
 # What would put a secret where every process and `docker inspect` shows it, or would undo what guards the cluster.
+_AS_A_FILE = "put {} into .env or the environment, it reaches containers as a file"
 UNFIT_VARIABLES = {
-    "HF_TOKEN": "put HF_TOKEN into .env or the environment, it reaches containers as a file",
-    "HUGGING_FACE_HUB_TOKEN": "put HF_TOKEN into .env or the environment, it reaches containers as a file",
+    "HF_TOKEN": _AS_A_FILE.format("HF_TOKEN"),
+    "HUGGING_FACE_HUB_TOKEN": _AS_A_FILE.format("HF_TOKEN"),
+    "MODELSCOPE_API_TOKEN": _AS_A_FILE.format("MODELSCOPE_API_TOKEN"),
+    "AWS_ACCESS_KEY_ID": _AS_A_FILE.format("AWS_ACCESS_KEY_ID"),
+    "AWS_SECRET_ACCESS_KEY": _AS_A_FILE.format("AWS_SECRET_ACCESS_KEY"),
+    "AWS_SESSION_TOKEN": _AS_A_FILE.format("AWS_SESSION_TOKEN"),
     "VLLM_API_KEY": "put VLLM_API_KEY into .env or the environment, or give --api-key-file",
     "RAY_AUTH_TOKEN": "give --token-file",
     "RAY_AUTH_TOKEN_PATH": "give --token-file",
@@ -118,7 +126,27 @@ UNFIT_VARIABLES = {
 def unfit_variables(variables: tuple[str, ...]) -> list[str]:
     """A line for each variable of the containers that may not be one."""
     names = (variable.partition("=")[0] for variable in variables)
-    return [f"{name} can't be one of them: {UNFIT_VARIABLES[name]}" for name in names if name in UNFIT_VARIABLES]
+    return [f"{name} can't be one of them: {why}" for name in names if (why := why_unfit(name))]
+
+
+_NAMES_A_SECRET = re.compile(
+    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|(API|ACCESS|ACCOUNT|PRIVATE|SECRET)_?KEY)$"
+)
+_WHERE_IT_SHOWS = "whoever may look at containers reads it: put it into a file, and mount that with --volume"
+
+
+def why_unfit(name: str) -> str | None:
+    """Why nodes may not have a variable of that name, and what to do; None when they may.
+
+    What its name calls a secret is refused too: it would stand in labels, in `docker inspect` and in the command that
+    is printed for workers. A name that ends in _FILE or _PATH is a path.
+    """
+    return UNFIT_VARIABLES.get(name) or (_WHERE_IT_SHOWS if _NAMES_A_SECRET.search(name.upper()) else None)
+
+
+def is_on_s3(model: str) -> bool:
+    """Whether a model is a bucket's: s3://BUCKET/PATH (vllm 0.32, transformers_utils/runai_utils.py)."""
+    return model.lower().startswith("s3://")
 
 
 def check_key(value: SecretStr) -> SecretStr:
@@ -155,6 +183,8 @@ IPv4 = Annotated[str, AfterValidator(check_ipv4)]
 Volume = Annotated[str, AfterValidator(check_volume)]
 Variable = Annotated[str, AfterValidator(check_variable)]
 ApiKey = Annotated[SecretStr, AfterValidator(check_key)]
+Login = Annotated[ApiKey | None, Field(json_schema_extra=of("command"))]
+"""A key of a setting that has no option."""
 RayToken = Annotated[SecretStr, AfterValidator(check_token)]
 Route = Annotated[str, AfterValidator(check_route)]
 Length = Annotated[int, BeforeValidator(parse_length), Field(ge=AUTO_LENGTH)]

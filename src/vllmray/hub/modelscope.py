@@ -5,21 +5,26 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vllmray.errors import ConfigError
 from vllmray.hub import files, network
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
 
 SITE = "https://modelscope.cn"
 REVISION = "master"  # modelscope-hub 0.5, api.py, list_repo_files
 
 
-def look(model: str, *, environment: Mapping[str, str], revision: str | None) -> files.ModelFiles:
+def look(
+    model: str, *, login: SecretStr | None, environment: Mapping[str, str], revision: str | None
+) -> files.ModelFiles:
     """The model as ModelScope has it.
 
     Args:
-        environment: the nodes' variables: MODELSCOPE_API_TOKEN and MODELSCOPE_ENDPOINT hold here too, and the user's
-            own login does not.
+        login: the token that the nodes will use; without one the user's own login is not used either.
+        environment: the nodes' variables: MODELSCOPE_ENDPOINT holds here too.
 
     Raises:
         HubUnreachableError: there was no answer.
@@ -28,7 +33,7 @@ def look(model: str, *, environment: Mapping[str, str], revision: str | None) ->
     _api()
     endpoint = environment.get("MODELSCOPE_ENDPOINT", SITE).rstrip("/")
     network.check_endpoint(endpoint, "MODELSCOPE_ENDPOINT")
-    token = environment.get("MODELSCOPE_API_TOKEN", "")
+    token = login.get_secret_value() if login else ""
     try:
         return network.within(
             network.ANSWER_S, lambda: _ask(model, revision or REVISION, token=token, endpoint=endpoint)
@@ -61,7 +66,7 @@ def _explain(error: Exception, details: str, *, model: str, endpoint: str) -> Ex
     return ConfigError(
         f"ModelScope has no model {model}, or it may not be read from here ({status})",
         details=details,
-        hint=f"Check its spelling and revision at {SITE}/models, and the token in --env MODELSCOPE_API_TOKEN=…",
+        hint=f"Check its spelling and revision at {SITE}/models, and MODELSCOPE_API_TOKEN in .env or the environment.",
     )
 
 

@@ -28,6 +28,7 @@ def read_model(
     cache: Path,
     environment: Mapping[str, str],
     revision: str | None = None,
+    modelscope_token: SecretStr | None = None,
 ) -> ModelFiles | None:
     """The config of a model and the size of its weights, of which none are downloaded; nothing is written either.
 
@@ -37,6 +38,7 @@ def read_model(
         cache: MODEL_CACHE_DIR, the nodes' HF_HOME; when the model is whole in there, no network is needed.
         environment: the nodes' variables, as the user gives them.
         revision: branch, tag or commit; the default branch without.
+        modelscope_token: as token, for ModelScope.
 
     Returns:
         None for a folder that this machine does not have: the host can be asked with hub/folder.py.
@@ -53,11 +55,16 @@ def read_model(
             f"{model!r} is no model id",
             hint=f"Write ORG/NAME as on https://huggingface.co/models, or the absolute path of a folder. {WITHOUT}",
         )
-    if environment.get("VLLM_USE_MODELSCOPE", "").strip().lower() in MODELSCOPE_TRUE:
+    if uses_modelscope(environment):
         from vllmray.hub.modelscope import look
 
-        return look(model, environment=environment, revision=revision)
+        return look(model, login=modelscope_token, environment=environment, revision=revision)
     return _from_cache_or_hub(model, token=token, cache=cache, environment=environment, revision=revision)
+
+
+def uses_modelscope(environment: Mapping[str, str]) -> bool:
+    """Whether the nodes get models from ModelScope."""
+    return environment.get("VLLM_USE_MODELSCOPE", "").strip().lower() in MODELSCOPE_TRUE
 
 
 def _from_cache_or_hub(

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 # Read by vllmray or by the Docker SDK, besides VLLMRAY_…, which the fixture `folder` takes away.
-OTHERS = ("HF_TOKEN", "VLLM_API_KEY", "DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONTEXT")
+OTHERS = (
+    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY", "MODELSCOPE_API_TOKEN"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONTEXT"),
+)
 
 
 @pytest.fixture(autouse=True)

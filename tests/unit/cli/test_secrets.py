@@ -107,6 +107,62 @@ def test_the_lines_of_a_plan_make_the_secrets_that_it_names_for_their_user_alone
     assert secrets["api_key"].startswith("sk-")
 
 
+LOGINS = {
+    "MODELSCOPE_API_TOKEN": "ms-very-secret",
+    "AWS_ACCESS_KEY_ID": "AKIAVERYSECRET",
+    "AWS_SECRET_ACCESS_KEY": "aws/very+secret",
+    "AWS_SESSION_TOKEN": "session-very-secret",
+}
+SAYS_MODELSCOPE = "MODELSCOPE_CREDENTIALS_PATH=/vllmray/secrets/modelscope"
+SAYS_AWS = "AWS_SHARED_CREDENTIALS_FILE=/vllmray/secrets/aws_credentials"
+
+
+@pytest.mark.parametrize("command", [HEAD, WORKER, (*HEAD[:3], *HEAD[5:], "--tls", "self-signed")])
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (("--model", "s3://bucket/model"), {SAYS_AWS}),
+        (("--model", "org/name", "--env", "VLLM_USE_MODELSCOPE=True"), {SAYS_MODELSCOPE}),
+        (("--model", "org/name"), set()),
+    ],
+)
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_logins_to_modelscope_and_s3_are_files_of_nodes_whose_model_is_there(
+    nowhere: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    command: tuple[str, ...],
+    model: tuple[str, ...],
+    says: set[str],
+    place: str,
+) -> None:
+    store_of("vllmray").keep(RAY_TOKEN, TOKEN)
+    if place == ".env":
+        (nowhere / ".env").write_text("".join(f"{name}='{value}'\n" for name, value in LOGINS.items()))
+    else:
+        for name, value in LOGINS.items():
+            monkeypatch.setenv(name, value)
+    text = printed(capsys, *command, *model, "--runtime", "docker")
+    assert not [value for value in LOGINS.values() if value in text]
+    assert {word for word in (SAYS_AWS, SAYS_MODELSCOPE) if word in text} == says
+    files = [line for line in text.splitlines() if line.startswith("# and /vllmray/secrets/")]
+    containers = 1 if command is WORKER else 2
+    found = {SAYS_AWS: ["aws_credentials"], SAYS_MODELSCOPE: ["modelscope/cookies", "modelscope/credentials/cookies"]}
+    for word, names in found.items():
+        for name in names:
+            line = f"# and /vllmray/secrets/{name}, mode 0600, put there before the start"
+            assert files.count(line) == (containers if word in says else 0)
+
+
+def test_half_a_login_to_s3_is_refused_where_a_model_is_there(
+    nowhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAVERYSECRET")
+    assert "AWS_SECRET_ACCESS_KEY belong together" in printed(capsys, *HEAD, "--model", "s3://b/m", code=2)
+    printed(capsys, *HEAD, "--model", "org/name")
+
+
 def test_a_plan_for_another_host_whose_address_is_not_known_has_a_certificate_too(
     nowhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -121,6 +121,10 @@ def test_a_secret_never_shows_in_a_problem(name: str, secret: str, problem: str 
     [
         ("HF_TOKEN", ".env"),
         ("HUGGING_FACE_HUB_TOKEN", ".env"),
+        ("MODELSCOPE_API_TOKEN", ".env"),
+        ("AWS_ACCESS_KEY_ID", ".env"),
+        ("AWS_SECRET_ACCESS_KEY", ".env"),
+        ("AWS_SESSION_TOKEN", ".env"),
         ("VLLM_API_KEY", "--api-key-file"),
         ("RAY_AUTH_TOKEN", "--token-file"),
         ("RAY_AUTH_TOKEN_PATH", "--token-file"),
@@ -145,6 +149,30 @@ def test_variables_that_are_secrets_are_refused(name: str, instead: str) -> None
     (line,) = details()
     assert line.startswith(f"env in vllmray.toml: {name} can't be one of them")
     assert "very_secret" not in line
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("name", "is_refused"),
+    [
+        *((name, True) for name in ("WANDB_API_KEY", "MY_TOKEN", "LMCACHE_PASSWORD", "DB_PASSWD", "X_SECRET", "token")),
+        *((name, True) for name in ("AZURE_ACCOUNT_KEY", "S3_ACCESS_KEY", "S3_SECRET_KEY", "APIKEY_API_KEY")),
+        *((name, False) for name in ("TOKENIZERS_PARALLELISM", "VLLM_MAX_TOKENS", "GOOGLE_APPLICATION_CREDENTIALS")),
+        *((name, False) for name in ("HF_TOKEN_PATH", "MY_TOKEN_FILE", "AWS_REGION", "CACHE_KEY", "SECRETARY")),
+    ],
+)
+def test_a_variable_that_its_name_calls_a_secret_is_refused(name: str, is_refused: bool) -> None:
+    flags: dict[str, object] = {"env": [f"{name}=very_secret"]}
+    if not is_refused:
+        assert load(flags, environ={}).config.env == (f"{name}=very_secret",)
+        return
+    (line,) = details(flags)
+    assert line.startswith(f"--env: {name} can't be one of them; whoever may look at containers reads it")
+    assert "very_secret" not in line
+    Path(".env").write_text(f"VLLM_{name}=very_secret\n")
+    if name.isupper():
+        (line,) = details()
+        assert line.startswith(f"VLLM_{name} in .env: can't be given to nodes; ")
 
 
 @pytest.mark.usefixtures("folder")
