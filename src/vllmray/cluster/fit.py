@@ -15,10 +15,11 @@ from vllmray.engine.options import EngineOptions, engine_options, overridden
 from vllmray.errors import ConfigError
 from vllmray.hub.files import ModelFiles
 from vllmray.model.layouts import HostGpus, Layout, Place, layout_on, layouts
-from vllmray.model.memory import GIB, Engine
+from vllmray.model.memory import GIB, Engine, cache_element_bytes
 from vllmray.model.model import Model, model_of, parameters_of, unknown_figures
 from vllmray.model.partition import parse_partition
 from vllmray.model.rules import Broken, Parallelism, broken_rules
+from vllmray.model.told import ONLINE
 from vllmray.reporter import Reporter
 
 HINT = "`vllmray plan` shows what fits; `--no-model-check` leaves it all to vLLM."
@@ -43,11 +44,34 @@ def known_model(files: ModelFiles, config: ClusterConfig) -> Model:
             hint="Copy the whole model there (*.safetensors), or name another with --model.",
         )
     raw = overridden(files.config, options.hf_overrides)
-    if options.quantization and "quantization_config" not in raw:
-        plain = model_of(raw, files.model, files.weight_bytes)
-        raw = {**raw, "quantization_config": {"quant_method": options.quantization}}
-        return replace(model_of(raw, files.model), given_correction=plain.correction)
-    return model_of(raw, files.model, files.weight_bytes)
+    model = model_of(raw, files.model, files.weight_bytes)
+    if _quantised_here(model, options):  # the checkpoint's bytes are no longer those on a GPU
+        model = replace(model, given_correction=model.correction, checkpoint_bytes=None)
+    return _without_the_unknown(model, options, engine_of(config, model))
+
+
+def _quantised_here(model: Model, options: EngineOptions) -> bool:
+    """Its weights are quantised while they are loaded."""
+    return bool(options.quantization or options.quantization_config) and model.shape.config.quantization is None
+
+
+def _without_the_unknown(model: Model, options: EngineOptions, engine: Engine) -> Model:
+    """The model, its figures not known where options say what nobody here understands."""
+    weights = []
+    if _quantised_here(model, options):
+        if options.quantization_config:
+            weights.append("--quantization-config")
+        elif options.quantization not in ONLINE:
+            weights.append(f"--quantization {options.quantization}")
+    if options.offload_group_size:
+        weights.append("--offload-group-size")
+    if weights:
+        shape = replace(model.shape, weights_unknown=(*model.shape.weights_unknown, *weights))
+        model = replace(model, shape=shape, given_correction=None, checkpoint_bytes=None)
+    if cache_element_bytes(model.shape.config, engine) is None:
+        why = f"--kv-cache-dtype {engine.kv_cache_dtype}"
+        model = replace(model, shape=replace(model.shape, kv_unknown=(*model.shape.kv_unknown, why)))
+    return model
 
 
 def options_of(config: ClusterConfig, named: Sequence[NamedLayer] = ()) -> EngineOptions:
@@ -105,6 +129,9 @@ def engine_of(config: ClusterConfig, model: Model) -> Engine:
         max_num_seqs=options.max_num_seqs,
         max_num_batched_tokens=options.max_num_batched_tokens,
         kv_cache_dtype=options.kv_cache_dtype,
+        kv_cache_memory_bytes=options.kv_cache_memory_bytes,
+        cpu_offload_bytes=int(options.cpu_offload_gb * GIB),
+        quantization=options.quantization,
         dtype=options.dtype,
         enforce_eager=options.enforce_eager,
     )

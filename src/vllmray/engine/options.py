@@ -37,10 +37,12 @@ class EngineOptions(BaseModel):
 
     dtype: str = "auto"
     quantization: str | None = None
+    quantization_config: Json = Field(default_factory=dict)
     kv_cache_dtype: str = "auto"
     kv_cache_memory_bytes: Count | None = None
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.92
     cpu_offload_gb: GiB = 0.0
+    offload_group_size: Annotated[int, Field(ge=0)] = 0
     max_num_seqs: Count | None = None
     max_num_batched_tokens: Count | None = None
     enforce_eager: bool = False

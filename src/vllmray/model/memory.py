@@ -14,8 +14,9 @@ from fractions import Fraction
 
 from vllmray.model.config import TextConfig
 from vllmray.model.layers import Layer, Shape
-from vllmray.model.parts import WHOLE, Part, dense_size, expert_size, shared_size
+from vllmray.model.parts import WHOLE, Part, dense_size, expert_size, head_dim_of, shared_size
 from vllmray.model.sections import Quantization
+from vllmray.model.told import ONLINE, PLAIN_CACHES, cache_element
 
 GIB = 1024**3
 DTYPE_BYTES = {
@@ -63,6 +64,12 @@ class Engine:
     max_num_batched_tokens: int | None = None
     kv_cache_dtype: str = "auto"
     dtype: str = "auto"
+    kv_cache_memory_bytes: int | None = None
+    """For sequences, on each GPU, whatever gpu_memory_utilization says."""
+    cpu_offload_bytes: int = 0
+    """Of each GPU's weights, in the host's memory."""
+    quantization: str | None = None
+    """A format of model/told.py that the weights get while they are loaded."""
     enforce_eager: bool = False
     chooses_length: bool = False
     """vLLM takes max_model_len where it fits, and else the longest that does."""
@@ -137,11 +144,13 @@ def element_bytes(config: TextConfig, engine: Engine) -> int:
     return 2 if engine.dtype == "auto" else size
 
 
-def cache_element_bytes(config: TextConfig, engine: Engine) -> int:
-    """Of a key or a value."""
+def cache_element_bytes(config: TextConfig, engine: Engine) -> Fraction | None:
+    """Of a key or a value; None when it is not known."""
     if engine.kv_cache_dtype == "auto":
-        return element_bytes(config, engine)
-    return DTYPE_BYTES.get(engine.kv_cache_dtype, 1)
+        return Fraction(element_bytes(config, engine))
+    if config.kv_lora_rank and engine.kv_cache_dtype not in PLAIN_CACHES:
+        return None
+    return cache_element(engine.kv_cache_dtype, head_dim_of(config))
 
 
 def weight_bits(part: Part, config: TextConfig, engine: Engine) -> float:
@@ -152,6 +161,9 @@ def weight_bits(part: Part, config: TextConfig, engine: Engine) -> float:
     if part.kind == "experts" and config.expert_dtype == "fp4":  # DeepSeek V4: a scale of 8 bits for each 32
         return 4 + 8 / 32
     quantization = config.quantization
+    if engine.quantization in ONLINE and quantization is None:
+        bits, kinds = ONLINE[engine.quantization]
+        return bits if part.kind in kinds else usual
     if quantization is None or part.kind not in QUANTISED or _left_alone(part, quantization):
         return usual
     group = quantization.group_size or 0
@@ -218,21 +230,22 @@ def stage_weights(
 
 def token_bytes(layer: Layer, config: TextConfig, engine: Engine, *, tensor_parallel_size: int = 1) -> float:
     """Keys and values of one token in one layer, on each GPU (vllm/v1/kv_cache_interface.py, AttentionSpec)."""
-    element = cache_element_bytes(config, engine)
+    element = cache_element_bytes(config, engine) or Fraction()
     return float(sum(cache.token_bytes(element, tensor_parallel_size) for cache in layer.state.caches))
 
 
 def kept_of(layers: Sequence[Layer], config: TextConfig, engine: Engine, *, tensor_parallel_size: int) -> Kept:
     """What layers keep of a sequence, on each GPU of their stage."""
-    sizes = {"recurrent": _recurrent_bytes(config, engine), "crossed": cache_element_bytes(config, engine)}
+    element = cache_element_bytes(config, engine) or Fraction()
+    sizes: dict[str, Fraction | int] = {"recurrent": _recurrent_bytes(config, engine), "crossed": element}
     by_window: dict[int | None, Fraction] = {}
     fixed = 0
     for layer in layers:
         for cache in layer.state.caches:
-            each = cache.token_bytes(cache_element_bytes(config, engine), tensor_parallel_size)
+            each = cache.token_bytes(element, tensor_parallel_size)
             by_window[cache.window] = by_window.get(cache.window, Fraction()) + each
         for part in layer.state.fixed:
-            fixed += part.on_each(tensor_parallel_size) * sizes.get(part.kind, element_bytes(config, engine))
+            fixed += int(part.on_each(tensor_parallel_size) * sizes.get(part.kind, element_bytes(config, engine)))
     return Kept(tuple((float(each), window) for window, each in by_window.items() if each), fixed)
 
 
@@ -245,6 +258,18 @@ def _recurrent_bytes(config: TextConfig, engine: Engine) -> int:
 def usable(memory: int, engine: Engine) -> int:
     """What vLLM takes of a GPU of that memory."""
     return int((memory - RESERVED) * engine.gpu_memory_utilization)
+
+
+def room_for_sequences(memory: int, engine: Engine, *, held: int) -> int:
+    """Bytes for sequences on a GPU; negative when not even the rest fits.
+
+    Args:
+        held: by weights and what is beside them. With --kv-cache-memory-bytes vLLM takes that much and no share of the
+            GPU counts (vllm 0.32, vllm/v1/worker/gpu_worker.py, determine_available_memory).
+    """
+    if engine.kv_cache_memory_bytes is None:
+        return usable(memory, engine) - held
+    return min(engine.kv_cache_memory_bytes, int(memory - RESERVED) - held)
 
 
 def beside_weights(

@@ -32,7 +32,7 @@ class Cache:
     alignment: int = 1
     """...whose bytes are a multiple of so many."""
 
-    def token_bytes(self, element: int, tensor_parallel_size: int) -> Fraction:
+    def token_bytes(self, element: int | Fraction, tensor_parallel_size: int) -> Fraction:
         """Bytes a token on each GPU."""
         states = self.block // self.tokens or 1
         page = states * self.part.on_each(tensor_parallel_size) * (self.element or element)

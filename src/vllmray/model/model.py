@@ -15,8 +15,8 @@ from vllmray.model.memory import (
     StageMemory,
     beside_weights,
     kept_of,
+    room_for_sequences,
     stage_weights,
-    usable,
 )
 from vllmray.model.sections import text_section
 from vllmray.model.understood import unknown_keys
@@ -64,14 +64,15 @@ class Model:
         batch = engine.batch(memory)
         size = tensor_parallel_size
         weights = stage_weights(self.shape, layers, engine, tensor_parallel_size=size, first=first, last=last)
-        known_weights = int(weights * self.correction) if self.knows_weights else None
+        held = max(int(weights * self.correction) - engine.cpu_offload_bytes, 0)
+        known_weights = held if self.knows_weights else None
         beside = beside_weights(config, engine, batch, layers=len(layers), tensor_parallel_size=size, last=last)
         return StageMemory(
             layers=len(layers),
             memory=memory,
             weights=known_weights,
             beside=beside,
-            room=None if known_weights is None else usable(memory, engine) - known_weights - beside,
+            room=None if known_weights is None else room_for_sequences(memory, engine, held=known_weights + beside),
             kept=None if self.shape.kv_unknown else kept_of(layers, config, engine, tensor_parallel_size=size),
             batch=batch,
         )

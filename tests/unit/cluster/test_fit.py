@@ -20,8 +20,8 @@ from vllmray.config.settings import load
 from vllmray.errors import ConfigError, HostError
 from vllmray.hub.files import ModelFiles
 from vllmray.model.layouts import HostGpus
-from vllmray.model.memory import GIB
-from vllmray.model.model import Model
+from vllmray.model.memory import GIB, StageMemory
+from vllmray.model.model import Model, unknown_figures
 
 TWO_BY_TWO = ((80 * GIB,) * 2,) * 2
 
@@ -102,13 +102,87 @@ def test_a_folder_without_weights_is_refused_unless_none_are_read() -> None:
     assert known_model(files("gpt2", weights="none"), config(vllm_args=("--load-format", "dummy"))).shape
 
 
-def test_quantising_while_loading_halves_the_weights() -> None:
-    plain, quantised = (model("llama-3.1-8b", vllm_args=args) for args in ((), ("--quantization", "fp8")))
-    sizes = [
-        known.stage((32,), 0, engine_of(config(), known), tensor_parallel_size=1, memory=GIB).weights or 0
-        for known in (plain, quantised)
-    ]
-    assert 0.5 < sizes[1] / sizes[0] < 0.6
+def first_stage(known: Model, *args: str, memory: int = 80 * GIB) -> StageMemory:
+    """The one GPU of a model."""
+    layers = (len(known.shape.layers),)
+    return known.stage(layers, 0, engine_of(config(vllm_args=args), known), tensor_parallel_size=1, memory=memory)
+
+
+def seen(name: str, *args: str) -> StageMemory:
+    return first_stage(model(name, vllm_args=args), *args)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "least", "most"),
+    [
+        ("llama-3.1-8b", "fp8", 0.5, 0.6),
+        ("llama-3.1-8b", "fp8_per_tensor", 0.5, 0.6),
+        ("llama-3.1-8b", "fp8_per_channel", 0.5, 0.6),
+        ("llama-3.1-8b", "fp8_per_block", 0.5, 0.6),
+        ("llama-3.1-8b", "mxfp8", 0.52, 0.62),
+        ("llama-3.1-8b", "mxfp4", 0.3, 0.45),
+        ("llama-3.1-8b", "experts_int8", 1, 1),
+        ("qwen3-30b-a3b", "experts_int8", 0.5, 0.55),
+        ("qwen3-30b-a3b", "int8_per_channel_weight_only", 0.5, 0.55),
+        ("qwen3-30b-a3b", "nvfp4_per_token", 0.28, 0.35),
+    ],
+)
+def test_quantising_while_loading_makes_the_weights_smaller(name: str, method: str, least: float, most: float) -> None:
+    plain = seen(name).weights
+    assert plain is not None
+    for args in (("--quantization", method), (f"-q={method}",), (f"-q{method}",)):
+        weights = seen(name, *args).weights
+        assert weights is not None
+        assert least <= weights / plain <= most, args
+
+
+def test_a_quantisation_that_nobody_here_understands_makes_the_weights_unknown() -> None:
+    for args in (("--quantization", "torchao"), ("--quantization-config.linear", "mxfp8"), ("--offload-group-size=8",)):
+        known = model("llama-3.1-8b", vllm_args=args)
+        assert first_stage(known, *args).weights is None
+        assert f"weights: not known for this model ({' '.join(args)[:14]}" in "\n".join(unknown_figures(known))
+    assert seen("qwen3-8b-fp8", "--quantization", "fp8") == seen("qwen3-8b-fp8")
+
+
+@pytest.mark.parametrize(
+    ("name", "each"),
+    [
+        ("auto", 2),
+        ("bfloat16", 2),
+        ("fp8", 1),
+        ("fp8_e5m2", 1),
+        ("nvfp4", 0.5625),
+        ("nvfp4_4over6", 0.5625),
+        ("int8_per_token_head", 1 + 4 / 128),
+        ("int4_per_token_head", 0.5 + 4 / 128),
+    ],
+)
+def test_the_format_of_the_cache_decides_what_a_token_takes(name: str, each: float) -> None:
+    kept = seen("llama-3.1-8b", "--kv-cache-dtype", name).kept
+    assert kept is not None
+    assert kept.token == ((32 * 8 * 2 * 128 * each, None),)
+
+
+def test_a_format_of_the_cache_that_is_not_known_makes_it_unknown() -> None:
+    for name, args in (("llama-3.1-8b", "turboquant_k8v4"), ("deepseek-v3", "nvfp4"), ("deepseek-v3", "fp8_ds_mla")):
+        known = model(name, vllm_args=("--kv-cache-dtype", args))
+        assert first_stage(known, "--kv-cache-dtype", args).kept is None
+        assert f"--kv-cache-dtype {args}" in "\n".join(unknown_figures(known))
+
+
+def test_weights_in_the_hosts_memory_leave_room_on_the_gpu() -> None:
+    plain, offloaded = seen("llama-3.1-8b"), seen("llama-3.1-8b", "--cpu-offload-gb", "5")
+    assert plain.weights is not None
+    assert plain.room is not None
+    assert (offloaded.weights, offloaded.room) == (plain.weights - 5 * GIB, plain.room + 5 * GIB)
+    assert seen("llama-3.1-8b", "--cpu-offload-gb=500").weights == 0
+
+
+def test_a_stated_size_of_the_cache_is_the_room_whatever_share_of_the_gpu_is_vllms() -> None:
+    assert seen("llama-3.1-8b", "--kv-cache-memory-bytes", "10G", "--gpu-memory-utilization", "0.1").room == 10 * GIB
+    too_much = seen("llama-3.1-8b", "--kv-cache-m", "200G").room
+    assert too_much is not None
+    assert 55 * GIB < too_much < 70 * GIB
 
 
 OVERRIDES = '{"text_config": {"max_position_embeddings": 1010000}}'
