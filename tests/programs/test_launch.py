@@ -301,6 +301,25 @@ def test_no_engine_starts_while_something_holds_a_gpu(engine: Engine) -> None:
     assert len(engine.told("starting")) == 1
 
 
+def test_no_engine_starts_while_another_program_fills_its_gpu(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    smi, gpu = engine.folder / "nvidia-smi", engine.folder / "gpu"
+    smi.write_text(f"#!/bin/sh\ncat {gpu}\n")
+    smi.chmod(0o755)
+    line = "{index}, GPU-{index}, NVIDIA H100, 81559, {used}, {free}, Disabled\n"
+    full = line.format(index=0, used=77000, free=4008)
+    gpu.write_text(full + line.format(index=1, used=81000, free=8))
+    monkeypatch.setenv("PATH", str(engine.folder), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    engine.start("--room", json.dumps({"accelerator": "nvidia", "share": 0.92, "ranks": 1}))
+    said = "too little free memory: GPU 0 has 3.9 of 79.1 GiB free, 72.8 are needed"  # and of GPU 1 it takes nothing
+    engine.waits_for(said)
+    assert not (engine.folder / "command-lines").exists()
+    gpu.write_text(full.replace("77000, 4008", "1, 81007"))
+    engine.is_in("ready")
+    assert engine.told("waiting")[-1] == said
+    assert engine.told("waiting").count(said) == 1
+
+
 def test_a_server_that_dies_is_followed_by_another_and_who_asks_meanwhile_is_told_to_wait(engine: Engine) -> None:
     before = sleepers()
     engine.start()

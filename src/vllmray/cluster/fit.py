@@ -27,6 +27,8 @@ PARTITION = "VLLM_PP_LAYER_PARTITION"
 LONG = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 LENGTH_UNKNOWN = 2048
 """Tokens that vLLM takes where config.json says none (vllm 0.32, vllm/config/model.py, _get_and_verify_max_len)."""
+HELD_ELSEWHERE = ("ipc_cache",)
+"""--load-format of engines whose weights another process has on the GPU (vllm, model_loader/weight_cache)."""
 WITHOUT_WEIGHTS = ("dummy",)
 """--load-format of engines that read no weights."""
 
@@ -87,6 +89,16 @@ def options_of(config: ClusterConfig, named: Sequence[NamedLayer] = ()) -> Engin
 def served_name(config: ClusterConfig) -> str:
     """What a request calls the model: the first of --served-model-name, else the model as it was named."""
     return next(iter(options_of(config).served_model_name), config.model)
+
+
+def memory_share(config: ClusterConfig) -> float | None:
+    """The part of each GPU's memory that must be free when the engine starts; None where vLLM asks for none of that.
+
+    Source: vllm 0.33, vllm/v1/worker/utils.py, request_memory.
+    """
+    options = options_of(config)
+    held_elsewhere = config.accelerator == "cpu" or options.load_format in HELD_ELSEWHERE
+    return None if held_elsewhere else options.gpu_memory_utilization
 
 
 def asked(config: ClusterConfig) -> Parallelism:

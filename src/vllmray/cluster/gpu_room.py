@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from vllmray.cluster.brief import said_by
-from vllmray.cluster.fit import options_of
+from vllmray.cluster.fit import memory_share
 from vllmray.cluster.gpu_cards import Card, Holder, cards_in, holders_in
 from vllmray.cluster.plan import gpu_probe_spec
 from vllmray.config.models import ClusterConfig
@@ -22,8 +22,6 @@ from vllmray.wait import Clock, NotReady, Ready, wait_until
 GIB, MIB = 1024**3, 1024**2
 RELEASE_S = 20.0
 """Ray's workers end, and the driver gives their memory back, seconds after the engine that they worked for."""
-HELD_ELSEWHERE = ("ipc_cache",)
-"""--load-format of engines whose weights another process has on the GPU (vllm, model_loader/weight_cache)."""
 USERS = "/vllmray/users"
 LEAST_SHARE = 0.1
 """What is not worth an advice."""
@@ -87,14 +85,12 @@ class Room:
 
     @property
     def _share(self) -> float:
-        return options_of(self.config).gpu_memory_utilization
+        return memory_share(self.config) or 0.0
 
     def _needed(self, card: Card) -> int:
         return math.ceil(card.total * self._share)
 
     def _short(self, cards: Sequence[Card]) -> list[Card]:
-        if options_of(self.config).load_format in HELD_ELSEWHERE:
-            return []
         return [card for card in cards[: self.ranks] if card.free < self._needed(card)]
 
     def _ask(self, devices: tuple[str, ...]) -> tuple[Card, ...]:

@@ -72,7 +72,11 @@ PROGRAMS = {
 MODULES = (
     "__init__",
     "journal",
-    *(f"engine/{name}" for name in ("__init__", "closed", "door", "gate", "pulse", "remains", "serve", "server")),
+    *(f"hosts/{name}" for name in ("__init__", "gpu_probe")),
+    *(
+        f"engine/{name}"
+        for name in ("__init__", "closed", "door", "gate", "pulse", "remains", "room", "serve", "server")
+    ),
 )
 """Of this package, what the programs import or start; the standard library is all that these need."""
 PLUGIN_MODULES = ("cpu_platform", "cpu_slots", "cpu_communicator")

@@ -21,6 +21,7 @@ from vllmray.cluster.contents import (
     Contents,
     Secrets,
 )
+from vllmray.cluster.fit import memory_share
 from vllmray.cluster.gpus import device_access
 from vllmray.cluster.mounted import engine_mounts, model_mount
 from vllmray.config.models import DEFAULT_CLUSTER, ClusterConfig
@@ -135,6 +136,7 @@ def engine_spec(config: ClusterConfig, node: Node, contents: Contents) -> Contai
         f"--start-timeout={START_TIMEOUT_S}",
         f"--dashboard-port={config.ray_ports.dashboard}",
         *(("--no-api-key",) if config.no_api_key else ()),
+        *_room(config),
         *_own_memory(config),
         "--",
         *server_argv(config, _guard_argv(contents.secrets)),
@@ -146,6 +148,15 @@ def engine_spec(config: ClusterConfig, node: Node, contents: Contents) -> Contai
     head = container_name(config, labels.HEAD)
     network = "host" if config.network == "host" else f"container:{head}"
     return replace(_spec(config, node, own), network=network, ip=None)
+
+
+def _room(config: ClusterConfig) -> tuple[str, ...]:
+    """What must be free on the head's GPUs at each start of the engine; simulated ones have no memory."""
+    share = memory_share(config)
+    if share is None:
+        return ()
+    room = {"accelerator": config.accelerator, "share": share, "ranks": config.world_size}
+    return (f"--room={json.dumps(room, separators=(',', ':'))}",)
 
 
 def _guard_argv(secrets: Secrets) -> tuple[str, ...]:

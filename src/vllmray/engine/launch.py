@@ -23,6 +23,7 @@ given-up and insecure. What happened goes to the log, a line of journal.py each.
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 import threading
@@ -41,6 +42,7 @@ from vllmray.engine.door import Door
 from vllmray.engine.gate import Gate, State, start_watch
 from vllmray.engine.pulse import Endpoint, Pulse
 from vllmray.engine.remains import SHM, Remains, kill_below
+from vllmray.engine.room import Room
 from vllmray.engine.server import Server
 from vllmray.journal import tell
 
@@ -112,6 +114,7 @@ class Launcher:
         self._door = Door(options.port, certificate)
         self._endpoint = Endpoint(options.port, tls=bool(certificate), key=key, keyed=not options.no_api_key)
         self._remains = Remains(options.state.parents[1], SHM if options.own_memory else None)
+        self._room = Room(**json.loads(options.room))
         self._ends: deque[float] = deque()
         self._deaths = 0
 
@@ -165,12 +168,14 @@ class Launcher:
         not_before = time.monotonic() + PAUSES_S[min(recent, len(PAUSES_S)) - 1] if recent else 0.0
         told = ""
         while not (self._told.is_set() or server.has_ended):
-            if gate.closed_by:
-                self._state.phase("waiting", gate.closed_by)
-                if gate.closed_by != told:
-                    told = gate.closed_by
+            pauses = time.monotonic() < not_before
+            closed_by = gate.closed_by or (self._room.lacking() if server.imported and not pauses else "")
+            if closed_by:
+                self._state.phase("waiting", closed_by)
+                if closed_by != told:
+                    told = closed_by
                     tell("waiting", told)
-            elif time.monotonic() < not_before:
+            elif pauses:
                 self._state.phase("waiting", "a pause before the next attempt")
             elif not server.imported:
                 self._state.phase("importing", "importing vLLM")
@@ -256,6 +261,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--start-timeout", type=float, required=True, help="seconds from the start to the first token")
     parser.add_argument("--dashboard-port", type=int, required=True, help="of Ray's dashboard, on this host")
     parser.add_argument("--no-api-key", action="store_true", help="the endpoint is to answer anybody")
+    parser.add_argument("--room", default="{}", help="JSON: the arguments of room.Room")
     parser.add_argument("--own-memory", action="store_true", help="shared memory is this cluster's alone")
     parser.add_argument("vllm_args", nargs="*")
     launcher = Launcher(parser.parse_args(argv), api_key())
