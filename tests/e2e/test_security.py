@@ -21,6 +21,7 @@ import pytest
 from tests.e2e.conftest import User, Users
 from tests.rig.hosts import DESK_ADDRESS, Rig, TestHost, run
 from tests.rig.settings import ENGINE_FLAGS, base_settings
+from vllmray.demo.run import QUESTION
 from vllmray.ray.ports import RayPorts
 
 REPOSITORY = Path(__file__).parents[2]
@@ -430,7 +431,7 @@ def test_https_is_served_alone_and_by_the_callers_own_user(cluster: Cluster) -> 
     assert plain.returncode != 0
     unknown = run("curl", "--silent", "--noproxy", "*", f"https://{address}:8000/health", check=False)
     assert unknown.returncode == 60  # curl: the certificate's authority is not known
-    said = cluster.head.vllmray("chat", "What is the capital of France?")
+    said = cluster.head.vllmray("chat", QUESTION)
     assert (said.returncode, bool(said.stdout.strip())) == (0, True)
     for name in ("vllmray-head", "vllmray-engine"):
         assert cluster.head.host.docker("exec", name, "id", "-u").strip() == "1234"

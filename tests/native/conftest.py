@@ -29,7 +29,11 @@ class NativeUser:
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if name.startswith("PIP_") or name == "PATH"}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith("PIP_") or name in ("PATH", "ONEDNN_MAX_CPU_ISA")
+        }
         # No daemon answers there, whatever this machine has: a command must find by itself that the nodes are here.
         return kept | {"HOME": str(self.home), "LC_ALL": "C.UTF-8", "DOCKER_HOST": f"unix://{self.home}/no-docker.sock"}
 

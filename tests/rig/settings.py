@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from tests.rig.hosts import Rig
 
 # Few sequences and short batches: two cores serve every node of the rig.
@@ -26,5 +28,10 @@ def base_settings(rig: Rig) -> dict[str, str]:
         # Stated, so that hosts can be started in any order; test_security.py has those that vllmray makes.
         "VLLMRAY_RAY_TOKEN": RAY_TOKEN,
         "VLLM_API_KEY": API_KEY,
-        "VLLMRAY_ENV": "VLLM_CPU_KVCACHE_SPACE=1,HF_HUB_OFFLINE=1",
+        "VLLMRAY_ENV": ",".join(["VLLM_CPU_KVCACHE_SPACE=1", "HF_HUB_OFFLINE=1", *processor()]),
     }
+
+
+def processor() -> list[str]:
+    """What has the nodes compute as another processor would, where the tests are told to (oneDNN's documentation)."""
+    return [f"{name}={os.environ[name]}" for name in ("ONEDNN_MAX_CPU_ISA",) if name in os.environ]

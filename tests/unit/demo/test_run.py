@@ -13,7 +13,7 @@ from tests.fake_host import FakeHost, Ran, Record
 from tests.unit.support import RecordingReporter, RecordingStep, good_host, image_answer, probe_answer, ray_node, seen
 from vllmray.demo.model import NAME, SUMS
 from vllmray.demo.run import OWN_PORTS, Wanted, bring_up, choose_slots, free_port, free_ray_ports, worker_config
-from vllmray.errors import HostError, UserInterruptError, WorkloadError
+from vllmray.errors import ClusterStateError, HostError, UserInterruptError, WorkloadError
 
 NODES = (ray_node("172.18.0.2", head=True), ray_node("172.18.0.3"))
 TOKEN = "the-token-of-the-demo"
@@ -73,6 +73,21 @@ def test_two_nodes_come_up_on_a_network_of_their_own(cache: Path) -> None:
     assert "no NVIDIA GPU is here: two nodes with one simulated GPU each, on the CPU" in reporter.lines
     assert "On each other host" not in reporter.text()
     assert reporter.text().endswith("engine: = answered a completion")
+
+
+def test_further_arguments_of_the_server_come_last_and_a_demo_with_others_is_not_taken_for_it(cache: Path) -> None:
+    host, words = docker(cache, READY), ("--dtype", "bfloat16")
+    config = bring_up(host, wanted(cache, vllm_args=words), RecordingReporter())
+    (engine,) = [record.spec for record in host.records.values() if record.spec.name == "vllmray-demo-engine"]
+    at = engine.argv.index("--dtype")
+    assert engine.argv[at : at + 2] == words
+    assert at > engine.argv.index("--max-num-batched-tokens")
+    for same in (words, ()):
+        assert bring_up(host, wanted(cache, vllm_args=same), RecordingReporter()).vllm_args == config.vllm_args
+    with pytest.raises(ClusterStateError, match="with other arguments for the vLLM server") as caught:
+        bring_up(host, wanted(cache, vllm_args=("--dtype", "float32")), RecordingReporter())
+    assert "vllmray down --cluster demo" in str(caught.value.hint)
+    assert names(host) == NAMES
 
 
 def test_a_second_demo_finds_the_first_and_starts_nothing(cache: Path) -> None:

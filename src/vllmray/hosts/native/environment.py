@@ -11,13 +11,15 @@ from vllmray.hosts.gpu_probe import visible_names
 
 ROCR = "ROCR_VISIBLE_DEVICES"
 # What a node takes over from the user's own environment: where programs and libraries are, what names them, proxies
-# and certificates, which GPUs a batch system gave to this job. All else may be secret or meant for another program.
+# and certificates, which GPUs a batch system gave to this job, which instructions oneDNN may use (its documentation,
+# "CPU Dispatcher Control"). All else may be secret or meant for another program.
 TAKEN_OVER = (
     *("HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "XDG_CACHE_HOME"),
     *("LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "ROCM_PATH", "CONDA_PREFIX", "VIRTUAL_ENV"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
     *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"),
+    "ONEDNN_MAX_CPU_ISA",
 )
 
 
