@@ -14,7 +14,7 @@ from vllmray.demo.run import EXPECTED, QUESTION
 
 
 def test_the_demo_answers_and_stays_and_a_second_one_finds_it(user: NativeUser) -> None:
-    first = user.vllmray("demo", "--runtime", "native")
+    first = user.vllmray("demo", "--runtime", "native", "--", "--dtype", "float32")
     assert first.returncode == 0
     assert "The capital of France is Paris." in first.stdout
     assert "simulated GPU" in first.stderr

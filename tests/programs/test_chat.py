@@ -42,11 +42,11 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             for word in said.split():
                 self._event({"content": word + " "})
-            self._event({})
+            self._event({}, "length" if asked.get("max_tokens") == 2 else "stop")
             self.wfile.write(b"data: [DONE]\n\n")
 
-    def _event(self, delta: dict[str, str]) -> None:
-        choice = {"index": 0, "delta": delta, "finish_reason": None}
+    def _event(self, delta: dict[str, str], reason: str | None = None) -> None:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason}
         event = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "small", "choices": [choice]}
         self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
 
@@ -85,6 +85,15 @@ def test_an_answer_comes_piece_by_piece(endpoint: Endpoint, server: Any) -> None
     assert list(pieces) == ["one ", "two "]
     (asked,) = server.asked
     assert (asked["model"], asked["max_tokens"], asked["temperature"], asked["stream"]) == ("small", 7, 0, True)
+
+
+@pytest.mark.parametrize(("max_tokens", "reason"), [(2, "length"), (7, "stop")])
+def test_at_its_end_an_answer_says_whether_it_was_cut(endpoint: Endpoint, max_tokens: int, reason: str) -> None:
+    answer = endpoint.answer("small", [{"role": "user", "content": "one two"}], max_tokens=max_tokens)
+    assert [next(answer), next(answer)] == ["one ", "two "]
+    with pytest.raises(StopIteration) as ended:
+        next(answer)
+    assert ended.value.value == reason
 
 
 def test_without_bounds_the_servers_own_hold(endpoint: Endpoint, server: Any) -> None:

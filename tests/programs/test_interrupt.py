@@ -112,7 +112,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 class Terminal:
     """A command below a terminal of its own, as a person has it."""
 
-    def __init__(self, daemon: Daemon, folder: Path, *argv: str) -> None:
+    def __init__(self, docker_host: str, folder: Path, *argv: str) -> None:
         self.screen, other = pty.openpty()
         self.said = b""
 
@@ -131,7 +131,7 @@ class Terminal:
                 "PYTHONPATH": os.pathsep.join(sys.path),
                 "HOME": str(folder),
                 "TERM": "xterm",
-                "DOCKER_HOST": f"unix://{daemon.server_address!s}",
+                "DOCKER_HOST": docker_host,
             },
             preexec_fn=take_terminal,  # noqa: PLW1509
         )
@@ -168,7 +168,7 @@ class Terminal:
 @pytest.fixture
 def down(daemon: Daemon, tmp_path: Path) -> Iterator[Terminal]:
     """`vllmray down`, waiting for a container that does not stop."""
-    terminal = Terminal(daemon, tmp_path, "down")
+    terminal = Terminal(f"unix://{daemon.server_address!s}", tmp_path, "down")
     try:
         wait_for(lambda: any(line.endswith("/stop") for line in daemon.asked), terminal)
         yield terminal

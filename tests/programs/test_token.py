@@ -130,7 +130,7 @@ class User:
 @pytest.fixture
 def user(tmp_path: Path) -> Iterator[User]:
     ports = free_ray_ports()
-    made = User(tmp_path, {name: getattr(ports, name) for name in ("gcs", "dashboard")}, free_port())
+    made = User(tmp_path, dict(ports), free_port())
     program = PROGRAM.format(
         python=sys.executable,
         image=json.dumps(image_answer()),

@@ -15,9 +15,13 @@ from vllmray.cli.wiring import open_cluster
 from vllmray.errors import ClusterStateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from vllmray.endpoint.chat import Endpoint, Message
+
+
+MOST_TOKENS = 512
+"""Of an answer where no bound is given; counted here, since a server refuses one that its context has no room for."""
 
 
 @with_place
@@ -26,16 +30,21 @@ def chat(
     place: Place,
     prompt: Annotated[str | None, typer.Argument(help="What to say; without it, a conversation")] = None,
     system: Annotated[str | None, typer.Option("--system", help="What the model is told before all else")] = None,
-    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Longest answer")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", min=1, help="Longest answer, asked of the server")
+    ] = None,
 ) -> None:
-    """Talk to the served model from the head's host. Without a prompt until Ctrl-D; Ctrl-C ends an answer."""
+    """Talk to the served model from the head's host. Without a prompt until Ctrl-D; Ctrl-C ends an answer.
+
+    An answer that repeats itself is stopped, and one of more than 512 tokens unless --max-tokens says otherwise.
+    """
     endpoint = client_of(*_where(place))
     try:
         model = endpoint.model()
         messages: list[Message] = [{"role": "system", "content": system}] if system else []
         if prompt is not None:
             messages.append({"role": "user", "content": prompt})
-            _say(endpoint.answer(model, messages, max_tokens=max_tokens), [])
+            _say(endpoint.answer(model, messages, max_tokens=max_tokens), [], max_tokens)
         else:
             print(f"{model}; Ctrl-D leaves", file=sys.stderr)
             _converse(endpoint, model, messages, max_tokens)
@@ -76,26 +85,45 @@ def _converse(endpoint: Endpoint, model: str, messages: list[Message], max_token
     """Turns until the end of standard input; a Ctrl-C ends an answer, and what was said of it stands."""
     with suppress(ImportError):
         import readline  # noqa: F401  # input() then edits lines and knows the ones before
-    while True:
-        try:
-            said = input("> " if sys.stdin.isatty() else "")
-        except EOFError:
-            return
+    while (said := _next_line()) is not None:
         if not said.strip():
             continue
         messages.append({"role": "user", "content": said})
         pieces: list[str] = []
         try:
-            _say(endpoint.answer(model, messages, max_tokens=max_tokens), pieces)
+            _say(endpoint.answer(model, messages, max_tokens=max_tokens), pieces, max_tokens)
         except KeyboardInterrupt:
             arm()
             print()
-        messages.append({"role": "assistant", "content": "".join(pieces)})
+        if pieces:
+            messages.append({"role": "assistant", "content": "".join(pieces)})
+        else:
+            messages.pop()  # a question that nothing was said to is not asked again with the next
 
 
-def _say(answer: Iterator[str], pieces: list[str]) -> None:
-    """Print an answer as it comes, and keep it."""
-    for piece in answer:
+def _next_line() -> str | None:
+    """What is typed next; None at the end. At a terminal Ctrl-C drops the line, and only Ctrl-D leaves."""
+    terminal = sys.stdin.isatty()
+    while True:
+        try:
+            return input("> " if terminal else "")
+        except EOFError:
+            return None
+        except KeyboardInterrupt:
+            if not terminal:
+                raise
+            arm()
+            print("\nCtrl-D leaves", file=sys.stderr)
+
+
+def _say(answer: Generator[str, None, str | None], pieces: list[str], max_tokens: int | None) -> None:
+    """Print an answer as it comes, and keep it; stop one that goes on for too long, and say so."""
+    from vllmray.endpoint.limits import limited
+
+    why: list[str] = []
+    for piece in limited(answer, most=MOST_TOKENS if max_tokens is None else None, cut=why.append):
         pieces.append(piece)
         print(piece, end="", flush=True)
-    print()
+    print(flush=True)
+    for reason in why:
+        print(f"stopped: {reason}", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Literal, TypedDict
 
 import openai
@@ -47,8 +47,8 @@ class Endpoint:
 
     def answer(
         self, model: str, messages: Sequence[Message], *, max_tokens: int | None, greedy: bool = False
-    ) -> Iterator[str]:
-        """The pieces of the next turn, as they are made.
+    ) -> Generator[str, None, str | None]:
+        """The pieces of the next turn, as they are made; at the end OpenAI's finish_reason, "length" where it was cut.
 
         Args:
             max_tokens: the longest answer; None for the server's own bound.
@@ -66,10 +66,14 @@ class Endpoint:
                 temperature=0 if greedy else None,
                 stream=True,
             )
+            reason = None
             with stream:
                 for chunk in stream:
-                    if chunk.choices and chunk.choices[0].delta.content:
-                        yield chunk.choices[0].delta.content
+                    for choice in chunk.choices[:1]:
+                        reason = choice.finish_reason or reason
+                        if choice.delta.content:
+                            yield choice.delta.content
+            return reason
         except openai.OpenAIError as error:
             raise self._failed(error) from error
 

@@ -1,0 +1,75 @@
+"""Where an answer is to end though the model goes on: it goes round in a circle, or past a bound; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+
+TIMES = 4
+"""A passage that stands so often in a row, and nothing between, is a circle,"""
+LEAST = 240
+"""as soon as all of that has so many characters: a line of dashes, or a table's, has fewer."""
+LONGEST = 1000
+"""Characters of a passage that is looked for."""
+ANCHOR = 24
+"""Characters at the end whose last place before is looked for; the distance is the passage's length."""
+PLACES = 8
+
+
+class Repeats:
+    """Whether a text that grows goes round in a circle."""
+
+    def __init__(self) -> None:
+        self._text = ""
+
+    def add(self, piece: str) -> bool:
+        """Whether it does, with that piece at its end."""
+        self._text = (self._text + piece)[-TIMES * LONGEST :]
+        return any(self._ends_in(length) for length in self._distances())
+
+    def _distances(self) -> Iterator[int]:
+        """How far before its end the text has the same end, the nearest first."""
+        text, anchor = self._text, self._text[-ANCHOR:]
+        at = len(text) - len(anchor)
+        for _ in range(PLACES):
+            at = text.rfind(anchor, 0, at + len(anchor) - 1)
+            if at < 0:
+                return
+            yield len(text) - len(anchor) - at
+
+    def _ends_in(self, length: int) -> bool:
+        """Whether the end is one passage of that length, often enough."""
+        whole = max(TIMES * length, LEAST)
+        text = self._text
+        return len(text) >= whole and text[-(whole - length) :] == text[-whole:-length]
+
+
+def limited(
+    answer: Generator[str, None, str | None], *, most: int | None, cut: Callable[[str], object]
+) -> Iterator[str]:
+    """The pieces of an answer, as far as it is to go.
+
+    Args:
+        answer: its value at the end is OpenAI's finish_reason.
+        most: pieces, each a token or a few.
+        cut: told in words why what came is not the whole.
+    """
+    repeats = Repeats()
+    number = 0
+    try:
+        while True:
+            try:
+                piece = next(answer)
+            except StopIteration as end:
+                if end.value == "length":
+                    cut("the answer reached its bound, or the end of the model's context (--max-tokens sets the bound)")
+                return
+            yield piece
+            number += 1
+            if repeats.add(piece):
+                cut("the answer repeats itself")
+                return
+            if most is not None and number >= most:
+                cut(f"the answer has {most} tokens (--max-tokens N lets it be longer)")
+                return
+    finally:
+        answer.close()
