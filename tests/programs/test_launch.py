@@ -558,7 +558,7 @@ def test_a_full_disk_does_not_end_an_engine(tmp_path: Path) -> None:
 
 def test_the_gate_takes_no_notice_of_what_ray_prints_between(tmp_path: Path) -> None:
     lines = [{"error": "no GCS"}, {"nodes": [], "shortfall": "1 of 2 GPUs"}, {"nodes": NODES, "shortfall": ""}]
-    prints = "print('a warning of Ray')\nprint('{}')\n"
+    prints = "for line in ('a warning of Ray', '{}', '3', 'null', '[1]', '\"a word\"'): print(line)\n"
     prints += "".join(f"print({json.dumps(json.dumps(line))}, flush=True)\n" for line in lines)
     prints += "import time; time.sleep(30)"
     watch = subprocess.Popen([sys.executable, "-c", prints], stdout=subprocess.PIPE, text=True)

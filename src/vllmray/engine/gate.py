@@ -87,7 +87,8 @@ class Gate:
         while True:
             lines: IO[str] = self._watch.stdout  # type: ignore[assignment]  # Popen was given a pipe
             for line in lines:
-                with suppress(ValueError, LookupError):  # what Ray printed there, and none of watch.py's lines
+                # A line may be something else that was printed there, and well be JSON: a number, null.
+                with suppress(ValueError, LookupError, TypeError, AttributeError):
                     self._see(json.loads(line))
             self._see({"error": f"watch.py ended with exit code {self._watch.wait()}"})
             time.sleep(AGAIN_S)

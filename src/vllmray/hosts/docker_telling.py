@@ -55,7 +55,8 @@ def telling(what: str, address: str, way: Callable[[], str] = str) -> Iterator[N
     try:
         yield
     except FAILURES as error:
-        broken = isinstance(error, BROKEN)
+        # What asks for the daemon's version wraps every error in one of the SDK's own (docker 7.2, api/client.py).
+        broken = isinstance(error, BROKEN) or isinstance(error.__cause__, BROKEN)
         explanation = error.explanation if isinstance(error, APIError) else None
         words = way() if broken else ""
         text = f"{explanation or error or type(error).__name__}"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vllmray.errors import HostError
+from vllmray.errors import BrokenConnectionError, HostError
+from vllmray.hosts.docker_host import DockerHost
 from vllmray.hosts.ssh import SshAddress, Tunnel, forward, with_ciphers_in_hardware
 from vllmray.reporter import SilentStep
 from vllmray.wait import NotReady, Ready, wait_until
@@ -136,3 +137,10 @@ def test_a_port_that_a_chatty_ssh_forwards_answers() -> None:
         port = free.getsockname()[1]
     with forward("ssh://gpu2", port, 8265) as process:
         assert not process.ended()
+
+
+@pytest.mark.usefixtures("chatty_ssh")
+def test_a_daemon_whose_tunnel_ends_in_an_answer_is_a_broken_connection_with_the_words_of_ssh() -> None:
+    with pytest.raises(BrokenConnectionError, match=r"^ssh://gpu2: could not reach the daemon") as caught:
+        DockerHost("ssh://gpu2")
+    assert str(caught.value.details).endswith("\nConnection to gpu2 closed by remote host.")
