@@ -98,16 +98,30 @@ def shape_of(config: TextConfig, unknown: Unknown) -> Shape:
         _positions(config),
         tied,
         shares_embedding=config.model_type != "whisper",
-        others=parts.encoder(config) if config.model_type == "whisper" else parts.layer_embeddings(config),
+        others=_others(config),
         kv_unknown=(*unscheduled, *unknown.cache),
         weights_unknown=(*unscheduled, *unknown.weights),
     )
 
 
+def _others(config: TextConfig) -> tuple[Part, ...]:
+    """Whisper's encoder, embeddings of each layer, and of encoders the positions, which GPUs share, and the head of a
+    class that judges texts, which is whole and float32 (vllm/model_executor/models/bert.py, roberta.py).
+    """
+    if config.model_type == "whisper":
+        return parts.encoder(config)
+    if config.model_type not in parts.LEARNED_POSITIONS:
+        return parts.layer_embeddings(config)
+    positions = Part("embedding", (config.max_position_embeddings or 0) * config.hidden_size)
+    judges = config.architecture.endswith("ForSequenceClassification")
+    return (positions, Part("head", config.hidden_size**2, ways=parts.WHOLE)) if judges else (positions,)
+
+
 def _positions(config: TextConfig) -> int:
     """Learned positions: GPT-2's and OPT's, which has two more (transformers, OPTLearnedPositionalEmbedding)."""
     extra = {
-        **dict.fromkeys(("gpt2", "gpt_bigcode", "bert", "roberta", "xlm-roberta"), 0),
+        "gpt2": 0,
+        "gpt_bigcode": 0,
         "opt": 2,
         "whisper": config.max_source_positions or 0,
     }.get(config.model_type)

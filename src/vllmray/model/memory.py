@@ -156,6 +156,8 @@ def cache_element_bytes(config: TextConfig, engine: Engine) -> Fraction | None:
 def weight_bits(part: Part, config: TextConfig, engine: Engine) -> float:
     """Of one element of a weight, its share of scales and zero points included."""
     usual = 8.0 * element_bytes(config, engine)
+    if part.kind == "head":
+        return 32
     if part.kind == "router" and config.model_type in ROUTED_IN_32_BITS:
         return 32
     if part.kind == "experts" and config.expert_dtype == "fp4":  # DeepSeek V4: a scale of 8 bits for each 32

@@ -18,6 +18,7 @@ Kind = Literal[
     "shared",
     "router",
     "latent",
+    "head",
     "norm",
     "embedding",
     "cache",
@@ -52,6 +53,8 @@ WITHOUT_GATE = {
 }
 
 
+LEARNED_POSITIONS = ("bert", "roberta", "xlm-roberta")
+"""Encoders whose positions are learned."""
 NEMOTRON_H = ("nemotron_h", "nemotron_h_omni")
 
 
