@@ -141,6 +141,8 @@ class DockerHost:
 
     def _pull(self, name: str) -> Iterator[PullEvent]:
         repository, tag = split_image_name(name)
+        if self._tunnel:
+            self._tunnel.reopen()  # who lost it in a pull before comes again (cluster/images.py)
         with self._telling(f"pull {name}"):
             for line in self._api.pull(repository, tag=tag, stream=True, decode=True):
                 if "error" in line:

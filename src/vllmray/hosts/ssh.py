@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from vllmray.errors import HostError, WaitTimeoutError
+from vllmray.errors import BrokenConnectionError, HostError, WaitTimeoutError
 from vllmray.hosts.docker_errors import explain
 from vllmray.reporter import SilentStep
 from vllmray.wait import NotReady, Ready, wait_until
@@ -200,20 +200,40 @@ class Tunnel:
 
     def __init__(self, address: str) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="vllmray-"))
-        local = self._folder / "docker.sock"
-        self.url = f"unix://{local}"
+        self._local = self._folder / "docker.sock"
+        self._address = address
+        self.url = f"unix://{self._local}"
         try:
-            parsed = SshAddress.parse(address)
-            argv = parsed.argv(f"{local}:{parsed.socket}")
-            self._process = SshProcess(with_ciphers_in_hardware(argv, _settled_ciphers(argv)))
+            self._process = self._open()
         except BaseException:
             shutil.rmtree(self._folder)
             raise
+
+    def _open(self) -> SshProcess:
+        parsed = SshAddress.parse(self._address)
+        argv = parsed.argv(f"{self._local}:{parsed.socket}")
+        process = SshProcess(with_ciphers_in_hardware(argv, _settled_ciphers(argv)))
         try:
-            _wait(self._process, address, "reach the daemon", local.exists)
+            _wait(process, self._address, "reach the daemon", self._local.exists)
         except BaseException:
-            self.close()
+            process.end()
             raise
+        return process
+
+    def reopen(self) -> None:
+        """Have it open again where it ended by itself.
+
+        Raises:
+            BrokenConnectionError: not now.
+        """
+        if not self._process.ended():
+            return
+        self._process.end()
+        self._local.unlink(missing_ok=True)
+        try:
+            self._process = self._open()
+        except HostError as error:
+            raise BrokenConnectionError(error.message, details=error.details, hint=error.hint) from error
 
     def last_words(self) -> str:
         """What ssh said when it ended by itself; "" while it runs, or forwards for a moment longer."""

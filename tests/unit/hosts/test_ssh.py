@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.hosts.daemon import JSON, LAST, Daemon, chunk, whole
+from tests.unit.support import FakeClock, RecordingReporter
+from vllmray.cluster.images import ensure_image
 from vllmray.errors import BrokenConnectionError, HostError
 from vllmray.hosts.docker_host import DockerHost
 from vllmray.hosts.ssh import SshAddress, Tunnel, forward, with_ciphers_in_hardware
@@ -144,3 +147,69 @@ def test_a_daemon_whose_tunnel_ends_in_an_answer_is_a_broken_connection_with_the
     with pytest.raises(BrokenConnectionError, match=r"^ssh://gpu2: could not reach the daemon") as caught:
         DockerHost("ssh://gpu2")
     assert str(caught.value.details).endswith("\nConnection to gpu2 closed by remote host.")
+
+
+RELAY = """\
+#!{python}
+# Stands for an ssh whose connection is lost in a pull, as long as the file `cut` is there.
+import os, pathlib, socket, sys, threading
+if "-G" in sys.argv:
+    sys.exit()
+def pump(source, target):
+    while data := source.recv(65536):
+        if b"/images/create" in data and pathlib.Path("{cut}").exists():
+            print("client_loop: send disconnect: Broken pipe", file=sys.stderr, flush=True)
+            os._exit(255)
+        target.sendall(data)
+    target.shutdown(socket.SHUT_WR)
+if pathlib.Path("{cut}").exists():
+    sys.exit("ssh: connect to host gpu2 port 22: No route to host")
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[sys.argv.index("-L") + 1].partition(":")[0])
+listener.listen()
+while True:
+    here, _ = listener.accept()
+    there = socket.create_connection(("127.0.0.1", {port}))
+    threading.Thread(target=pump, args=(here, there), daemon=True).start()
+    threading.Thread(target=pump, args=(there, here), daemon=True).start()
+"""
+
+
+class NetworkThatComesBack(FakeClock):
+    """After the second pause the cable is in again."""
+
+    def __init__(self, cut: Path) -> None:
+        super().__init__()
+        self.cut = cut
+        self.pauses: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        if len(self.pauses) == 2:
+            self.cut.unlink()
+
+
+def test_a_pull_whose_tunnel_is_lost_is_tried_again_through_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon, cut = Daemon(), tmp_path / "cut"
+    pulled = JSON + chunk(b'{"status": "Pull complete", "id": "a"}\n') + LAST
+    daemon.answers = {
+        "/version": whole({"ApiVersion": "1.45"}),
+        "/images/create": pulled,
+        "/images/image:1/json": whole({"message": "no such image"}, "404 Not Found"),
+    }
+    program = tmp_path / "bin" / "ssh"
+    program.parent.mkdir()
+    program.write_text(RELAY.format(python=sys.executable, cut=cut, port=daemon.address.rpartition(":")[2]))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    host, clock, reporter = DockerHost("ssh://gpu2"), NetworkThatComesBack(cut), RecordingReporter()
+    cut.touch()
+    ensure_image(host, "image:1", reporter, clock)
+    assert clock.pauses == [1.0, 2.0]
+    text = reporter.text()
+    assert "ssh: client_loop: send disconnect: Broken pipe; trying again in 1 s" in text
+    assert "ssh: connect to host gpu2 port 22: No route to host; trying again in 2 s" in text
+    host.close()
+    daemon.close()
