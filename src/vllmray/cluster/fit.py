@@ -244,7 +244,8 @@ def with_layout(config: ClusterConfig, layout: Layout) -> ClusterConfig:
 
 
 def settle(model: Model | None, config: ClusterConfig, memory: Sequence[int], reporter: Reporter) -> ClusterConfig:
-    """The settings with their sizes, for a host whose GPUs have that memory; a warning when it seems too little.
+    """The settings with their sizes, for a host whose GPUs have that memory; a warning when it seems too little, a
+    note on what is not known of the model.
 
     Args:
         memory: bytes of each of the host's GPUs; empty when that could not be told.
@@ -256,6 +257,8 @@ def settle(model: Model | None, config: ClusterConfig, memory: Sequence[int], re
         problem = _expected_problem(model, config, memory)
         if problem:
             reporter.warning(f"an estimate says that it will not fit: {problem}")
+        for line in unknown_figures(model) if model else ():
+            reporter.note(line)
         return config
     hosts = stated_hosts(config) or ([HostGpus("this host", tuple(memory))] if memory else [])
     if model is None or not hosts:

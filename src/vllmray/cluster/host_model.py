@@ -16,7 +16,7 @@ from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError
 from vllmray.hosts.base import Host
 from vllmray.hub.files import ModelFiles, from_folder
-from vllmray.model.model import Model, parameters_of, unknown_figures
+from vllmray.model.model import Model, parameters_of
 from vllmray.reporter import Reporter
 
 
@@ -48,7 +48,7 @@ def look_there(host: Host, config: ClusterConfig, look: Look, reporter: Reporter
         check_links(config, files.outside)
         model = known_model(files, config)
         check_fit(model, config, look.named)
-        step.result("; ".join([parameters_of(model), *unknown_figures(model)]))
+        step.result(parameters_of(model))
     return model
 
 

@@ -155,19 +155,28 @@ def cache_element_bytes(config: TextConfig, engine: Engine) -> Fraction | None:
 
 def weight_bits(part: Part, config: TextConfig, engine: Engine) -> float:
     """Of one element of a weight, its share of scales and zero points included."""
-    usual = 8.0 * element_bytes(config, engine)
-    if part.kind == "head":
-        return 32
-    if part.kind == "router" and config.model_type in ROUTED_IN_32_BITS:
-        return 32
-    if part.kind == "experts" and config.expert_dtype == "fp4":  # DeepSeek V4: a scale of 8 bits for each 32
-        return 4 + 8 / 32
-    quantization = config.quantization
+    own = _bits_of_its_own(part, config)
+    if own is not None:
+        return own
+    usual, quantization = 8.0 * element_bytes(config, engine), config.quantization
     if engine.quantization in ONLINE and quantization is None:
         bits, kinds = ONLINE[engine.quantization]
         return bits if part.kind in kinds else usual
     if quantization is None or part.kind not in QUANTISED or _left_alone(part, quantization):
         return usual
+    return _quantised_bits(part, quantization, usual)
+
+
+def _bits_of_its_own(part: Part, config: TextConfig) -> float | None:
+    """Of what a family has in a type of its own, whatever the others have."""
+    if part.kind == "head" or (part.kind == "router" and config.model_type in ROUTED_IN_32_BITS):
+        return 32
+    if part.kind == "experts" and config.expert_dtype == "fp4":  # DeepSeek V4: a scale of 8 bits for each 32
+        return 4 + 8 / 32
+    return None
+
+
+def _quantised_bits(part: Part, quantization: Quantization, usual: float) -> float:
     group = quantization.group_size or 0
     match quantization.method:
         case "awq" | "gptq" | "auto-round" | "compressed-tensors" | "inc" | "quark":

@@ -104,8 +104,17 @@ def feed_forward_size(config: TextConfig) -> int:
     return int(config.hidden_size * (config.expansion_ratio or 4))
 
 
+def dense_sizes(config: TextConfig) -> list[int]:
+    """Widths of all dense feed-forward layers."""
+    if config.block_configs is None:
+        return [dense_size(config)]
+    return sorted({block.feed_forward_size(config.hidden_size) for block in config.block_configs} - {0}) or [0]
+
+
 def dense_size(config: TextConfig) -> int:
-    """The same in a model that may have experts in other layers."""
+    """The same in a model that may have experts in other layers; the widest where they differ."""
+    if config.block_configs is not None:
+        return dense_sizes(config)[-1]
     if config.model_type == "granitemoehybrid" and config.shared_expert_intermediate_size:
         return config.shared_expert_intermediate_size
     return config.intermediate_size_mlp or feed_forward_size(config)

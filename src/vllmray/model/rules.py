@@ -121,13 +121,19 @@ def _kv_heads(shape: Shape, asked: Parallelism) -> str | None:
 
 
 def _recurrent_heads(shape: Shape, asked: Parallelism) -> str | None:
-    """vllm/model_executor/layers/mamba/mamba_mixer2.py and mamba_utils.py; Mamba-1 divides its width."""
+    """vllm/model_executor/layers/mamba/mamba_mixer2.py and mamba_utils.py; Mamba-1 divides its width. Kimi's and
+    DeepSeek V4's: vllm/models/kimi_k3/amd/kda.py, vllm/models/deepseek_v4/attention.py.
+    """
     config, size, mixers = shape.config, asked.tensor_parallel_size, {layer.mixer for layer in shape.layers}
     if "linear" in mixers:
         for name, heads in (("key", config.linear_num_key_heads), ("value", config.linear_num_value_heads)):
             if heads and heads % size:
                 return f"does not divide {heads} {name} heads of the linear attention"
-    if mixers & {"mamba", "parallel"}:
+    if "delta" in mixers and config.delta_attention and config.delta_attention.num_heads % size:
+        return f"does not divide {config.delta_attention.num_heads} heads of the linear attention"
+    if "compressed" in mixers and (config.o_groups or 1) % size:
+        return f"does not divide {config.o_groups} groups of the attention output"
+    if mixers & {"mamba", "parallel", "shared"}:
         heads = parts.mamba_heads(config)
         if heads and heads % size:
             return f"does not divide {heads} heads of the state space layers"
@@ -145,7 +151,7 @@ def _widths(shape: Shape, asked: Parallelism) -> list[tuple[str, int]]:
     kinds = {part.kind for layer in shape.layers for part in layer.parts}
     widths = []
     if "mlp" in kinds:
-        widths.append(("feed-forward width", parts.dense_size(config)))
+        widths += [("feed-forward width", width) for width in parts.dense_sizes(config)]
     if "experts" in kinds and not asked.enable_expert_parallel:
         widths.append((EXPERT_WIDTH, parts.expert_size(config)))
     if "shared" in kinds:

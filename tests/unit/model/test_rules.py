@@ -156,3 +156,16 @@ def test_the_named_sizes_are_those_nearest_to_the_one_asked_for() -> None:
 )
 def test_the_sizes_that_a_model_allows(name: str, sizes: list[int]) -> None:
     assert tensor_sizes(model(name).shape, Parallelism()) == sizes
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "said"),
+    [
+        ("kimi-linear-48b", 64, "does not divide 32 heads of the linear attention"),
+        ("deepseek-v4-flash", 16, "does not divide 8 groups of the attention output"),
+        ("zamba2-2.7b", 16, "does not divide 8 heads of the state space layers"),
+        ("nemotron-super-49b", 3, "does not divide the feed-forward width of 2816"),
+    ],
+)
+def test_what_families_of_several_kinds_of_layers_can_not_divide(name: str, size: int, said: str) -> None:
+    assert any(said in line for line in broken(name, tensor_parallel_size=size))
