@@ -10,7 +10,7 @@ import typer
 from vllmray.cli.options import Place, with_place
 from vllmray.cli.secrets import caller_on, keep_for, kept_secret, secrets_for, settled, store_of
 from vllmray.cli.wiring import holder, open_target, reporter
-from vllmray.secrets.store import RAY_TOKEN, new
+from vllmray.secrets.store import API_KEY, RAY_TOKEN, new
 
 if TYPE_CHECKING:
     from vllmray.config.models import ClusterConfig
@@ -62,6 +62,8 @@ def _rotate(address: str | None, config: ClusterConfig) -> None:
     with open_target(address, config.runtime, having=config.cluster, insecure_tcp=insecure) as target:
         running = running_head(target.host, config, target.runtime)
         before = kept_secret(config.cluster, RAY_TOKEN, "token")
+        if not running.no_api_key:  # a new one would be made in its place, for the engine that starts anew too
+            kept_secret(config.cluster, API_KEY, "key")
         changed = running.model_copy(update={"ray_token": SecretStr(new(RAY_TOKEN)), "token_file": None})
         options = Options(
             cache=cache_folder() / "images",
