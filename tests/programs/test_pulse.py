@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vllmray.engine.closed import OpenError
 from vllmray.engine.pulse import Endpoint, Pulse
+from vllmray.secrets.certificate import self_signed
+from vllmray.secrets.store import TLS_CERTIFICATE, TLS_KEY, SecretStore
 
 METRICS = """# HELP vllm:generation_tokens_total Number of generation tokens processed.
 vllm:num_requests_running{model="m"} %(running)d
@@ -118,6 +123,22 @@ def test_one_that_answers_without_the_key_is_never_ready(pulse: Pulse) -> None:
     assert pulse.open == "the endpoint does not refuse a request without the key: HTTP 200 in place of 401"
     assert not pulse.ready
     assert [path for path, _ in FakeServer.seen] == ["/v1/models", "/v1/models"]
+
+
+@pytest.mark.parametrize("code", [401, 200])
+def test_by_https_with_its_own_certificate_the_same_is_asked(
+    server: ThreadingHTTPServer, tmp_path: Path, code: int
+) -> None:
+    store = SecretStore(tmp_path / "state", "lab")
+    self_signed("10.0.0.1", store)
+    shown = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    shown.load_cert_chain(store.path(TLS_CERTIFICATE), store.path(TLS_KEY))
+    server.socket = shown.wrap_socket(server.socket, server_side=True)
+    FakeServer.without_key = [code]
+    endpoint = Endpoint(server.server_port, tls=True, key="secret")
+    with pytest.raises(OpenError) if code == 200 else contextlib.nullcontext():
+        endpoint.check_key()
+    assert FakeServer.seen == [("/v1/models", None)]
 
 
 def test_an_endpoint_that_is_to_ask_for_no_key_is_not_asked_to_refuse(server: ThreadingHTTPServer) -> None:
