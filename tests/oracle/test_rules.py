@@ -6,26 +6,19 @@ differ is listed in KNOWN_DIFFERENCES, each with its reason; every other differe
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from tests.rig.model import CPU_PYTHON
+from tests.oracle.conftest import Ask
 from tests.unit.model.test_config import KNOWN, raw
 from vllmray.model.memory import Engine, kept_of, stage_weights, token_bytes
 from vllmray.model.model import model_of
 from vllmray.model.partition import even_partition
 from vllmray.model.rules import Parallelism, broken_rules
 
-Ask = Callable[..., dict[str, Any]]
-PROGRAM = Path(__file__).with_name("vllm_oracle.py")
 ENGINE = Engine(max_model_len=4096)
 # What only vLLM's configuration is asked for, in our words for it; the layers have the rest.
 SAID_BY_THE_CONFIGURATION = ("attention heads", "pipeline parallelism", "max_model_len", "--enable-expert-parallel")
@@ -46,26 +39,6 @@ MANY = settings(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-
-
-@pytest.fixture(scope="module")
-def ask() -> Iterator[Ask]:
-    """vLLM in a process of its own, asked a line at a time."""
-    if not CPU_PYTHON.exists():
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI leaves nothing out, but there is no .venv-cpu here")
-        pytest.skip("no .venv-cpu here: scripts/test makes it")
-    with subprocess.Popen([str(CPU_PYTHON), str(PROGRAM)], stdin=-1, stdout=-1, text=True) as process:
-        assert process.stdin
-        assert process.stdout
-
-        def answer(**request: Any) -> dict[str, Any]:
-            print(json.dumps(request), file=process.stdin, flush=True)
-            said: dict[str, Any] = json.loads(process.stdout.readline())  # type: ignore[union-attr]
-            return said
-
-        yield answer
-        process.stdin.close()
 
 
 def assert_agreement(ours: list[str], theirs: dict[str, Any], case: str) -> None:

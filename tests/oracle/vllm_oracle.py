@@ -20,6 +20,12 @@ many times: the first question costs the imports (half a minute on a slow disk),
     page_size_bytes is for block_size tokens, except for MambaSpec, where it is for a whole sequence.
     With "detail", "tensors" has name, shape and dtype of each parameter.
 
+    With "language_model_only", towers that need an image library are left out, as --language-model-only does;
+    "language_bytes" is the language model's part either way.
+
+{"do": "architectures"}
+    {"ok": true, "registered": …, "served": [names, without drafts]}
+
 Where vLLM refuses: {"ok": false, "error": "ValueError", "message": …, "at": "file:line"}. "error": "Unsupported" means
 that only this machine's lack of a GPU is in the way.
 
@@ -31,7 +37,6 @@ block_size is the CPU platform's; kernels of GPUs may pad weights after loading.
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import importlib.abc
 import importlib.machinery
@@ -60,7 +65,7 @@ ENVIRONMENT = {
     "TRANSFORMERS_OFFLINE": "1",
     "CUDA_VISIBLE_DEVICES": "",
 }
-ABSENT_LIBRARIES = ("torchvision", "torchaudio", "cv2", "timm")
+ABSENT_LIBRARIES = ("torchvision", "torchaudio", "cv2", "timm", "cutlass", "cuda")
 # What vLLM says where a kernel is missing, not where a shape is wrong.
 NO_KERNEL = re.compile(
     r"Failed to find a kernel|backend supports the deployment|not supported (on|in|by) (the )?(current platform|cpu)"
@@ -77,6 +82,9 @@ class EmptyClass(type):
         if name.startswith("__"):
             raise AttributeError(name)
         return EmptyClass(name, (), {})
+
+    def __call__(cls, *_: Any, **__: Any) -> Any:
+        return cls
 
 
 class EmptyModule(types.ModuleType):
@@ -137,6 +145,8 @@ def prepare() -> None:
     # Asked before the empty modules are there, and remembered: transformers must not believe in them.
     transformers.utils.is_torchvision_available()
     sys.meta_path.append(EmptyModules())
+    import stand_ins
+
     torch.cpu._is_amx_tile_supported = lambda: True
     torch.cpu._is_avx512_bf16_supported = lambda: False  # with it, states of sequences get another type than on GPUs
 
@@ -153,6 +163,7 @@ def prepare() -> None:
     register_published()
     # vLLM starts a process to look at each class, so that CUDA stays untouched: seconds, and no use here.
     registry._LazyRegisteredModel.inspect_model_cls = inspect_here
+    stand_ins.stand_in()
     gc.freeze()  # what is imported stays: not to be looked through each time that a model's modules are cleared away
 
 
@@ -184,8 +195,10 @@ def register_published() -> None:
 
 def build_config(request: dict[str, Any], folder: Path) -> Any:
     """vLLM's configuration, made as `vllm serve` makes it."""
+    import stand_ins
     from vllm.engine.arg_utils import EngineArgs
 
+    stand_ins.register_unknown(request["config"])
     (folder / "config.json").write_text(json.dumps(request["config"]))
     return EngineArgs(
         model=str(folder),
@@ -198,6 +211,7 @@ def build_config(request: dict[str, Any], folder: Path) -> Any:
         enable_expert_parallel=request.get("enable_expert_parallel", False),
         max_model_len=request.get("max_model_len"),
         quantization=request.get("quantization"),
+        language_model_only=request.get("language_model_only", False),
     ).create_engine_config()
 
 
@@ -241,6 +255,7 @@ def set_groups(tp: int, pp: int, rank: int) -> None:
 
 def build_model(config: Any, rank: int) -> Any:
     """The layers of one rank, without memory behind them."""
+    import stand_ins
     import torch
     from vllm.config import set_current_vllm_config
     from vllm.model_executor.model_loader.utils import get_model_architecture, initialize_model
@@ -250,26 +265,10 @@ def build_model(config: Any, rank: int) -> Any:
     set_groups(parallel.tensor_parallel_size, parallel.pipeline_parallel_size, rank)
     parallel.rank = rank
     module = sys.modules[get_model_architecture(config.model_config)[0].__module__]
-    compute_slopes = getattr(module, "_get_alibi_slopes", None)
-    if compute_slopes and not hasattr(compute_slopes, "on_cpu"):
-        # Read back as numbers while the layers are built, which the meta device cannot do.
-        module._get_alibi_slopes = on_cpu(compute_slopes)  # type: ignore[attr-defined]
+    stand_ins.read_numbers_on_cpu(module)
     dtype = config.model_config.dtype
     with set_current_vllm_config(config), set_default_torch_dtype(dtype), torch.device("meta"):
         return initialize_model(config)
-
-
-def on_cpu(compute: Any) -> Any:
-    """The function, with its tensors on the CPU whatever the default device is."""
-    import torch
-
-    @functools.wraps(compute)
-    def compute_on_cpu(*arguments: Any) -> Any:
-        with torch.device("cpu"):
-            return compute(*arguments)
-
-    compute_on_cpu.on_cpu = True  # type: ignore[attr-defined]
-    return compute_on_cpu
 
 
 def prefix_of(name: str) -> str:
@@ -307,6 +306,7 @@ def answer_shard(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The weights and caches of one rank."""
     config = build_config(request, folder)
     model = build_model(config, request.get("rank", 0))
+    language = language_parameters(model)
     sizes: Counter[str] = Counter()
     tensors: dict[str, list[Any]] = {}
     for name, tensor in model.named_parameters():  # a shared tensor comes once
@@ -315,16 +315,40 @@ def answer_shard(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     caches = [
         describe_cache(name, spec)
         for name, layer in config.compilation_config.static_forward_context.items()
-        if hasattr(layer, "get_kv_cache_spec") and (spec := layer.get_kv_cache_spec(config)) is not None
+        if hasattr(layer, "get_kv_cache_spec")
+        and (spec := layer.get_kv_cache_spec(config)) is not None
+        and getattr(layer, "kv_sharing_target_layer_name", None) is None  # has another layer's
     ]
     answer = {
         "ok": True,
         "parameters": sum(tensor.numel() for tensor in model.parameters()),
         "bytes": sum(sizes.values()),
+        "language_bytes": sum(tensor.numel() * tensor.element_size() for tensor in language),
         "by_prefix": dict(sizes),
         "kv": caches,
     }
     return {**answer, "tensors": tensors} if request.get("detail") else answer
+
+
+def language_parameters(model: Any) -> list[Any]:
+    """Parameters of the language model: all of them, but for a model that sees or hears too."""
+    try:
+        language = model.get_language_model()
+    except (AttributeError, NotImplementedError):
+        return list(model.parameters())
+    mine = {id(tensor): tensor for tensor in language.parameters()}
+    head = getattr(model, "lm_head", None)
+    if head is not None:
+        mine |= {id(tensor): tensor for tensor in head.parameters()}
+    return list(mine.values())
+
+
+def answer_architectures(_: dict[str, Any], __: Path) -> dict[str, Any]:
+    """What vLLM registers, without drafts, which are served beside a model and not by themselves."""
+    from vllm.model_executor.models import registry
+
+    served = set(registry._VLLM_MODELS) - set(registry._SPECULATIVE_DECODING_MODELS)
+    return {"ok": True, "registered": len(registry._VLLM_MODELS), "served": sorted(served)}
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:
@@ -348,7 +372,7 @@ def describe_error(error: BaseException) -> dict[str, Any]:
 
 def answer(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The answer to one request; what vLLM raises is an answer too."""
-    handlers = {"config": answer_config, "shard": answer_shard}
+    handlers = {"config": answer_config, "shard": answer_shard, "architectures": answer_architectures}
     if request.get("do") not in handlers:
         return {"ok": False, "error": "Unknown", "message": f"do is one of {sorted(handlers)}", "at": ""}
     try:

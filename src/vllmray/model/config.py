@@ -34,6 +34,7 @@ from vllmray.model.sections import (
     names,
     text_section,
     tower_heads,
+    tower_outputs,
 )
 
 STATE_SPACE_ONLY = {"mamba", "mamba2", "falcon_mamba"}
@@ -50,6 +51,8 @@ class TextConfig(BaseModel):
     dtype: str | None = Field(None, validation_alias=names("dtype", "torch_dtype"))
     has_other_parts: bool = False
     """A vision or audio tower beside the language model."""
+    tower_outputs: Small | None = None
+    """What an audio tower classifies into, which GPUs share out."""
     tower_heads: Small | None = None
     """Attention heads of the vision tower."""
 
@@ -66,12 +69,12 @@ class TextConfig(BaseModel):
     num_key_value_heads: Count | None = Field(
         None,
         validation_alias=names(
+            AliasPath("attn_config", "kv_n_heads"),  # DBRX: its class says num_key_value_heads 1 besides
             "n_head_kv",
             "num_kv_heads",
             "num_key_value_heads",
             "multi_query_group_num",
             "num_attention_groups",
-            AliasPath("attn_config", "kv_n_heads"),
         ),
     )
     head_dim: Count | None = Field(
@@ -100,9 +103,10 @@ class TextConfig(BaseModel):
     )
     word_embed_proj_dim: Small | None = None
     multi_query: bool = False
+    multi_query_attention: bool | None = None
     new_decoder_architecture: bool = False
     activation: str = Field("", validation_alias=names("mlp_hidden_act", "hidden_act", "activation_function"))
-    attn_output_gate: bool = False
+    attn_output_gate: bool = Field(False, validation_alias=names("attn_output_gate", "use_attn_output_gate"))
 
     # Mixture of experts
     num_experts: Count = Field(
@@ -128,7 +132,7 @@ class TextConfig(BaseModel):
         ),
     )
     moe_intermediate_size: Large | None = Field(
-        None, validation_alias=names("moe_intermediate_size", "expert_intermediate_size")
+        None, validation_alias=names("moe_intermediate_size", "expert_intermediate_size", "expert_hidden_dim")
     )
     shared_expert_intermediate_size: Count | None = Field(
         None,
@@ -161,9 +165,9 @@ class TextConfig(BaseModel):
     # Multi-head latent attention
     kv_lora_rank: Small | None = None
     q_lora_rank: Count | None = None
-    qk_rope_head_dim: Small | None = None
-    qk_nope_head_dim: Small | None = None
-    v_head_dim: Small | None = None
+    qk_rope_head_dim: Count | None = None
+    qk_nope_head_dim: Count | None = None
+    v_head_dim: Count | None = None
     index_head_dim: Small | None = None
     index_n_heads: Small | None = None
     indexer_types: tuple[str, ...] | None = None
@@ -312,9 +316,12 @@ def read_config(raw: Mapping[str, Any], model: str) -> TextConfig:
         "architecture": architectures[0] if isinstance(architectures, list) and architectures else "",
         "has_other_parts": any(name in raw for name in ("vision_config", "audio_config", "vit_config")),
         "tower_heads": tower_heads(raw),
+        "tower_outputs": tower_outputs(raw),
         "quantization": quantization,
         "model_type": section.get("model_type") or raw.get("model_type") or "",
     }
+    if section is not raw and isinstance(raw.get("tie_word_embeddings"), bool):
+        values["tie_word_embeddings"] = raw["tie_word_embeddings"]  # vllm/config/vllm.py, with_hf_config
     for name in ("dtype", "torch_dtype"):
         values.setdefault(name, raw.get(name))
     if values.get("num_hidden_layers") is None:

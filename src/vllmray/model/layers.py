@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vllmray.model import parts
 from vllmray.model.config import STATE_SPACE_ONLY, TextConfig
 from vllmray.model.mixers import State, mixing
 from vllmray.model.parts import Part
-from vllmray.model.schedule import FEEDS_FORWARD, Mixer, schedule, unknown_schedule, words_of
+from vllmray.model.pooling import POOLING, SECOND_HEAD
+from vllmray.model.schedule import ENCODERS, FEEDS_FORWARD, Mixer, schedule, unknown_schedule, words_of
 from vllmray.model.understood import Unknown
 
 ENDS_EVERYWHERE = {
@@ -25,10 +26,29 @@ ENDS_EVERYWHERE = {
         "granitemoehybrid",
     ),
     *("jamba", "nemotron_h", "mamba", "falcon_mamba", "lfm2"),
-    *("nemotron_h_omni", "zamba2", "whisper"),
+    *(
+        "nemotron_h_omni",
+        "zamba2",
+        "whisper",
+        "chatglm",
+        "internlm2",
+        "gemma4_text",
+        "molmo2_text",
+        "muse_glimmer_text",
+        "plamo3",
+        "orion",
+        "olmo_hybrid",
+        "qwen3_vl_moe_text",
+        "qwen3_5_text",
+        "qwen3_5_moe_text",
+        "cosmos3_edge_text",
+    ),
 }
 """Families whose classes make embedding and head on every stage (vllm 0.32, vllm/model_executor/models: no
 PPMissingLayer in their place); tests/oracle weighs them."""
+UNDIVIDED = {"gpt_bigcode"}
+"""Families that vLLM serves with transformers' own class, which has no plan for tensor parallelism: each GPU has all of
+every feed-forward layer (vllm/model_executor/models/transformers/base.py, recursive_replace)."""
 TIED_UNLESS_SAID = {
     *("gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "opt", "falcon", "bloom", "mpt", "cohere", "cohere2"),
     *("gpt_bigcode", "starcoder2", "lfm2", "phi3small", "smollm3", "mamba2", "mamba", "falcon_mamba"),
@@ -73,11 +93,21 @@ class Shape:
         return self.config.model_type in ENDS_EVERYWHERE
 
     @property
+    def headless(self) -> bool:
+        """No stage has a head over the vocabulary."""
+        return self.config.architecture in POOLING
+
+    @property
     def parameters(self) -> int:
         """In all."""
         inside = sum(part.count for layer in self.layers for part in layer.parts)
         inside += sum(part.count for part in self.others)
-        return inside + self.embedding * (1 if self.tied else 2) + self.positions + self.config.hidden_size
+        return (
+            inside
+            + self.embedding * (1 if self.tied or self.headless else 2)
+            + self.positions
+            + self.config.hidden_size
+        )
 
 
 def shape_of(config: TextConfig, unknown: Unknown) -> Shape:
@@ -105,16 +135,23 @@ def shape_of(config: TextConfig, unknown: Unknown) -> Shape:
 
 
 def _others(config: TextConfig) -> tuple[Part, ...]:
-    """Whisper's encoder, embeddings of each layer, and of encoders the positions, which GPUs share, and the head of a
-    class that judges texts, which is whole and float32 (vllm/model_executor/models/bert.py, roberta.py).
+    """An encoder's own: positions that GPUs share out, and heads that they do not, of which those that classify are in
+    32 bits (vllm/model_executor/models/bert.py, bert_with_rope.py, roberta.py).
     """
+    hidden = config.hidden_size
     if config.model_type == "whisper":
         return parts.encoder(config)
-    if config.model_type not in parts.LEARNED_POSITIONS:
-        return parts.layer_embeddings(config)
-    positions = Part("embedding", (config.max_position_embeddings or 0) * config.hidden_size)
-    judges = config.architecture.endswith("ForSequenceClassification")
-    return (positions, Part("head", config.hidden_size**2, ways=parts.WHOLE)) if judges else (positions,)
+    found = [*parts.layer_embeddings(config)]
+    if config.model_type in parts.LEARNED_POSITIONS:
+        found.append(Part("embedding", (config.max_position_embeddings or 0) * hidden))
+    if config.architecture in SECOND_HEAD:
+        found.append(Part("norm", (hidden + 1) * config.vocab_size + hidden * hidden, ways=parts.WHOLE))
+    classifies = config.model_type in ENCODERS and config.architecture.endswith("ForSequenceClassification")
+    if config.model_type == "siglip_text_model" or config.architecture == "ModernBertForTokenClassification":
+        found.append(Part("norm", hidden * hidden, ways=parts.WHOLE))
+    if classifies or config.architecture == "BgeM3EmbeddingModel":
+        found.append(Part("head", hidden * hidden, ways=parts.WHOLE))
+    return tuple(found)
 
 
 def _positions(config: TextConfig) -> int:
@@ -135,7 +172,10 @@ def _layer(config: TextConfig, index: int, mixer: Mixer) -> Layer:
     state, made = mixing(mixer, config.at(index), index)
     if config.borrows(index):
         state, made = State(), made[:1]
-    return Layer(mixer, (norms, *made, *parts.per_layer(config), *_feed_forward(config, index)), state)
+    held = (norms, *made, *parts.per_layer(config), *_feed_forward(config, index))
+    if config.model_type in UNDIVIDED:
+        held = tuple(replace(part, ways=parts.WHOLE) if part.kind == "mlp" else part for part in held)
+    return Layer(mixer, held, state)
 
 
 def _feed_forward(config: TextConfig, index: int) -> tuple[Part, ...]:

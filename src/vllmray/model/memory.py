@@ -226,14 +226,14 @@ def stage_weights(
     held = [part for layer in layers for part in layer.parts]
     embedding = Part("embedding", shape.embedding, ways=None if shape.shares_embedding else WHOLE)
     held.append(Part("embedding", shape.positions, ways=WHOLE))
-    if first:
+    if first or shape.ends_everywhere:
         held += shape.others
     begins, ends = first or shape.ends_everywhere, last or shape.ends_everywhere
     if begins:
         held.append(embedding)
     if ends:
         held.append(Part("norm", shape.config.hidden_size, ways=WHOLE))
-        if not (begins and shape.tied):
+        if not (begins and shape.tied) and not shape.headless:
             held.append(embedding)
     bits = sum(part.on_each(tensor_parallel_size) * weight_bits(part, shape.config, engine) for part in held)
     return int(bits / 8)

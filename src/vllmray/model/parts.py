@@ -38,7 +38,18 @@ WHOLE = 1
 # Families whose feed-forward layers have two matrices; the others have a gate as well.
 WITHOUT_GATE = {
     *("gpt2", "opt", "falcon", "bloom", "gpt_neox", "gptj", "gpt_neo", "mpt", "phi", "starcoder2", "gpt_bigcode"),
-    *("arcee", "jais2", "whisper", "bert", "roberta", "xlm-roberta"),
+    *(
+        "clip_text_model",
+        "siglip_text_model",
+        "apertus",
+        "cosmos3_edge_text",
+        "arcee",
+        "jais2",
+        "whisper",
+        "bert",
+        "roberta",
+        "xlm-roberta",
+    ),
     *(
         "codegen",
         "persimmon",
@@ -56,6 +67,10 @@ WITHOUT_GATE = {
 LEARNED_POSITIONS = ("bert", "roberta", "xlm-roberta")
 """Encoders whose positions are learned."""
 NEMOTRON_H = ("nemotron_h", "nemotron_h_omni")
+
+
+GATED_ATTENTION = {"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"}
+"""Families whose attention has an output gate unless they say otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +101,8 @@ def kv_heads_of(config: TextConfig) -> int:
     is_falcon = config.model_type in ("falcon", "RefinedWeb", "RefinedWebModel")
     if is_falcon and config.multi_query and not config.new_decoder_architecture:
         return 1
+    if config.model_type == "chatglm" and config.multi_query_attention is False:
+        return heads_of(config)
     return config.num_key_value_heads or heads_of(config)
 
 
@@ -100,7 +117,7 @@ def feed_forward_size(config: TextConfig) -> int:
     if size is not None and config.block_auto_adjust_ff_dim:  # LFM2 (vllm/model_executor/models/lfm2.py, Lfm2MLP)
         return -(-(2 * size // 3) // config.block_multiple_of) * config.block_multiple_of
     if size is not None:
-        return size
+        return size // 2 if config.model_type == "molmo" else size  # what it says is gate and width together
     return int(config.hidden_size * (config.expansion_ratio or 4))
 
 
@@ -126,7 +143,7 @@ def attention(
     """Queries, keys, values and output of grouped-query attention; keys and values are copied beyond their heads."""
     value_dim = value_dim or config.v_head_dim or head_dim
     hidden, heads = config.hidden_size, heads or heads_of(config)
-    gate = 2 if config.attn_output_gate or config.model_type == "qwen3_next" else 1
+    gate = 2 if config.attn_output_gate or config.model_type in GATED_ATTENTION else 1
     return (
         Part("attention", hidden * heads * (head_dim * gate + value_dim)),
         Part("attention", hidden * kv_heads * (head_dim + value_dim), ways=kv_heads),
@@ -164,14 +181,14 @@ def compressed_attention(config: TextConfig, ratio: int) -> tuple[Part, ...]:
     hidden, heads, width, query = config.hidden_size, heads_of(config), head_dim_of(config), config.q_lora_rank or 0
     overlap = 2 if ratio == INDEXED_RATIO else 1
     whole = hidden * (query + width)
-    if ratio > 1:
-        whole += 2 * overlap * hidden * width
+    compressor = 2 * overlap * hidden * width if ratio > 1 else 0
     if ratio == INDEXED_RATIO:
         index_heads, index_width = config.index_n_heads or 0, config.index_head_dim or 0
         whole += query * index_heads * index_width + hidden * (index_heads + 2 * overlap * index_width)
     groups, out = config.o_groups or 1, config.o_lora_rank or 0
     return (
         Part("attention", whole, ways=WHOLE),
+        Part("norm", compressor, ways=WHOLE),  # not quantised
         Part("attention", query * heads * width + heads * width * out + groups * out * hidden),
     )
 
@@ -296,7 +313,7 @@ def shared_size(config: TextConfig) -> int:
     if config.shared_expert_intermediate_size is not None:
         each = config.shared_expert_intermediate_size
         return each * (config.num_shared_experts or 0) if config.model_type in NEMOTRON_H else each
-    if config.model_type == "llama4_text":
+    if config.model_type in ("llama4_text", "hunyuan_v1_moe"):
         return feed_forward_size(config)
     return (config.num_shared_experts or 0) * expert_size(config)
 

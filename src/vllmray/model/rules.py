@@ -178,6 +178,9 @@ def _vocabulary(shape: Shape, asked: Parallelism) -> str | None:
 def _towers(shape: Shape, asked: Parallelism) -> str | None:
     """A vision tower's heads are divided as the model's are (vllm/model_executor/models/siglip.py, qwen2_5_vl.py)."""
     heads, size = shape.config.tower_heads, asked.tensor_parallel_size
+    outputs = shape.config.tower_outputs
+    if outputs and outputs % size:
+        return f"does not divide {outputs} outputs of the audio tower"
     if not heads or heads % size == 0 or asked.whole_towers or shape.config.architecture in WHOLE_TOWERS:
         return None
     return f"does not divide {heads} heads of the vision tower (-- --mm-encoder-tp-mode data leaves that whole)"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from vllmray.model.config import STATE_SPACE_ONLY, TextConfig
+from vllmray.model.pooling import BOTH_WAYS
 
 Mixer = Literal[
     "full",
@@ -68,7 +69,21 @@ LATENT = frozenset(
 SPREAD = frozenset({"minicpm3"})
 """Have a kv_lora_rank, and keep keys and values of every head (vllm/model_executor/models/minicpm3.py)."""
 ENCODERS = frozenset(
-    {*("bert", "roberta", "xlm-roberta", "camembert", "modernbert", "nomic_bert", "gte", "snowflake", "new", "electra")}
+    {
+        *(
+            "bert",
+            "roberta",
+            "xlm-roberta",
+            "camembert",
+            "modernbert",
+            "nomic_bert",
+            "gte",
+            "snowflake",
+            "new",
+            "electra",
+        ),
+        "siglip_text_model",
+    }
 )
 """Attend both ways and keep nothing (vllm, EncoderOnlyAttention.get_kv_cache_spec gives no cache)."""
 # Every n-th layer attends to all tokens, where the file does not list layer_types (transformers' configurations).
@@ -100,7 +115,7 @@ def _alike(config: TextConfig) -> Mixer | None:
     """What every layer is in a family whose layers are alike."""
     if config.model_type in STATE_SPACE_ONLY:
         return "mamba"
-    if config.model_type in ENCODERS:
+    if config.model_type in ENCODERS or config.architecture in BOTH_WAYS:
         return "encoder"
     return ALIKE.get(config.model_type)
 

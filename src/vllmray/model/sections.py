@@ -48,6 +48,16 @@ def tower_heads(raw: Mapping[str, Any]) -> object:
     return next((tower[name] for name in ("num_attention_heads", "num_heads") if tower.get(name)), None)
 
 
+def tower_outputs(raw: Mapping[str, Any]) -> object:
+    """What Granite Speech's encoder classifies into (vllm/model_executor/models/granite_speech.py); transformers' class
+    has 42 unless said.
+    """
+    tower = raw.get("encoder_config")
+    if not isinstance(tower, Mapping) or not str(raw.get("model_type")).startswith("granite_speech"):
+        return None
+    return tower.get("output_dim", 42)
+
+
 def _one(value: object) -> object:
     """Where a family gives a number for each layer, or for each kind of expert, the largest: memory must do for it."""
     if isinstance(value, list | tuple) and value and all(type(each) is int for each in value):
