@@ -77,6 +77,109 @@ BY_VLLM = {
 }
 
 
+LEFT_OUT: dict[str, str] = {
+    **dict.fromkeys(
+        (
+            "ClefOmniForJointSchema",
+            "DeepseekOCR2ForCausalLM",
+            "FireRedASR2ForConditionalGeneration",
+            "FunASRForConditionalGeneration",
+            "HCXVisionV2ForCausalLM",
+            "InternS1ProForConditionalGeneration",
+            "InternS2MobiusForConditionalGeneration",
+            "InternS2PreviewForConditionalGeneration",
+            "K2HorizonForCausalLM",
+            "LlavaOnevision2ForConditionalGeneration",
+            "MiMoV2OmniForCausalLM",
+            "MiniCPMO",
+            "MoonshotKimiaForCausalLM",
+            "MossAudioModel",
+            "NemotronH_Nano_Omni_Reasoning_V3",
+            "NemotronH_Nano_VL_V2",
+            "NemotronH_Omni_Reasoning_V3",
+            "NemotronH_Super_Omni_Reasoning_V3",
+            "NemotronParseForConditionalGeneration",
+            "OpenPanguVLForConditionalGeneration",
+            "Ovis2_5",
+            "Ovis2_6ForCausalLM",
+            "Ovis2_6_MoeForCausalLM",
+            "Phi4MMForCausalLM",
+            "Qwen3ASRForcedAlignerForTokenClassification",
+            "RForConditionalGeneration",
+            "StepVLForConditionalGeneration",
+            "VoxtralRealtimeGeneration",
+            "ColBERTJinaRobertaModel",
+        ),
+        "no configuration class in transformers or vllm: published files come with a program of their own",
+    ),
+    **dict.fromkeys(
+        (
+            "ColQwen3",
+            "ColQwen3_5",
+            "Emu3ForConditionalGeneration",
+            "HunYuanVLForConditionalGeneration",
+            "InternVLChatModel",
+            "OpsColQwen3Model",
+            "Qwen3VLNemotronEmbedModel",
+            "TransformersMultiModalForCausalLM",
+            "VibeVoiceAsrForConditionalGeneration",
+        ),
+        "vllm asks for its processor's or tokenizer's files while it is configured",
+    ),
+    **dict.fromkeys(
+        (
+            "Gemma3nForConditionalGeneration",
+            "KananaVForConditionalGeneration",
+            "MiDashengLMModel",
+            "Terratorch",
+            "UnlimitedOCRForCausalLM",
+        ),
+        "its tower is built by a library that .venv-cpu does not have",
+    ),
+    **dict.fromkeys(
+        (
+            "CohereAsrForConditionalGeneration",
+            "ColModernVBertForRetrieval",
+            "DeepseekV41ForCausalLM",
+            "DeepseekVLV2ForCausalLM",
+            "Ernie4_5_VLMoeForConditionalGeneration",
+            "FunAudioChatForConditionalGeneration",
+            "Glm5NextForCausalLM",
+            "Glm5NextForConditionalGeneration",
+            "HfMoondream",
+            "KimiK3ForConditionalGeneration",
+            "MiniMaxM3SparseForConditionalGeneration",
+            "Moondream3ForCausalLM",
+            "PixtralForConditionalGeneration",
+            "Step3p7ForConditionalGeneration",
+            "TeleChat2ForCausalLM",
+            "UltravoxModel",
+            "DeepseekV4ForConditionalGeneration",
+        ),
+        "the default configuration lacks what vllm's class reads, and no published one is at hand",
+    ),
+    **dict.fromkeys(
+        (
+            "DiffusionGemmaForBlockDiffusion",
+            "Dots3NoteForCausalLM",
+            "LongcatFlashNgramForCausalLM",
+        ),
+        "built with kernels or a model runner that vllm for CPUs does not have",
+    ),
+    **dict.fromkeys(
+        (
+            "TransformersMoEEmbeddingModel",
+            "TransformersMoEForSequenceClassification",
+            "TransformersMultiModalEmbeddingModel",
+            "TransformersMultiModalForSequenceClassification",
+            "TransformersMultiModalMoEForCausalLM",
+        ),
+        "a name for models that vllm has no class of its own for: what it builds is another architecture here",
+    ),
+}
+"""Architectures without a configuration that this vLLM builds here, and why."""
+
+
 def default_configs() -> Iterator[tuple[str, str, Any]]:
     """(architecture, where from, configuration)."""
     from transformers.models.auto import modeling_auto
@@ -89,7 +192,7 @@ def default_configs() -> Iterator[tuple[str, str, Any]]:
         for model_type, classes in mapping.items() if name.endswith("_MAPPING_NAMES") else ():
             for each in [classes] if isinstance(classes, str) else classes:
                 types.setdefault(each, []).append(model_type)
-    for architecture in registry._VLLM_MODELS:
+    for architecture in set(registry._VLLM_MODELS) - set(registry._SPECULATIVE_DECODING_MODELS) - set(LEFT_OUT):
         if architecture in BY_VLLM:
             yield architecture, "vllm", _CONFIG_REGISTRY[BY_VLLM[architecture]]
         for model_type in types.get(architecture, ())[:1]:
@@ -102,7 +205,7 @@ def trimmed(value: Any) -> Any:
         return {
             key: trimmed(each)
             for key, each in value.items()
-            if each is not None and not OF_NO_MATTER.match(str(key)) and each != {} and each != []
+            if each not in (None, {}, []) and not OF_NO_MATTER.match(str(key))
         }
     return [trimmed(each) for each in value] if isinstance(value, list | tuple) else value
 

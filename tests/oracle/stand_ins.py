@@ -96,7 +96,7 @@ def stand_in() -> None:
 
     for kind in (activation.XIELU, activation.GeluAndMulSparse):
         kind.__init__ = on_cpu(kind.__init__)
-    torch.nn.Module.to = lambda self, *_, **__: self  # type: ignore[assignment]
+    torch.nn.Module.to = lambda self, *_, **__: self
     if not hasattr(triton_utils.triton, "set_allocator"):
         triton_utils.triton.set_allocator = lambda _: None
 
@@ -111,7 +111,7 @@ def stand_in() -> None:
     experts.current_platform = Gpu()
     choose = CpuPlatform.get_attn_backend_cls.__func__
 
-    def choose_dense(cls: Any, backend: Any, attn_selector_config: Any, **named: Any) -> Any:
+    def choose_dense(cls: Any, backend: Any, /, attn_selector_config: Any, **named: Any) -> Any:
         return choose(cls, backend, attn_selector_config._replace(use_sparse=False), **named)
 
     CpuPlatform.get_attn_backend_cls = classmethod(choose_dense)
@@ -120,7 +120,7 @@ def stand_in() -> None:
     CPUAttentionBackend.supports_alibi_sqrt = classmethod(lambda _: True)
     for last in (CPUUnquantizedExperts, CPUExpertsInt4):
         last.is_supported_config = staticmethod(lambda *_: (True, None))
-    torch.cuda.Event = torch.cuda.Stream = types.SimpleNamespace  # type: ignore[assignment,misc]
+    torch.cuda.Event = torch.cuda.Stream = types.SimpleNamespace
     tokenizer = types.SimpleNamespace(
         vocab=collections.defaultdict(int), encode=lambda *_, **__: [0], get_vocab=lambda: collections.defaultdict(int)
     )

@@ -145,7 +145,7 @@ def prepare() -> None:
     # Asked before the empty modules are there, and remembered: transformers must not believe in them.
     transformers.utils.is_torchvision_available()
     sys.meta_path.append(EmptyModules())
-    import stand_ins
+    import stand_ins  # type: ignore[import-not-found]  # beside this program
 
     torch.cpu._is_amx_tile_supported = lambda: True
     torch.cpu._is_avx512_bf16_supported = lambda: False  # with it, states of sequences get another type than on GPUs
@@ -333,6 +333,8 @@ def answer_shard(request: dict[str, Any], folder: Path) -> dict[str, Any]:
 def language_parameters(model: Any) -> list[Any]:
     """Parameters of the language model: all of them, but for a model that sees or hears too."""
     try:
+        if model.config.is_encoder_decoder:
+            return list(model.parameters())
         language = model.get_language_model()
     except (AttributeError, NotImplementedError):
         return list(model.parameters())

@@ -9,15 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sized
 from typing import Annotated, Any
 
-from pydantic import (
-    AliasPath,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from vllmray.errors import ConfigError
@@ -51,10 +43,9 @@ class TextConfig(BaseModel):
     dtype: str | None = Field(None, validation_alias=names("dtype", "torch_dtype"))
     has_other_parts: bool = False
     """A vision or audio tower beside the language model."""
-    tower_outputs: Small | None = None
-    """What an audio tower classifies into, which GPUs share out."""
     tower_heads: Small | None = None
     """Attention heads of the vision tower."""
+    tower_outputs: Small | None = None  # what an audio tower classifies into
 
     num_hidden_layers: Layers = Field(
         validation_alias=names("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
@@ -106,7 +97,7 @@ class TextConfig(BaseModel):
     multi_query_attention: bool | None = None
     new_decoder_architecture: bool = False
     activation: str = Field("", validation_alias=names("mlp_hidden_act", "hidden_act", "activation_function"))
-    attn_output_gate: bool = Field(False, validation_alias=names("attn_output_gate", "use_attn_output_gate"))
+    attn_output_gate: bool = Field(default=False, validation_alias=names("attn_output_gate", "use_attn_output_gate"))
 
     # Mixture of experts
     num_experts: Count = Field(

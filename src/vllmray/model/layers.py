@@ -33,6 +33,7 @@ ENDS_EVERYWHERE = {
         "chatglm",
         "internlm2",
         "gemma4_text",
+        "molmo",
         "molmo2_text",
         "muse_glimmer_text",
         "plamo3",
@@ -90,7 +91,8 @@ class Shape:
     @property
     def ends_everywhere(self) -> bool:
         """Every stage has the embedding and the head, whether it uses them or not."""
-        return self.config.model_type in ENDS_EVERYWHERE
+        generic = self.config.architecture.startswith("Transformers")  # has none of these families' own classes
+        return self.config.model_type in ENDS_EVERYWHERE and not generic
 
     @property
     def headless(self) -> bool:

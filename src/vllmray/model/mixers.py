@@ -103,12 +103,19 @@ def _latent(config: TextConfig, index: int) -> Mixing:
     return State(tuple(kept)), parts.latent_attention(config, indexes=indexes)
 
 
+SPARSE = ("sparse_attention", "sparse", "indexed_attention", "deepseek_sparse_attention")
+"""Words of layers that look for their tokens with an indexer."""
+
+
 def has_indexer(config: TextConfig, index: int) -> bool:
     """Whether a layer of sparse attention looks for its tokens itself, or takes those of a layer before it.
 
     Source: vllm/models/deepseek_v32/attention.py, skip_topk; vllm/models/hy_v4/nvidia/attention.py,
     compute_skip_topk_layers.
     """
+    words = config.layer_types
+    if config.model_type == "hy_v4" and (words is None or words[index] not in SPARSE):
+        return False  # vllm/models/hy_v4/nvidia/attention.py: it attends to all tokens there
     if not config.index_head_dim or not config.index_n_heads:
         return False
     if config.indexer_types is not None and config.model_type == "hy_v4":

@@ -47,6 +47,8 @@ POOLING = frozenset(
         "RobertaModel",
         "SiglipModel",
         "Terratorch",
+        "TransformersEmbeddingModel",
+        "TransformersForSequenceClassification",
         "VoyageQwen3BidirectionalEmbedModel",
         "XLMRobertaForSequenceClassification",
         "XLMRobertaForTokenClassification",

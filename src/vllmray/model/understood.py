@@ -82,7 +82,6 @@ FAMILIES: Mapping[str, frozenset[str]] = {
     "kv_channels": ZAMBA | {"qwen", "chatglm"},
     "num_query_groups": ZAMBA,
     "hybrid_layer_ids": ZAMBA,
-    "prefix_dense_sliding_window_pattern": frozenset({"cohere2_moe"}),
     **dict.fromkeys(
         ("image_size", "patch_size", "vision_batch_size", "query_num"), frozenset({"minicpmv", "minicpmo"})
     ),
