@@ -228,6 +228,16 @@ def test_a_folder_that_is_there_is_mounted(ground: Ground) -> None:
     assert ended(ground).exit_code == 0
 
 
+def test_a_file_that_is_there_is_mounted_at_its_own_path(ground: Ground) -> None:
+    if not ground.is_real:
+        return
+    file = Path(ground.make_folder()) / "template.jinja"
+    file.write_text("what it says\n")
+    mount = Mount("bind", str(file), str(file), read_only=True)
+    container = ground.host.create_and_start(spec(ground, "cat", str(file), mounts=(mount,)))
+    assert list(ground.host.logs(container.id, follow=True)) == ["what it says"]
+
+
 def test_a_container_runs_as_the_user_that_was_asked_for_or_is_refused(ground: Ground) -> None:
     wanted = spec(ground, "id", "-u", user="1234:2345")
     if not ground.is_docker:

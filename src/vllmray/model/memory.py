@@ -177,6 +177,7 @@ def _bits_of_its_own(part: Part, config: TextConfig) -> float | None:
 
 
 def _quantised_bits(part: Part, quantization: Quantization, usual: float) -> float:
+    """Of an element of a weight that the checkpoint has quantised."""
     group = quantization.group_size or 0
     match quantization.method:
         case "awq" | "gptq" | "auto-round" | "compressed-tensors" | "inc" | "quark":
