@@ -26,6 +26,24 @@ def test_a_distribution_that_is_not_installed_has_no_version() -> None:
     assert image_probe.version("docker")
 
 
+def test_ray_is_looked_for_as_a_module_of_this_python_and_not_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "ray"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert image_probe.ray_command() is None
+    monkeypatch.syspath_prepend(tmp_path)
+    scripts = tmp_path / "ray" / "scripts" / "scripts.py"
+    scripts.parent.mkdir(parents=True)
+    (tmp_path / "ray" / "__init__.py").write_text("raise RuntimeError('it must not be imported')")
+    assert image_probe.ray_command() is None
+    scripts.touch()
+    assert image_probe.ray_command() == str(scripts)
+
+
 def test_cudas_version_is_read_from_torchs_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "torch"
     package.mkdir()
