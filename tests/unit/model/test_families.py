@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.model.test_config import model
+from tests.unit.model.test_config import model, raw
 from vllmray.model.layouts import HostGpus, Layout, layouts
 from vllmray.model.memory import GIB, Engine, Kept, kept_of, stage_weights
+from vllmray.model.model import model_of
 from vllmray.model.rules import Parallelism, broken_rules, tensor_problems
 
 ENGINE = Engine(max_model_len=4096)
@@ -138,3 +139,10 @@ def test_heads_of_one_layer_are_its_own() -> None:
     known = model("llama-3.1-8b", model_type="gemma4_text", per_layer_config={"03": {"head_dim": 256}}).shape
     ordinary, wide = (known.layers[index].state.caches[0].part.count for index in (2, 3))
     assert wide == 2 * ordinary
+
+
+def test_a_gate_that_a_family_has_unless_it_says_otherwise_is_weighed() -> None:
+    """Qwen3.5 (vllm/model_executor/models/qwen3_next.py, Qwen3NextAttention: attn_output_gate)."""
+    said, left_out = ({**raw("qwen3.5-27b")["text_config"], "model_type": "qwen3_5_text"} for _ in range(2))
+    del left_out["attn_output_gate"]
+    assert model_of(left_out, "left out").shape.parameters == model_of(said, "said").shape.parameters
