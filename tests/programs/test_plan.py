@@ -38,7 +38,8 @@ def say(folder: Path, text: str, code: int = 0) -> None:
 
 
 def test_without_options_this_machines_gpus_are_looked_at_and_nothing_is_left(tmp_path: Path) -> None:
-    say(tmp_path, "81559\\n81559\\n")
+    cards = (f"{each}, GPU-{each}, NVIDIA H100 80GB HBM3, 81559, 0, 81559, Disabled" for each in range(2))
+    say(tmp_path, "".join(f"{card}\\n" for card in cards))
     path = make_model(tmp_path, "llama-3.1-70b")
     done = plan(tmp_path, str(path), *DUMMY)
     assert done.returncode == 0, done.stderr
