@@ -18,13 +18,14 @@ PROGRAM = Path(__file__).with_name("vllm_oracle.py")
 
 
 @pytest.fixture(scope="module")
-def ask() -> Iterator[Ask]:
-    """vLLM in a process of its own."""
+def ask(request: pytest.FixtureRequest) -> Iterator[Ask]:
+    """vLLM in a process of its own; a module's ORACLE_ARGUMENTS are the program's."""
+    arguments = getattr(request.module, "ORACLE_ARGUMENTS", ())
     if not CPU_PYTHON.exists():
         if os.environ.get("CI") == "true":
             pytest.fail("CI leaves nothing out, but there is no .venv-cpu here")
         pytest.skip("no .venv-cpu here: scripts/test makes it")
-    with subprocess.Popen([str(CPU_PYTHON), str(PROGRAM)], stdin=-1, stdout=-1, text=True) as process:
+    with subprocess.Popen([str(CPU_PYTHON), str(PROGRAM), *arguments], stdin=-1, stdout=-1, text=True) as process:
         assert process.stdin
         assert process.stdout
 
