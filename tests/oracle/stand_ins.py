@@ -109,7 +109,7 @@ def stand_in() -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(current_platform, name)
 
-    if "--every-expert" in sys.argv:  # kernels of CPUs pad some widths, which cases with random widths must not meet
+    if "--sweep" in sys.argv:  # kernels of CPUs pad some widths, which cases with random widths must not meet
         experts.current_platform = Gpu()
     choose = CpuPlatform.get_attn_backend_cls.__func__
 
@@ -120,7 +120,7 @@ def stand_in() -> None:
     for attending in (CPUAttentionBackendImpl, MLACommonImpl):
         attending.__init__ = without(attending.__init__, *ONLY_ON_GPUS)
     CPUAttentionBackend.supports_alibi_sqrt = classmethod(lambda _: True)
-    for last in (CPUUnquantizedExperts, CPUExpertsInt4) if "--every-expert" in sys.argv else ():
+    for last in (CPUUnquantizedExperts, CPUExpertsInt4) if "--sweep" in sys.argv else ():
         last.is_supported_config = staticmethod(lambda *_: (True, None))
     torch.cuda.Event = torch.cuda.Stream = types.SimpleNamespace
     tokenizer = types.SimpleNamespace(

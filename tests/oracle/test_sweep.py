@@ -24,7 +24,7 @@ from vllmray.model.rules import Parallelism, broken_rules
 ARCHITECTURES: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parent.parent / "data" / "architectures.json").read_text()
 )
-ORACLE_ARGUMENTS = ("--every-expert",)
+ORACLE_ARGUMENTS = ("--sweep",)
 ENGINE = Engine(max_model_len=1024)
 HOSTS = [HostGpus(name, (80 * GIB,) * 4) for name in ("a", "b")]
 LAYOUTS = ((4, 1), (1, 2))
