@@ -5,8 +5,9 @@ Stand-alone: standard library, torch and vLLM, run with the Python of the enviro
 
     python tests/oracle/vllm_oracle.py
 
-reads one JSON object a line (with --sweep, also of models whose class no library has, or no CPU has the kernels for), prints one JSON object a line, and ends with its input. A test starts it once and asks
-many times: the first question costs the imports (half a minute on a slow disk), a later one 10 to 500 ms.
+reads one JSON object a line, prints one JSON object a line, and ends with its input. A test starts it once and asks
+many times: the first question costs the imports (half a minute on a slow disk), a later one 10 to 500 ms. With --sweep
+it also builds models whose class no library has, and experts that no CPU computes.
 
 {"do": "config", "config": {…}, "tensor_parallel_size": 2, "pipeline_parallel_size": 1, "max_model_len": null,
  "enable_expert_parallel": false, "quantization": null}
