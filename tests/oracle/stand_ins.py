@@ -1,6 +1,7 @@
 """What vLLM asks of a machine with GPUs, of a tokenizer and of a program beside a model, answered so that it builds.
 
-Used by vllm_oracle.py alone, in the process that has vLLM. Nothing here decides a size or a refusal.
+Used by vllm_oracle.py alone, in the process that has vLLM. Nothing here decides a size or a
+refusal of the sweep's; kernels of CPUs pad some widths of experts, which cases with random widths must not meet.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
-import sys
 import types
 from typing import Any
 
@@ -109,8 +109,7 @@ def stand_in() -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(current_platform, name)
 
-    if "--sweep" in sys.argv:  # kernels of CPUs pad some widths, which cases with random widths must not meet
-        experts.current_platform = Gpu()
+    experts.current_platform = Gpu()
     choose = CpuPlatform.get_attn_backend_cls.__func__
 
     def choose_dense(cls: Any, backend: Any, /, attn_selector_config: Any, **named: Any) -> Any:
@@ -120,7 +119,7 @@ def stand_in() -> None:
     for attending in (CPUAttentionBackendImpl, MLACommonImpl):
         attending.__init__ = without(attending.__init__, *ONLY_ON_GPUS)
     CPUAttentionBackend.supports_alibi_sqrt = classmethod(lambda _: True)
-    for last in (CPUUnquantizedExperts, CPUExpertsInt4) if "--sweep" in sys.argv else ():
+    for last in (CPUUnquantizedExperts, CPUExpertsInt4):
         last.is_supported_config = staticmethod(lambda *_: (True, None))
     torch.cuda.Event = torch.cuda.Stream = types.SimpleNamespace
     tokenizer = types.SimpleNamespace(

@@ -66,7 +66,7 @@ ENVIRONMENT = {
     "TRANSFORMERS_OFFLINE": "1",
     "CUDA_VISIBLE_DEVICES": "",
 }
-ABSENT_LIBRARIES = ("torchvision", "torchaudio", "cv2", "timm", "cutlass", "cuda")
+ABSENT_LIBRARIES = ("torchvision", "torchaudio", "cv2", "timm", *(("cutlass", "cuda") if "--sweep" in sys.argv else ()))
 # What vLLM says where a kernel is missing, not where a shape is wrong.
 NO_KERNEL = re.compile(
     r"Failed to find a kernel|backend supports the deployment|not supported (on|in|by) (the )?(current platform|cpu)"
@@ -164,7 +164,8 @@ def prepare() -> None:
     register_published()
     # vLLM starts a process to look at each class, so that CUDA stays untouched: seconds, and no use here.
     registry._LazyRegisteredModel.inspect_model_cls = inspect_here
-    stand_ins.stand_in()
+    if "--sweep" in sys.argv:
+        stand_ins.stand_in()
     gc.freeze()  # what is imported stays: not to be looked through each time that a model's modules are cleared away
 
 
