@@ -461,6 +461,7 @@ def test_one_that_is_to_ask_for_no_key_is_ready_without(engine: Engine) -> None:
     (engine.folder / "secrets/api_key").unlink()
     engine.start("--no-api-key")
     engine.is_in("ready")
+    assert len(engine.told("ready")) == 1
 
 
 def test_ray_is_asked_again_at_every_start_of_a_server(engine: Engine, dashboard: DashboardServer) -> None:

@@ -17,6 +17,7 @@ from vllmray.cli.wiring import Invocation, holder, on_runtime, open_target, repo
 from vllmray.errors import HostError
 
 if TYPE_CHECKING:
+    from vllmray.cli.wiring import Target
     from vllmray.config.models import ClusterConfig
     from vllmray.reporter import Reporter
 
@@ -63,11 +64,7 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
     report = reporter()
     with open_target(loaded.host, asked.runtime, having=asked.cluster, starts=True) as target:
         say_runtime(target, report)
-        if target.runtime == "docker" and not target.host.address.startswith("unix://"):
-            raise HostError(
-                f"the demo is for this machine, and Docker's address is {target.host.address}",
-                hint="Unset DOCKER_HOST (or `docker context use default`), or give --runtime native.",
-            )
+        _refuse_elsewhere(target)
         config = on_runtime(asked, target.runtime)
         wanted = Wanted(
             cluster=config.cluster,
@@ -91,6 +88,14 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
                     down(target.host, config.cluster, report, holder=wanted.holder)
     if not remove:
         print(_next(config))
+
+
+def _refuse_elsewhere(target: Target) -> None:
+    if target.runtime == "docker" and not target.host.address.startswith("unix://"):
+        raise HostError(
+            f"the demo is for this machine, and Docker's address is {target.host.address}",
+            hint="Unset DOCKER_HOST (or `docker context use default`), or give --runtime native.",
+        )
 
 
 def _ask(config: ClusterConfig, report: Reporter) -> None:

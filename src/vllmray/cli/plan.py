@@ -16,6 +16,7 @@ from vllmray.errors import ConfigError
 if TYPE_CHECKING:
     from vllmray.config.models import ClusterConfig
     from vllmray.model.layouts import HostGpus
+    from vllmray.model.model import Model
     from vllmray.reporter import Reporter
 
 
@@ -48,12 +49,12 @@ def plan(  # noqa: PLR0913  # the command line's own breadth
     Nothing is started or downloaded; the model's config and the sizes of its weights are read. Memory is an estimate.
     Arguments for the vLLM server after -- count. Exit code 1 when no layout fits.
     """
-    from vllmray.cluster.fit import known_model, ranked, stated_hosts
+    from vllmray.cluster.fit import ranked, stated_hosts
 
     invocation: Invocation = context.obj
     report = reporter()
     flags = {
-        "model": str(Path(model).absolute()) if model and Path(model).is_dir() else model,
+        "model": _absolute(model),
         "cluster_gpus": gpus,
         "max_model_len": max_model_len,
         "image": image,
@@ -64,15 +65,10 @@ def plan(  # noqa: PLR0913  # the command line's own breadth
     }
     config = settings(flags, env_file, report, typed={"cluster_gpus": "--gpus", "model": "MODEL"}).config
     config = config.model_copy(update={"tensor_parallel_size": 0, "pipeline_parallel_size": 0})
-    files = model_files(config)
-    if files is None:
-        raise ConfigError(f"there is no folder {config.model} here", hint="Give its path, or an id: ORG/NAME.")
-    known = known_model(files, config)
+    known = _known(config)
     found = _looked_at(hosts, config, report) if hosts or not config.cluster_gpus else stated_hosts(config)
-    if hosts:  # what is typed next is about them
-        seen = tuple(tuple(each.memory) for each in found)
-        config = config.typed_on(address_of(hosts.split(",")[0].strip()))
-        config = config.model_copy(update={"cluster_gpus": seen if len(seen) > 1 else ()})
+    if hosts:
+        config = _about(hosts, config, found)
     layouts = ranked(known, config, found)
     if as_json:
         from vllmray.output.envelope import envelope, plan_data
@@ -86,6 +82,28 @@ def plan(  # noqa: PLR0913  # the command line's own breadth
         show(plan_table(known, found, layouts, config, every=every, env_file=typed))
     if not layouts or layouts[0].rejected:
         raise typer.Exit(1)
+
+
+def _known(config: ClusterConfig) -> Model:
+    """The model, as it can be read from here."""
+    from vllmray.cluster.fit import known_model
+
+    files = model_files(config)
+    if files is None:
+        raise ConfigError(f"there is no folder {config.model} here", hint="Give its path, or an id: ORG/NAME.")
+    return known_model(files, config)
+
+
+def _absolute(model: str | None) -> str | None:
+    """A folder here by its whole path; an id as it is."""
+    return str(Path(model).absolute()) if model and Path(model).is_dir() else model
+
+
+def _about(hosts: str, config: ClusterConfig, found: Sequence[HostGpus]) -> ClusterConfig:
+    """The settings for what is typed next, which is about these hosts and their GPUs."""
+    seen = tuple(tuple(each.memory) for each in found)
+    config = config.typed_on(address_of(hosts.split(",", maxsplit=1)[0].strip()))
+    return config.model_copy(update={"cluster_gpus": seen if len(seen) > 1 else ()})
 
 
 def _looked_at(hosts: str | None, config: ClusterConfig, report: Reporter) -> Sequence[HostGpus]:

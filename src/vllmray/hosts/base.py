@@ -152,11 +152,6 @@ class Container:
         """Its program is not running now, though it was started."""
         return self.status in ("exited", "dead", "restarting")
 
-    @property
-    def crashed(self) -> bool:
-        """Ended by itself at least once since it was created, or never got to start."""
-        return self.ended or self.restarts > 0 or bool(self.error)
-
 
 @dataclass(frozen=True, slots=True)
 class HostInfo:

@@ -128,7 +128,9 @@ def test_an_engine_that_takes_less_starts_beside_another_program() -> None:
 
 
 def test_weights_that_another_process_holds_for_the_engine_are_vllms_own_affair() -> None:
-    head(full_host(FULL), vllm_args=("--load-format", "ipc_cache"))
+    host = full_host(FULL)
+    head(host, vllm_args=("--load-format", "ipc_cache"))
+    assert {"vllmray-head", "vllmray-engine"} <= {each.name for each in host.containers({})}
 
 
 def test_gpus_that_ray_would_not_give_to_the_engine_may_be_full() -> None:
