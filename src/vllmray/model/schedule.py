@@ -131,10 +131,14 @@ def unknown_schedule(config: TextConfig) -> tuple[str, ...]:
         reasons.append(f"kv_lora_rank is not understood for {config.model_type}")
     if words_of(config) is None and mixers <= {"full", "sliding", "latent"}:
         kinds = {"a convolution": config.conv_window, "linear attention": config.linear_num_value_heads}
-        kinds["a state space"] = config.mamba_state_size
+        kinds["a state space"] = config.mamba_state_size or config.mamba_heads
         reasons += [f"which layers have {kind} is not said" for kind, size in kinds.items() if size]
     if "linear" in mixers and not (config.linear_num_value_heads and config.linear_value_head_dim):
         reasons.append("the linear attention's heads are not said")
+    if mixers & {"mamba", "parallel", "shared"} and not config.mamba_state_size:
+        reasons.append("the state space's size is not said")
+    if config.index_head_dim and not mixers & {"latent", "compressed"}:
+        reasons.append(f"index_head_dim is not understood for {config.model_type}")
     return tuple(reasons)
 
 

@@ -22,18 +22,22 @@ EXPERTS = re.compile(r"expert|moe|mlp|ffn|feed_forward|intermediate|router|adapt
 LAYERS = re.compile(
     r"layer|block|stack|depth|loop|head|attn|attention|cache|window|swa|sliding|local|global|chunk|pattern|interval"
     r"|period|every|freq|hybrid|kv|q_|qk|linear|mamba|ssm|conv|state|recurr|rank|latent|compress|index|sparse|share"
-    r"|ratio|group|channel|width|dim|size"
+    r"|ratio|group|channel|width|dim|size|mixer|memory|meta_token|delta|retention|lightning|rnn|lstm|rwkv|hyena|full"
+    r"|schedule|yoco|gating|gated|_gate\b"
 )
 """Names of what may be kept of a sequence; its layer weighs too."""
 # What describes no size, by the end of its name, its beginning or the whole of it (transformers' and vLLM's
 # configuration classes).
 HARMLESS = re.compile(
-    r".*(_token_id|_token_ids|_token_index|_ids?|_bias|_dropout|_drop|_pdrop|_dropout_prob|_prob|_eps|_epsilon|_std"
-    r"|_theta|_coef|_coeff|_range|_scale|_scaling|_scaling_factor|_factor|_multipliers?|_act|_activation|_act_fn"
+    r".*(_token_id|_token_ids|_token_index|_bias|_dropout|_drop|_pdrop|_dropout_prob|_prob|_eps|_epsilon|_std"
+    r"|_theta|_coef|_coeff|_range|_scale|_scaling|(scaling|scale|alpha|beta)_factor|_act|_activation|_act_fn"
     r"|_activation_func|_fn|_func|_softcapping|_softcap|_scheme|_implementation|_pos_enc|_norm|_norms|_layernorm"
     r"|_fp32|_in_float32|_init)"
-    r"|(rope|rotary|yarn|initializer|mtp|num_nextn|output|time_step|dpo|training|pretraining|tokenizer|chunk_size_feed"
-    r"|router_|return|scale_attn|no_rope|loss|linear_dt|linear_a_|layernorm|layer_norm|use_mamba_kernels)\w*"
+    r"|(\w+_)?(attention|embedding|residual|logits|key|in|out|mlp|ssm|lm_head|mup_width)_multipliers?"
+    r"|(rope|rotary|yarn|initializer|mtp|num_nextn|time_step|dpo|training|pretraining|tokenizer|chunk_size_feed"
+    r"|return|scale_attn|no_rope|loss|linear_dt|linear_a_log_|layernorm|layer_norm|use_mamba_kernels)\w*"
+    r"|output_(attentions|hidden_states|router_logits|scores|logits)|router_dtype|router_jitter_noise"
+    r"|norm_before_gate|need_fp32_gate"
     r"|use_cache|use_qk_norm|qk_norm|cache_implementation|topk_group|n_group|num_expert_group|use_grouped_topk"
     r"|type_vocab_size|query_pre_attn_scalar|index_topk|index_topk_freq|chunk_size|mamba_chunk_size"
     r"|qk_head_dim|do_layer_norm_before|moe_renormalize|moe_norm_min|norm_topk_prob|is_decoder|is_encoder_decoder"
@@ -102,7 +106,7 @@ FAMILIES: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("hidden_size_per_layer_input", "vocab_size_per_layer_input", "num_kv_shared_layers"), GEMMA),
     **dict.fromkeys(("laurel_rank", "altup_num_inputs", "altup_active_idx", "activation_sparsity_pattern"), GEMMA),
     **dict.fromkeys(("per_layer_config", "use_double_wide_mlp", "attention_k_eq_v"), GEMMA),
-    "num_attention_heads_per_layer": frozenset({"laguna"}),
+    **dict.fromkeys(("num_attention_heads_per_layer", "gating"), frozenset({"laguna"})),
     "num_dense_layers": frozenset({"afmoe", "lfm2_moe"}),
     "global_attn_every_n_layers": frozenset({"afmoe", "modernbert"}),
     "local_attention": frozenset({"modernbert"}),
@@ -120,6 +124,8 @@ SCALARS = frozenset(
     }
 )
 """Keys that are read as one number. A list of unlike ones says that layers differ."""
+FEED_FORWARD_WORDS = frozenset({"dense", "sparse", "moe", "hash_moe"})
+"""Of mlp_layer_types; the last is DeepSeek V4's: experts that a table chooses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +177,8 @@ def _is_understood(name: str, value: object, config: TextConfig) -> bool:
         return config.model_type in FAMILIES[name] or _changes_nothing(name, value, config)
     if name in SCALARS and isinstance(value, list):
         return len({str(each) for each in value}) == 1
+    if name == "mlp_layer_types" and isinstance(value, list):
+        return set(map(str, value)) <= FEED_FORWARD_WORDS
     if name in READ or HARMLESS.fullmatch(name):
         return True
     return _changes_nothing(name, value, config)

@@ -30,6 +30,14 @@ LAYERS = 32
         ("compress_ratios", [4] * LAYERS),
         ("hybrid_layer_pattern", [0, 1] * 16),
         ("num_key_value_heads", [8] * 31 + [4]),
+        ("full_attention_layer_ids", [0, 7, 15]),
+        ("kv_expansion_factor", 2),
+        ("head_dim_multiplier", 2),
+        ("token_mixer", "retention"),
+        ("full_at", [3, 7, 11]),
+        ("num_meta_tokens", 128),
+        ("output_gate", "silu"),
+        ("delta_rule", True),
     ],
 )
 def test_a_key_that_describes_layers_heads_or_a_cache_and_is_not_understood_makes_both_figures_unknown(
@@ -40,7 +48,9 @@ def test_a_key_that_describes_layers_heads_or_a_cache_and_is_not_understood_make
     assert known.weights_unknown == known.kv_unknown
 
 
-@pytest.mark.parametrize("name", ["zero_expert_num", "moe_adapter_rank", "dense_intermediate_size", "ngram_vocab_size"])
+@pytest.mark.parametrize(
+    "name", ["zero_expert_num", "moe_adapter_rank", "dense_intermediate_size", "ngram_vocab_size", "router_hidden_size"]
+)
 def test_a_key_that_describes_experts_or_widths_makes_the_weights_unknown_alone(name: str) -> None:
     shape = model("mixtral-8x7b", **{name: 64}).shape
     assert (shape.kv_unknown, shape.weights_unknown) == ((), (f"{name} is not understood",))
@@ -49,6 +59,29 @@ def test_a_key_that_describes_experts_or_widths_makes_the_weights_unknown_alone(
 @pytest.mark.parametrize("value", [None, False, 0, [], {}, ""])
 def test_a_key_that_is_switched_off_changes_nothing(value: object) -> None:
     assert model("llama-3.1-8b", attention_schedule=value).shape.kv_unknown == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"attn_layer_indices": [2, 3]}, "the state space's size is not said"),
+        ({"mamba_num_heads": 32}, "which layers have a state space is not said"),
+        ({"index_head_dim": 128, "index_n_heads": 32}, "index_head_dim is not understood for llama"),
+    ],
+)
+def test_a_key_that_another_family_has_is_never_dropped(changes: dict[str, Any], reason: str) -> None:
+    assert model("llama-3.1-8b", **changes).shape.kv_unknown == (reason,)
+
+
+def test_an_unknown_word_for_a_feed_forward_layer_makes_the_weights_unknown() -> None:
+    shape = model("qwen3-30b-a3b", mlp_layer_types=["dense", "identity"] * 24).shape
+    assert (shape.kv_unknown, shape.weights_unknown) == ((), ("mlp_layer_types is not understood",))
+
+
+def test_usual_keys_that_decide_no_size_leave_every_figure_known() -> None:
+    usual = {"attention_multiplier": 0.1, "attn_scale": 0.1, "routed_scaling_factor": 2.5, "eos_token_ids": [1, 2]}
+    usual |= {"output_router_logits": True, "router_aux_loss_coef": 0.1, "no_rope_layers": [1] * LAYERS}
+    assert unknown_figures(model("llama-3.1-8b", **usual)) == []
 
 
 def test_an_unknown_word_for_a_layer_is_named_and_never_read_as_full_attention() -> None:
