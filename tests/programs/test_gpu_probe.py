@@ -104,7 +104,16 @@ def test_a_gpu_without_memory_of_its_own_has_the_hosts(smi: Path) -> None:
 
 
 @pytest.mark.skipif(bool(nvml_cards()), reason="the driver's own library would tell here")
-@pytest.mark.parametrize("said", ["Failed to initialize NVML\n", "0, GPU-0, H100, 81559, [N/A], 5, Disabled\n", "\n"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Failed to initialize NVML\n",
+        "0, GPU-0, H100, 81559, [N/A], 5, Disabled\n",
+        "2, GPU-2, H100, [Unknown Error], [Unknown Error], [Unknown Error], [N/A]\n",
+        "2, GPU-2, H100, [GPU is lost], [GPU is lost], [GPU is lost], [GPU is lost]\n",
+        "\n",
+    ],
+)
 def test_what_nvidia_smi_does_not_tell_is_not_known(smi: Path, said: str) -> None:
     (smi / "gpus").write_text(EMPTY + said if said.strip() else said)
     assert asked(smi)["cards"] == []
@@ -114,8 +123,8 @@ def test_what_nvidia_smi_does_not_tell_is_not_known(smi: Path, said: str) -> Non
 class Nvml:
     """NVML's functions, over GPUs of (UUID, total, free), or a list of such: a GPU that is cut into MIG devices."""
 
-    def __init__(self, *gpus: Any) -> None:
-        self.gpus = gpus
+    def __init__(self, *gpus: Any, refusal: int = 3) -> None:
+        self.gpus, self.refusal = gpus, refusal
 
     def nvmlInit_v2(self) -> int:  # noqa: N802  # NVML's names
         return 0
@@ -154,7 +163,7 @@ class Nvml:
 
     def nvmlDeviceGetMemoryInfo(self, handle: Any, memory: Any) -> int:  # noqa: N802
         _, memory._obj.total, memory._obj.free = self._gpu(handle)
-        return 0 if memory._obj.total else 3
+        return 0 if memory._obj.total else self.refusal
 
 
 def test_without_nvidia_smi_the_drivers_library_tells_the_same() -> None:
@@ -163,7 +172,8 @@ def test_without_nvidia_smi_the_drivers_library_tells_the_same() -> None:
         ("0", "GPU-a", 79 * GIB),
         ("1", "GPU-b", 2 * GIB),
     ]
-    assert nvml_cards(Nvml(("GPU-a", 0, 0)))[0]["unified"] is True
+    assert nvml_cards(Nvml(("GPU-a", 0, 0)))[0]["unified"] is True  # NVML_ERROR_NOT_SUPPORTED
+    assert nvml_cards(Nvml(("GPU-a", 0, 0), refusal=15)) == []  # NVML_ERROR_GPU_IS_LOST
 
 
 def test_of_a_gpu_that_is_cut_into_parts_each_has_its_own_memory() -> None:

@@ -18,6 +18,10 @@ from typing import Any
 MIB = 1024**2
 AMD_VENDOR = "0x1002"  # the PCI vendor id of AMD's GPUs; a server's ASPEED or Intel graphics have render nodes too
 QUERY = "index,uuid,name,memory.total,memory.used,memory.free,mig.mode.current"
+NOT_APPLICABLE = ("[N/A]", "N/A", "[Not Supported]")
+"""What nvidia-smi says of memory that a GPU does not have; older drivers say the last."""
+NVML_NOT_SUPPORTED = 3
+"""NVML_ERROR_NOT_SUPPORTED (nvml.h), of the memory of GPUs that share the host's."""
 _NAME = re.compile(r"\d+|GPU-[0-9a-fA-F-]+|MIG-[\w/-]+")
 _ASK_S = 30
 """A driver that is not kept loaded (persistence mode) is loaded for each question, a second a GPU."""
@@ -112,9 +116,7 @@ def _card(row: list[str]) -> dict[str, Any] | None:
     index, uuid, name, total, used, free, _ = row
     if used.isdigit() and free.isdigit():
         return _of(index, uuid, name, total=(int(used) + int(free)) * MIB, free=int(free) * MIB)
-    if total.isdigit():
-        return None
-    return _unified(index, uuid, name)
+    return _unified(index, uuid, name) if total in NOT_APPLICABLE else None  # else an error: a lost GPU
 
 
 def _of(index: str, uuid: str, name: str, *, total: int, free: int, unified: bool = False) -> dict[str, Any]:
@@ -176,8 +178,9 @@ def _nvml_card(nvml: Any, index: str, handle: Any) -> dict[str, Any] | None:
     nvml.nvmlDeviceGetUUID(handle, uuid, 96)
     nvml.nvmlDeviceGetName(handle, name, 96)
     words = (index, uuid.value.decode(), name.value.decode())
-    if nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)):
-        return _unified(*words)  # NVML_ERROR_NOT_SUPPORTED on GPUs that share the host's memory
+    error = nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory))
+    if error:
+        return _unified(*words) if error == NVML_NOT_SUPPORTED else None
     return _of(*words, total=memory.total, free=memory.free)
 
 
