@@ -74,6 +74,8 @@ HINTS: tuple[tuple[str, str], ...] = (
         "The image asks for another GPU or driver than that host has (its NVIDIA_REQUIRE_… variables); name another "
         "image with --image.",
     ),
+    # libnvidia-container and the NVIDIA container runtime
+    (r"unknown device", "That host has no such GPU: name one that `nvidia-smi -L` lists there (--gpus)."),
     (r"nvidia-container-cli|nvidia-smi|NVML", "Check that nvidia-smi works on that host."),
     # moby volume/mounts/validate.go, daemon/container_unix.go
     (r"bind source path does not exist: \S+", "Make that folder on the host, or correct the path."),
@@ -120,7 +122,10 @@ HINTS: tuple[tuple[str, str], ...] = (
         r"FileNotFoundError|\[Errno 2\]|Connection refused|ConnectionRefused|timed out|Error while fetching server",
         "Check that a Docker daemon runs there (docker info), or name another with --host.",
     ),
-    (r"Invalid bind address|Invalid path|unsupported|scheme", "A Docker address is unix://…, tcp://… or ssh://…."),
+    (
+        r"Invalid bind address|Bind address needs|Invalid path|URL scheme",
+        "A Docker address is unix://…, tcp://… or ssh://….",
+    ),
 )
 
 

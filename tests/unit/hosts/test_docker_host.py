@@ -304,6 +304,8 @@ NO_SOCKET = "Error while fetching server API version: ('Connection aborted.', "
         (f"{HOOK}requirement error: unsatisfied condition: cuda>=13.0, please update your driver", "update the driver"),
         (f"{HOOK}requirement error: unsatisfied condition: brand = tesla", "NVIDIA_REQUIRE"),
         (f"{HOOK}initialization error: nvml error: driver not loaded", "nvidia-smi works"),
+        (f"{HOOK}device error: 9: unknown device", "nvidia-smi -L"),
+        ('could not inject devices: unknown device "GPU-8f6b1c1e"', "nvidia-smi -L"),
         ("exec /usr/bin/python3: exec format error", "another processor"),
         (f'{RUNC}exec: "python3": executable file not found in $PATH: unknown', "no Python"),
         (f'{RUNC}exec: "/opt/python3": permission denied: unknown', "may not run that"),
@@ -325,6 +327,7 @@ NO_SOCKET = "Error while fetching server API version: ('Connection aborted.', "
         ("ssh: Could not resolve hostname gpu9: Name or service not known", "that `ssh` to that host works"),
         (f"{NO_SOCKET}FileNotFoundError(2, 'No such file'))", "docker info"),
         ("[Errno 2] No such file or directory", "docker info"),
+        ("Invalid bind address format: nohost:", "unix://"),
         ("('Connection broken: IncompleteRead(3 bytes read)', IncompleteRead(3 bytes read))", "same command again"),
     ],
 )
@@ -338,6 +341,7 @@ def test_a_daemons_words_get_a_hint(daemon_said: str, hint: str) -> None:
 @pytest.mark.parametrize("daemon_said", [
     'error mounting "/x" to rootfs at "/y": no such file or directory: unknown',
     "open /sys/fs/cgroup/x: permission denied: unknown",
+    "unsupported media type application/vnd.docker.distribution.manifest.v1+prettyjws",
 ])  # fmt: skip
 def test_of_words_that_are_not_known_nothing_is_guessed(daemon_said: str) -> None:
     assert explain("host", "do it", daemon_said).hint is None
