@@ -154,7 +154,7 @@ def test_the_line_that_a_head_prints_gives_a_worker_the_same_settings(joining: P
     head = config(**({"accelerator": "nvidia"} | fields | {"head_ip": "10.0.0.1", "node_ip": "10.0.0.1"}))
     program, *argv = shlex.split(worker_command(head))
     assert program == "vllmray"
-    code, out, err = typed([*argv, "--dry-run"])
+    code, out, err = typed([*argv, "--dry-run", "--runtime", "docker"])
     assert code == 0, err
     words = shlex.split(out, comments=True)
     label = next(word for word in words if word.startswith(f"{CONFIG}="))
@@ -231,6 +231,6 @@ def test_a_token_file_holds_one_token_or_is_refused_without_a_word_of_it(joining
 
 
 def test_the_plan_of_a_worker_names_the_token_file_that_it_was_given(joining: Path) -> None:
-    code, out, _ = typed(["up", "--dry-run", "--role", "worker", *USUAL])
+    code, out, _ = typed(["up", "--dry-run", "--runtime", "docker", "--role", "worker", *USUAL])
     assert code == 0
     assert f"{joining / TOKEN_FILE}:/vllmray/secrets/ray_token:ro" in shlex.split(out, comments=True)

@@ -40,6 +40,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.end_headers()
+            for _ in range(said.count("think")):
+                self._event({"reasoning": "hm "})
             for word in said.split():
                 self._event({"content": word + " "})
             self._event({}, "length" if asked.get("max_tokens") == 2 else "stop")
@@ -82,7 +84,7 @@ def endpoint(server: ThreadingHTTPServer) -> Iterator[Endpoint]:
 def test_an_answer_comes_piece_by_piece(endpoint: Endpoint, server: Any) -> None:
     model = endpoint.model()
     pieces = endpoint.answer(model, [{"role": "user", "content": "one two"}], max_tokens=7, greedy=True)
-    assert list(pieces) == ["one ", "two "]
+    assert [piece for piece in pieces if piece] == ["one ", "two "]
     (asked,) = server.asked
     assert (asked["model"], asked["max_tokens"], asked["temperature"], asked["stream"]) == ("small", 7, 0, True)
 
@@ -90,10 +92,16 @@ def test_an_answer_comes_piece_by_piece(endpoint: Endpoint, server: Any) -> None
 @pytest.mark.parametrize(("max_tokens", "reason"), [(2, "length"), (7, "stop")])
 def test_at_its_end_an_answer_says_whether_it_was_cut(endpoint: Endpoint, max_tokens: int, reason: str) -> None:
     answer = endpoint.answer("small", [{"role": "user", "content": "one two"}], max_tokens=max_tokens)
-    assert [next(answer), next(answer)] == ["one ", "two "]
+    assert [next(answer), next(answer), next(answer)] == ["one ", "two ", ""]
     with pytest.raises(StopIteration) as ended:
         next(answer)
     assert ended.value.value == reason
+
+
+def test_reasoning_is_a_piece_without_text_each(endpoint: Endpoint) -> None:
+    pieces = list(endpoint.answer("small", [{"role": "user", "content": "think think"}], max_tokens=None))
+    assert pieces[:2] == ["", ""]
+    assert "".join(pieces) == "think think "
 
 
 def test_without_bounds_the_servers_own_hold(endpoint: Endpoint, server: Any) -> None:

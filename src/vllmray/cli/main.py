@@ -86,9 +86,9 @@ def refuse_words(command: str, vllm_args: Sequence[str]) -> None:
         return
     takers = " and ".join([", ".join(WITH_VLLM_ARGS[:-1]), WITH_VLLM_ARGS[-1]])
     name = f"vllmray {command}".strip()
-    count = "1 word" if len(vllm_args) == 1 else f"{len(vllm_args)} words"
+    count = "1 argument is" if len(vllm_args) == 1 else f"{len(vllm_args)} arguments are"
     raise ConfigError(
-        f"{name} takes nothing after --, and {count} stand there",
+        f"{name} takes no arguments after --, and {count} there",
         hint=f"After -- are arguments for the vLLM server, which {takers} take. See `{name} --help`.",
     )
 

@@ -10,6 +10,8 @@ from vllmray.config.models import ClusterConfig
 from vllmray.engine.named_files import OF_THE_IMAGE, Named, is_below, with_paths
 from vllmray.hub.folder import links_out_of
 
+IN_ITS_PLACE = "give the path of a file that is, /vllm-workspace/examples/… for one of vLLM's image, or --volume"
+
 
 def with_named_files(config: ClusterConfig, address: str) -> ClusterConfig:
     """The settings with absolute paths, and with a volume for each folder that workers read too.
@@ -24,8 +26,8 @@ def with_named_files(config: ClusterConfig, address: str) -> ClusterConfig:
     args = with_paths(config.vllm_args, files.settle)
     if files.problems:
         raise config_error(files.problems)
-    volumes = tuple(dict.fromkeys((*config.volumes, *files.volumes)))
-    return config.model_copy(update={"vllm_args": args, "volumes": volumes})
+    further = [volume for volume in dict.fromkeys(files.volumes) if volume not in config.volumes]
+    return config.model_copy(update={"vllm_args": args, "volumes": (*config.volumes, *further)})
 
 
 class _Files:
@@ -58,7 +60,7 @@ class _Files:
                 named, f"is not on {self._address}", f"have it there, and give --volume {where}:{where}", where
             )
         elif not path.exists():
-            self._refuse(named, "is not on this machine", "give the path of a file that is, or --volume SOURCE:TARGET")
+            self._refuse(named, "is not on this machine", IN_ITS_PLACE)
         elif named.of_every_node and not self._native:
             self._add(named, path)
         return str(path)

@@ -30,8 +30,8 @@ def restart(
     from vllmray.config.settings import load
 
     report = reporter()
-    fields = ("cluster", "join_timeout", "engine_timeout")
-    config = load({"cluster": place.cluster}, env_file=place.env_file, fields=fields).config
+    flags = {"cluster": place.cluster, "insecure_docker_tcp": place.insecure_docker_tcp}
+    config = load(flags, env_file=place.env_file, fields=(*flags, "join_timeout", "engine_timeout")).config
     config = config.typed_on(place.host)
     with open_cluster(place) as about:
         options = Options(about.runtime, wait=not no_wait, holder=holder("restart"))

@@ -23,7 +23,17 @@ from vllmray.cli.secrets import (
     settled,
     worker_secrets,
 )
-from vllmray.cli.wiring import Invocation, holder, model_files, on_runtime, open_target, reporter, say_runtime, settings
+from vllmray.cli.wiring import (
+    Invocation,
+    holder,
+    model_files,
+    on_runtime,
+    open_target,
+    reporter,
+    runtime_to_be,
+    say_runtime,
+    settings,
+)
 from vllmray.errors import ConfigError
 from vllmray.secrets.store import RAY_TOKEN, TLS_CERTIFICATE, TO_COME
 
@@ -72,6 +82,7 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     """
     from vllmray.cluster.fit import settle
     from vllmray.cluster.host_model import Look
+    from vllmray.cluster.mounted import check_links
     from vllmray.cluster.up import Options
     from vllmray.config.settings import cache_folder
 
@@ -89,7 +100,10 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     if config.no_api_key and role is RoleChoice.head:
         report.warning("the endpoint asks for no key (--no-api-key): whoever reaches its port uses it")
     if planned:
-        print(_planned(settle(look.model, config, (), report), role, host, planned))
+        config = settle(look.model, config, (), report)
+        config = on_runtime(config, runtime_to_be(host, config.runtime, config.cluster))
+        check_links(config, look.outside)
+        print(_planned(config, role, host, planned))
         return
     secrets = secrets_for if role is RoleChoice.head else worker_secrets
     options = Options(
@@ -124,14 +138,14 @@ def _done(config: ClusterConfig, role: RoleChoice, host: str | None, options: Op
 
 
 def _planned(config: ClusterConfig, role: RoleChoice, host: str | None, store: PlannedStore) -> str:
-    """The command lines that do the same; nothing is written."""
+    """The command lines that do the same, of settings with a runtime; nothing is written."""
     from vllmray.cli.named_files import with_named_files
     from vllmray.cluster.by_hand import filled
     from vllmray.cluster.preview import preview
 
     if config.runtime != "native" and (host is None or host.startswith("unix://")):
         config = config.model_copy(update={"user": config.user or caller()})
-    config = with_named_files(on_runtime(config, config.runtime or "docker"), host or "unix://")
+    config = with_named_files(config, host or "unix://")
 
     def secrets(found: ClusterConfig) -> tuple[Secrets, dict[str, Path], list[str]]:
         kept, places = _kept(found, role, store)

@@ -101,6 +101,12 @@ def _without_a_daemon(
     return None
 
 
+def runtime_to_be(address: str | None, runtime: str | None, cluster: str) -> Runtime:
+    """The runtime that `up` of that cluster would take; no daemon is asked. Arguments as of open_target."""
+    target = _without_a_daemon(address, runtime, cluster, starts=True, default_socket=None)
+    return target.runtime if target else "docker"
+
+
 def _in_docker(address: str | None, runtime: str | None, *, insecure_tcp: bool) -> Target:
     from vllmray.hosts.docker_host import DockerHost
 

@@ -257,7 +257,8 @@ class ClusterConfig(BaseModel):
 
     @property
     def host_option(self) -> str:
-        return f" --host {shlex.quote(self._host)}" if self._host else ""
+        named = f" --host {shlex.quote(self._host)}" if self._host else ""
+        return named + (" --insecure-docker-tcp" if self.insecure_docker_tcp else "")
 
     @property
     def cluster_option(self) -> str:

@@ -130,7 +130,8 @@ def unfit_variables(variables: tuple[str, ...]) -> list[str]:
 
 
 _NAMES_A_SECRET = re.compile(
-    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|(API|ACCESS|ACCOUNT|PRIVATE|SECRET)_?KEY)$"
+    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CONNECTION_STRING|"
+    r"(API|ACCESS|ACCOUNT|PRIVATE|SECRET)_?KEYS?)(_?\d+)?$"
 )
 _WHERE_IT_SHOWS = "whoever may look at containers reads it: put it into a file, and mount that with --volume"
 

@@ -50,6 +50,8 @@ class Endpoint:
     ) -> Generator[str, None, str | None]:
         """The pieces of the next turn, as they are made; at the end OpenAI's finish_reason, "length" where it was cut.
 
+        A piece without text is one of the model's reasoning, which a server with a --reasoning-parser keeps apart.
+
         Args:
             max_tokens: the longest answer; None for the server's own bound.
             greedy: always the likeliest token, so that a question has one answer.
@@ -71,8 +73,7 @@ class Endpoint:
                 for chunk in stream:
                     for choice in chunk.choices[:1]:
                         reason = choice.finish_reason or reason
-                        if choice.delta.content:
-                            yield choice.delta.content
+                        yield choice.delta.content or ""
             return reason
         except openai.OpenAIError as error:
             raise self._failed(error) from error

@@ -13,6 +13,8 @@ LONGEST = 1000
 ANCHOR = 24
 """Characters at the end whose last place before is looked for; the distance is the passage's length."""
 PLACES = 8
+REASONING = 16
+"""Models that reason do so in some thousand tokens, and then answer in few."""
 
 
 class Repeats:
@@ -50,11 +52,11 @@ def limited(
 
     Args:
         answer: its value at the end is OpenAI's finish_reason.
-        most: pieces, each a token or a few.
+        most: pieces, each a token or a few; of those without text, the model's reasoning, REASONING times as many.
         cut: told in words why what came is not the whole.
     """
     repeats = Repeats()
-    number = 0
+    number = unseen = 0
     try:
         while True:
             try:
@@ -63,6 +65,12 @@ def limited(
                 if end.value == "length":
                     cut("the answer reached its bound, or the end of the model's context (--max-tokens sets the bound)")
                 return
+            if not piece:
+                unseen += 1
+                if most is not None and unseen >= REASONING * most:
+                    cut(f"{unseen} tokens of reasoning and no end (--max-tokens N lets it go on)")
+                    return
+                continue
             yield piece
             number += 1
             if repeats.add(piece):

@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.cli.test_cli import exit_code
 from tests.unit.cli.test_pasted import settings_of
+from tests.unit.cli.test_plan import DUMMY, make_model
 from tests.unit.cluster.test_plan import CONTENTS
 from tests.unit.support import NODE, config
 from vllmray.cli.named_files import with_named_files
@@ -143,3 +144,17 @@ def test_the_dry_run_shows_the_file_in_the_engines_container(folder: Path, capsy
     assert said.count(f"type=bind,source={folder}/x.jinja,target={folder}/x.jinja,readonly") == 1
     assert exit_code(*argv[:-1], "tcp://192.0.2.1:1", "--", "--chat-template", "x.jinja") == 2
     assert "is not on tcp://192.0.2.1:1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("runtime", ["docker", "native"])
+def test_the_dry_run_refuses_a_folder_of_links_as_up_does(
+    folder: Path, capsys: pytest.CaptureFixture[str], runtime: str
+) -> None:
+    made = make_model(folder, "llama-3.1-70b")
+    (folder / "model").mkdir()
+    for each in made.iterdir():
+        (folder / "model" / each.name).symlink_to(each)
+    argv = ("up", "--role", "head", "--dry-run", "--node-ip", "127.0.0.1", "--model", f"{folder}/model")
+    refused = runtime == "docker"
+    assert exit_code(*argv, "--runtime", runtime, *DUMMY) == (2 if refused else 0)
+    assert (f"give --volume {made}:{made}" in capsys.readouterr().err) is refused

@@ -137,6 +137,14 @@ def test_what_up_prints_at_its_end_is_about_the_same_cluster_on_the_same_host() 
     assert '"model": "short"' in head
 
 
+def test_on_a_daemon_that_is_taken_without_tls_the_lines_say_so_too() -> None:
+    settled = config(insecure_docker_tcp=True, cluster_gpus="2x80GiB,2x80GiB").typed_on("tcp://10.0.0.1:2375")
+    for line in (up_command(settled), f"vllmray status{settled.place_option}"):
+        assert parsed(line)[1]["host"] == "tcp://10.0.0.1:2375"
+        assert parsed(line)[1]["insecure_docker_tcp"] is True
+    assert "insecure" not in config().place_option
+
+
 def text_of(node: ast.AST) -> str | None:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value

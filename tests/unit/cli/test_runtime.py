@@ -273,6 +273,18 @@ def test_a_native_dry_run_is_a_command_line_with_this_machines_paths(
     assert not list(nowhere.iterdir())
 
 
+@pytest.mark.parametrize("word", ["docker run", "install -D"])
+def test_a_dry_run_is_of_the_runtime_that_up_would_take(
+    nowhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    """A cluster that is processes of this machine is natively gone on with."""
+    if word != "docker run":
+        record_a_node("dry")
+    assert exit_code("up", "--role", "head", "--cluster", "dry", "--dry-run", "--no-model-check") == 0
+    text = capsys.readouterr().out
+    assert {each for each in ("docker run", "install -D") if f"\n{each}" in text} == {word}
+
+
 # In the place of Ray and Python: how they were called, what they found, and whose their secrets are.
 FOUND = """
 echo "called: $0 $*"

@@ -258,3 +258,20 @@ def test_a_docker_host_and_a_cluster_file_that_the_file_names_are_used() -> None
     loaded = load({}, environ={})
     assert (loaded.host, loaded.config.port) == ("ssh://far", 8005)
     assert load({}, environ={"VLLMRAY_HOST": "ssh://near"}).host == "ssh://near"
+
+
+@pytest.mark.usefixtures("folder")
+def test_folders_of_this_machine_do_not_take_the_place_of_the_nodes_own() -> None:
+    names = ("HF_HUB_CACHE", "HF_XET_CACHE", "MODELSCOPE_CACHE", "MODELSCOPE_CREDENTIALS_PATH")
+    Path(".env").write_text("".join(f"{name}=/home/me/{name}\n" for name in names) + "HF_HUB_OFFLINE=1\n")
+    assert load({}, environ={}).config.env == ("HF_HUB_OFFLINE=1",)
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    "name", ["VLLM_API_KEY_2", "VLLM_PROXY_API_KEYS", "RAY_TOKEN2", "VLLM_STORE_CONNECTION_STRING"]
+)
+def test_a_second_secret_beside_a_known_one_is_no_variable_of_nodes_either(name: str) -> None:
+    Path(".env").write_text(f"{name}=very_secret\nVLLM_MULTI_STREAM_GEMM_TOKEN_THRESHOLD=1\n")
+    (line,) = details(environ={})
+    assert line.startswith(f"{name} in .env: can't be given to nodes; ")

@@ -80,6 +80,13 @@ def test_past_its_bound_an_answer_is_stopped_and_the_option_named() -> None:
     assert why == ["the answer has 5 tokens (--max-tokens N lets it be longer)"]
 
 
+def test_reasoning_that_is_not_seen_is_no_part_of_the_answers_bound_and_has_an_end_too() -> None:
+    assert said(itertools.chain([""] * 79, ["a", "b"]), most=5) == ("ab", [])
+    text, why = said(itertools.chain(["a"], itertools.repeat("")), most=5)
+    assert text == "a"
+    assert why == ["80 tokens of reasoning and no end (--max-tokens N lets it go on)"]
+
+
 def test_one_that_the_server_cut_is_said_to_be() -> None:
     text, why = said(["a", "b"], reason="length")
     assert text == "ab"
