@@ -70,10 +70,25 @@ def _without_the_unknown(model: Model, options: EngineOptions, engine: Engine) -
     if weights:
         shape = replace(model.shape, weights_unknown=(*model.shape.weights_unknown, *weights))
         model = replace(model, shape=shape, given_correction=None, checkpoint_bytes=None)
-    if cache_element_bytes(model.shape.config, engine) is None:
-        why = f"--kv-cache-dtype {engine.kv_cache_dtype}"
-        model = replace(model, shape=replace(model.shape, kv_unknown=(*model.shape.kv_unknown, why)))
-    return model
+    kept = _changes_of_cache(model, options, engine)
+    return replace(model, shape=replace(model.shape, kv_unknown=(*model.shape.kv_unknown, *kept))) if kept else model
+
+
+def _changes_of_cache(model: Model, options: EngineOptions, engine: Engine) -> list[str]:
+    """Options that change what this model keeps of a sequence, or how many it may, and are not counted here."""
+    states = [layer.state for layer in model.shape.layers]
+    has_windows = any(cache.window for state in states for cache in state.caches)
+    counts = {
+        f"--kv-cache-dtype {engine.kv_cache_dtype}": cache_element_bytes(model.shape.config, engine) is None,
+        "--kv-cache-dtype-skip-layers": options.kv_cache_dtype_skip_layers,
+        "--num-gpu-blocks-override": options.num_gpu_blocks_override,
+        "--disable-hybrid-kv-cache-manager": options.disable_hybrid_kv_cache_manager and has_windows,
+    }
+    if any(state.fixed for state in states):
+        counts["--mamba-cache-dtype"] = options.mamba_cache_dtype != "auto"
+        counts["--mamba-ssm-cache-dtype"] = options.mamba_ssm_cache_dtype != "auto"
+        counts["--mamba-cache-mode"] = options.mamba_cache_mode != "none"
+    return [name for name, does in counts.items() if does]
 
 
 def options_of(config: ClusterConfig, named: Sequence[NamedLayer] = ()) -> EngineOptions:

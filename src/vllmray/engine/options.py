@@ -39,7 +39,13 @@ class EngineOptions(BaseModel):
     quantization: str | None = None
     quantization_config: Json = Field(default_factory=dict)
     kv_cache_dtype: str = "auto"
+    kv_cache_dtype_skip_layers: Names = ()
     kv_cache_memory_bytes: Count | None = None
+    num_gpu_blocks_override: Count | None = None
+    disable_hybrid_kv_cache_manager: bool = False
+    mamba_cache_dtype: str = "auto"
+    mamba_ssm_cache_dtype: str = "auto"
+    mamba_cache_mode: str = "none"
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.92
     cpu_offload_gb: GiB = 0.0
     offload_group_size: Annotated[int, Field(ge=0)] = 0

@@ -170,6 +170,28 @@ def test_a_format_of_the_cache_that_is_not_known_makes_it_unknown() -> None:
         assert f"--kv-cache-dtype {args}" in "\n".join(unknown_figures(known))
 
 
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("llama-3.1-8b", ("--kv-cache-dtype-skip-layers", "0", "1")),
+        ("llama-3.1-8b", ("--num-gpu-blocks-override", "100")),
+        ("gemma-3-1b", ("--disable-hybrid-kv-cache-manager",)),
+        ("qwen3.5-27b", ("--mamba-ssm-cache-dtype", "float32")),
+        ("qwen3.5-27b", ("--mamba-cache-dtype=float32",)),
+        ("nemotron-3-nano-30b", ("--mamba-cache-mode", "all")),
+    ],
+)
+def test_an_option_that_changes_what_a_sequence_keeps_makes_it_unknown(name: str, args: tuple[str, ...]) -> None:
+    known = model(name, vllm_args=args)
+    assert known.shape.kv_unknown == (args[0].partition("=")[0],)
+    assert known.knows_weights
+
+
+def test_an_option_for_states_or_windows_changes_nothing_of_a_model_without_them() -> None:
+    args = ("--mamba-ssm-cache-dtype", "float32", "--disable-hybrid-kv-cache-manager")
+    assert unknown_figures(model("llama-3.1-8b", vllm_args=args)) == []
+
+
 def test_weights_in_the_hosts_memory_leave_room_on_the_gpu() -> None:
     plain, offloaded = seen("llama-3.1-8b"), seen("llama-3.1-8b", "--cpu-offload-gb", "5")
     assert plain.weights is not None
