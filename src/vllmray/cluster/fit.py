@@ -15,7 +15,7 @@ from vllmray.engine.options import EngineOptions, engine_options, overridden
 from vllmray.errors import ConfigError
 from vllmray.hub.files import ModelFiles
 from vllmray.model.layouts import HostGpus, Layout, Place, layout_on, layouts
-from vllmray.model.memory import GIB, Engine, cache_element_bytes
+from vllmray.model.memory import GIB, Engine, cache_dtype, cache_element_bytes
 from vllmray.model.model import Model, model_of, parameters_of, unknown_figures
 from vllmray.model.partition import parse_partition
 from vllmray.model.rules import Broken, Parallelism, broken_rules
@@ -79,7 +79,8 @@ def _changes_of_cache(model: Model, options: EngineOptions, engine: Engine) -> l
     states = [layer.state for layer in model.shape.layers]
     has_windows = any(cache.window for state in states for cache in state.caches)
     counts = {
-        f"--kv-cache-dtype {engine.kv_cache_dtype}": cache_element_bytes(model.shape.config, engine) is None,
+        f"--kv-cache-dtype {cache_dtype(model.shape.config, engine)}": cache_element_bytes(model.shape.config, engine)
+        is None,
         "--kv-cache-dtype-skip-layers": options.kv_cache_dtype_skip_layers,
         "--num-gpu-blocks-override": options.num_gpu_blocks_override,
         "--disable-hybrid-kv-cache-manager": options.disable_hybrid_kv_cache_manager and has_windows,

@@ -14,7 +14,7 @@ MOST_GPUS = 64
 """Of one host."""
 CDI_KIND = "nvidia.com/gpu="
 """What the names of NVIDIA's devices begin with in CDI (Container Device Interface specification)."""
-_COUNTED = re.compile(r"(?:(\d{1,6})\s*[x×]\s*)?(\S.*)")  # noqa: RUF001  # the sign for times, as people paste it
+_COUNTED = re.compile(r"(?:(\d{1,6})\s*[xX×]\s*)?(\S.*)")  # noqa: RUF001  # the sign for times, as people paste it
 _ID = re.compile(r"\d+|\d+:\d+|GPU-[0-9a-f-]+|MIG-[\w/-]+", re.IGNORECASE)
 """An index, a MIG device by its GPU's index and its own, and the UUIDs of both (nvidia-smi -L)."""
 

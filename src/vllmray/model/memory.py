@@ -146,11 +146,19 @@ def element_bytes(config: TextConfig, engine: Engine) -> int:
 
 def cache_element_bytes(config: TextConfig, engine: Engine) -> Fraction | None:
     """Of a key or a value; None when it is not known."""
-    if engine.kv_cache_dtype == "auto":
+    name = cache_dtype(config, engine)
+    if name == "auto":
         return Fraction(element_bytes(config, engine))
-    if config.kv_lora_rank and engine.kv_cache_dtype not in PLAIN_CACHES:
+    if config.kv_lora_rank and name not in PLAIN_CACHES:
         return None
-    return cache_element(engine.kv_cache_dtype, head_dim_of(config))
+    return cache_element(name, head_dim_of(config))
+
+
+def cache_dtype(config: TextConfig, engine: Engine) -> str:
+    """What --kv-cache-dtype says, or without it the checkpoint."""
+    if engine.kv_cache_dtype == "auto" and config.quantization is not None:
+        return config.quantization.cache_dtype
+    return engine.kv_cache_dtype
 
 
 def weight_bits(part: Part, config: TextConfig, engine: Engine) -> float:
@@ -187,6 +195,8 @@ def _quantised_bits(part: Part, quantization: Quantization, usual: float) -> flo
         case "mxfp4" | "gpt_oss_mxfp4":
             return 4 + 8 / 32 if part.kind == "experts" else usual
         case "modelopt_fp4" | "nvfp4" | "NVFP4":
+            return 4 + 8 / 16
+        case "modelopt" if quantization.algorithm == "NVFP4":
             return 4 + 8 / 16
         case "bitsandbytes":
             return 4.5 if quantization.load_in_4bit else 8

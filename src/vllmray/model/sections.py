@@ -85,6 +85,8 @@ class Quantization(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     method: str = Field("", validation_alias=names("quant_method", "quant_algo"))
+    algorithm: str = Field("", validation_alias="quant_algo")
+    """ModelOpt's, whose quant_method is modelopt for several."""
     bits: Annotated[int, Field(ge=1, le=32)] | None = Field(
         None, validation_alias=names("bits", "w_bit", AliasPath("config_groups", "group_0", "weights", "num_bits"))
     )
@@ -103,6 +105,33 @@ class Quantization(BaseModel):
     not_converted: tuple[str, ...] | None = Field(
         None, validation_alias=names("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules")
     )
+    cache: Any = Field(
+        None,
+        validation_alias=names(
+            AliasPath("quantization", "kv_cache_scheme"),
+            "kv_cache_scheme",
+            AliasPath("quantization", "kv_cache_quant_algo"),
+            "kv_cache_quant_algo",
+        ),
+    )
+
+    @property
+    def cache_dtype(self) -> str:
+        """Of keys and values where the engine is told nothing, as --kv-cache-dtype calls it.
+
+        Source: vllm 0.32, vllm/utils/torch_utils.py, get_kv_cache_quant_algo_string, for ModelOpt;
+        vllm/model_executor/layers/attention/attention.py for compressed-tensors, which takes FP8 alone.
+        """
+        if self.method == "compressed-tensors":
+            return "fp8" if self.cache else "auto"
+        if not self.method.startswith("modelopt"):
+            return "auto"
+        if not isinstance(self.cache, Mapping):
+            return {"fp8": "fp8", "nvfp4": "nvfp4"}.get(str(self.cache).lower(), "auto")
+        kind = (self.cache.get("type"), self.cache.get("num_bits"))
+        if kind == ("float", 8) and self.cache.get("dynamic") is False:
+            return "fp8"
+        return "nvfp4" if kind == ("float", 4) else "auto"
 
 
 class LayerConfig(BaseModel):

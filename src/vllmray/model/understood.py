@@ -38,6 +38,7 @@ HARMLESS = re.compile(
     r"|return|scale_attn|no_rope|loss|linear_dt|linear_a_log_|layernorm|layer_norm|use_mamba_kernels)\w*"
     r"|output_(attentions|hidden_states|router_logits|scores|logits)|router_dtype|router_jitter_noise"
     r"|norm_before_gate|need_fp32_gate"
+    r"|_attn_implementation_autoset|_flash_attn_2_enabled|(use_)?(flash|fused)_(attention|attn)(_2)?|use_logn_attn|clip_qkv"
     r"|use_cache|use_qk_norm|qk_norm|cache_implementation|topk_group|n_group|num_expert_group|use_grouped_topk"
     r"|type_vocab_size|query_pre_attn_scalar|index_topk|index_topk_freq|chunk_size|mamba_chunk_size"
     r"|qk_head_dim|do_layer_norm_before|moe_renormalize|moe_norm_min|norm_topk_prob|is_decoder|is_encoder_decoder"
@@ -95,7 +96,6 @@ FAMILIES: Mapping[str, frozenset[str]] = {
     "additional_vocab_size": frozenset({"molmo", "molmo2", "molmo2_text"}),
     "embedding_size": frozenset({"molmo"}),
     "normalize_tok_embeddings": frozenset({"muse_glimmer_text"}),
-    "use_flash_attn": frozenset({"nomic_bert"}),
     "pack_qkv": frozenset({"new"}),
     "expert_hidden_dim": frozenset({"hy_v3"}),
     "multi_query_attention": frozenset({"chatglm"}),

@@ -170,6 +170,56 @@ def test_a_format_of_the_cache_that_is_not_known_makes_it_unknown() -> None:
         assert f"--kv-cache-dtype {args}" in "\n".join(unknown_figures(known))
 
 
+FLOAT_8 = {"num_bits": 8, "type": "float", "dynamic": False}
+FLOAT_4 = {"num_bits": 4, "type": "float", "dynamic": False}
+
+
+def of_checkpoint(name: str, quantization: dict[str, Any], *args: str) -> Model:
+    """The model, quantised so."""
+    looked_at = files(name)
+    changed = replace(looked_at, config={**looked_at.config, "quantization_config": quantization})
+    return known_model(changed, config(vllm_args=args))
+
+
+@pytest.mark.parametrize(
+    ("quantization", "each"),
+    [
+        ({"quant_method": "compressed-tensors", "kv_cache_scheme": FLOAT_8 | {"dynamic": True}}, 1),
+        ({"quant_method": "compressed-tensors", "kv_cache_scheme": None}, 2),
+        ({"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}, 1),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4", "kv_cache_scheme": FLOAT_8}, 1),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4", "kv_cache_scheme": FLOAT_4}, 0.5625),
+        ({"quant_method": "modelopt", "quantization": {"kv_cache_quant_algo": "NVFP4"}}, 0.5625),
+        ({"quant_method": "modelopt", "kv_cache_scheme": FLOAT_8 | {"dynamic": True}}, 2),
+        ({"quant_method": "modelopt", "kv_cache_quant_algo": "INT8"}, 2),
+        ({"quant_method": "fp8", "kv_cache_scheme": "static"}, 2),
+    ],
+)
+def test_a_checkpoint_says_what_its_cache_is_unless_the_engine_is_told(
+    quantization: dict[str, Any], each: float
+) -> None:
+    kept = first_stage(of_checkpoint("llama-3.1-8b", quantization)).kept
+    assert kept is not None
+    assert kept.token == ((32 * 8 * 2 * 128 * each, None),)
+    told = ("--kv-cache-dtype", "bfloat16")
+    plain = first_stage(of_checkpoint("llama-3.1-8b", quantization, *told), *told).kept
+    assert plain is not None
+    assert plain.token == ((32 * 8 * 2 * 128 * 2, None),)
+
+
+def test_a_checkpoints_cache_that_compressed_keys_and_values_have_otherwise_is_unknown() -> None:
+    known = of_checkpoint("deepseek-v3", {"quant_method": "modelopt", "kv_cache_quant_algo": "NVFP4"})
+    assert known.shape.kv_unknown == ("--kv-cache-dtype nvfp4",)
+
+
+def test_modelopts_nvfp4_weighs_as_much_as_it_does() -> None:
+    wide = first_stage(of_checkpoint("llama-3.1-8b", {"quant_method": "modelopt", "quant_algo": "FP8"})).weights
+    narrow = first_stage(of_checkpoint("llama-3.1-8b", {"quant_method": "modelopt", "quant_algo": "NVFP4"})).weights
+    assert wide is not None
+    assert narrow is not None
+    assert 0.55 < narrow / wide < 0.7
+
+
 @pytest.mark.parametrize(
     ("name", "args"),
     [

@@ -374,6 +374,7 @@ GIB, MIB = 1024**3, 1024**2
     [
         ("2x80GiB,80g", ((80 * GIB,) * 2, (80 * GIB,)), "2x80GiB,1x80GiB"),
         ("2 x 80 GiB", ((80 * GIB,) * 2,), "2x80GiB"),
+        ("2X80gib", ((80 * GIB,) * 2,), "2x80GiB"),
         ("2x80GiB+1x24GiB", ((80 * GIB, 80 * GIB, 24 * GIB),), "2x80GiB+1x24GiB"),
         ("1 x 24 GiB and 2 x 80 GiB", ((24 * GIB, 80 * GIB, 80 * GIB),), "1x24GiB+2x80GiB"),
         ("2xH100", ((81559 * MIB,) * 2,), "2x81559MiB"),

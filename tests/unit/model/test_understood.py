@@ -80,6 +80,7 @@ def test_an_unknown_word_for_a_feed_forward_layer_makes_the_weights_unknown() ->
 
 def test_usual_keys_that_decide_no_size_leave_every_figure_known() -> None:
     usual = {"attention_multiplier": 0.1, "attn_scale": 0.1, "routed_scaling_factor": 2.5, "eos_token_ids": [1, 2]}
+    usual |= {"_attn_implementation_autoset": True, "use_flash_attn": True, "kv_cache_scheme": None, "clip_qkv": 8}
     usual |= {"output_router_logits": True, "router_aux_loss_coef": 0.1, "no_rope_layers": [1] * LAYERS}
     assert unknown_figures(model("llama-3.1-8b", **usual)) == []
 
