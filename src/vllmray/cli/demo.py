@@ -51,8 +51,10 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
 
     It goes on running; a second demo finds the first. Everything after -- goes to the vLLM server.
     """
+    from vllmray.cli.named_files import with_named_files
     from vllmray.cluster.down import down
     from vllmray.config.settings import cache_folder, load
+    from vllmray.config.vllm_config import with_config_file
     from vllmray.demo.run import Wanted, bring_up
 
     invocation: Invocation = context.obj
@@ -60,12 +62,12 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
     flags |= {"port": port, "vllm_args": invocation.vllm_args}
     # A .env file here is about another cluster.
     loaded = load(flags, env_file=Path(os.devnull), fields=tuple(flags))
-    asked = loaded.config
+    asked = loaded.config.model_copy(update={"vllm_args": with_config_file(loaded.config.vllm_args)})
     report = reporter()
     with open_target(loaded.host, asked.runtime, having=asked.cluster, starts=True) as target:
         say_runtime(target, report)
         _refuse_elsewhere(target)
-        config = on_runtime(asked, target.runtime)
+        config = with_named_files(on_runtime(asked, target.runtime), target.host.address)
         wanted = Wanted(
             cluster=config.cluster,
             runtime=target.runtime,
@@ -74,7 +76,8 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
             port=port,
             cache=cache_folder() / "demo",
             settle=lambda config: settled(config, "head"),
-            vllm_args=asked.vllm_args,
+            vllm_args=config.vllm_args,
+            volumes=config.volumes,
             caller=caller_on(target),
             retain=retain,
             holder=holder("demo"),

@@ -63,6 +63,8 @@ class Wanted:
     """Gives settings the secrets that a head has."""
     vllm_args: tuple[str, ...] = ()
     """Further arguments of the vLLM server, after the demo's own."""
+    volumes: tuple[str, ...] = ()
+    """Folders that they name."""
     caller: str | None = None
     """UID:GID of who types the command."""
     retain: bool = False
@@ -208,6 +210,7 @@ def _new(host: Host, wanted: Wanted, image: str, slots: Slots, reporter: Reporte
         tensor_parallel_size=1,
         pipeline_parallel_size=len(slots.ids),
         vllm_args=(*ENGINE_ARGS, *wanted.vllm_args),
+        volumes=wanted.volumes,
         accelerator=slots.accelerator,
         gpus=_gpus(slots, 0),
         head_ip=addresses[0],

@@ -38,6 +38,15 @@ def test_words_after_the_dashes_are_vllms_and_refused_where_vllmray_sets_them(
     assert "--port is set by vllmray itself" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("folder")
+def test_files_that_such_words_name_are_read_and_looked_for_as_by_up(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("engine.yaml").write_text("uds: /tmp/socket\n")
+    assert exit_code("demo", "--runtime", "native", "--", "--config", "engine.yaml") == 2
+    assert "engine.yaml (-- --config): --uds takes the endpoint's port away" in capsys.readouterr().err
+    assert exit_code("demo", "--runtime", "native", "--", "--chat-template", "no.jinja") == 2
+    assert "no.jinja is not on this machine" in capsys.readouterr().err
+
+
 def test_an_answer_is_doubted_in_one_line_unless_it_is_the_expected_one() -> None:
     assert doubt_of("The capital of France is Paris.") is None
     said = doubt_of("L'Étoile, la Marseillaise, la femme au martyre")

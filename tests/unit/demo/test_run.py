@@ -77,7 +77,10 @@ def test_two_nodes_come_up_on_a_network_of_their_own(cache: Path) -> None:
 
 def test_further_arguments_of_the_server_come_last_and_a_demo_with_others_is_not_taken_for_it(cache: Path) -> None:
     host, words = docker(cache, READY), ("--dtype", "bfloat16")
-    config = bring_up(host, wanted(cache, vllm_args=words), RecordingReporter())
+    host.folders.add("/lora")
+    config = bring_up(host, wanted(cache, vllm_args=words, volumes=("/lora:/lora",)), RecordingReporter())
+    for record in host.records.values():
+        assert "/lora" in [mount.target for mount in record.spec.mounts]
     (engine,) = [record.spec for record in host.records.values() if record.spec.name == "vllmray-demo-engine"]
     at = engine.argv.index("--dtype")
     assert engine.argv[at : at + 2] == words
