@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
 from vllmray.hosts.base import LOG_OPTIONS, SCRATCH, SCRATCH_OPTIONS, SHARED_MEMORY, ContainerSpec, File, Mount
+from vllmray.hosts.native.environment import visible_gpus
 from vllmray.hosts.native.paths import PathMap, folders_of
 
 
@@ -44,7 +45,8 @@ def process_line(spec: ContainerSpec, sources: Mapping[str, str]) -> str:
     mounts = [mount for mount in spec.mounts if mount.kind != "own" and mount.target != SHARED_MEMORY]
     shared = {mount.target: mount.source if mount.kind == "bind" else f"/tmp/{mount.source}" for mount in mounts}  # nosec B108 # as above
     paths = PathMap({**folders, **files, **shared})
-    env = paths.env(spec.env) | {"PATH": f"{PurePosixPath(spec.image).parent}:$PATH"}
+    named = visible_gpus(spec, {}) if spec.gpus and spec.gpus.device_ids else {}  # of a count, Ray takes as many itself
+    env = paths.env(spec.env) | named | {"PATH": f"{PurePosixPath(spec.image).parent}:$PATH"}
     words = [f"{name}={_in_shell(value)}" for name, value in env.items()]
     made = [shared[mount.target] for mount in mounts if mount.create or mount.kind == "memory"]
     return "\n".join(

@@ -19,7 +19,7 @@ from vllmray.config.gpu_words import Gpus
 from vllmray.config.models import MAX_NEIGHBOURS, ClusterConfig
 from vllmray.errors import ConfigError
 from vllmray.hosts.base import ContainerSpec, GpuRequest
-from vllmray.hosts.run_line import run_line
+from vllmray.hosts.run_line import process_line, run_line
 from vllmray.ray.ports import RayPorts
 
 RAY, HF, KEY, SCRAPE = "the-token-of-ray", "hf_secret", "sk-the-key-of-the-endpoint", "the-token-for-metrics"
@@ -290,6 +290,25 @@ def test_both_runtimes_have_the_same_plan_but_for_what_nodes_run_in() -> None:
             also_planned.labels, docker, planned.labels[ROLE], CONTENTS.secrets.marks(planned.labels[ROLE])
         )
         assert changed == ["image: /opt/venv/bin/python → registry/vllm@sha256:abc"]
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "gpus", "variables"),
+    [
+        ("nvidia", Gpus(2, ("1", "3")), ["CUDA_DEVICE_ORDER=PCI_BUS_ID", "CUDA_VISIBLE_DEVICES=1,3"]),
+        ("amd", Gpus(2, ("1", "3")), ["HIP_VISIBLE_DEVICES=1,3"]),
+        ("nvidia", Gpus(2), []),
+    ],
+)
+def test_a_line_for_a_process_leaves_it_the_gpus_that_are_named(
+    accelerator: str, gpus: Gpus, variables: list[str]
+) -> None:
+    native = full_config().model_copy(
+        update={"runtime": "native", "image": "/v/bin/python", "accelerator": accelerator, "gpus": gpus}
+    )
+    for make in (head_spec, engine_spec):
+        said = process_line(make(native, NODE, CONTENTS), {})
+        assert re.findall(r"^  (\w+(?:_VISIBLE_DEVICES|_DEVICE_ORDER)=\S+)", said, re.MULTILINE) == variables
 
 
 def test_in_a_network_of_its_own_a_node_has_its_address_and_the_engine_shares_the_heads() -> None:

@@ -27,10 +27,10 @@ def environment(spec: ContainerSpec, own: Mapping[str, str]) -> dict[str, str]:
     """All but the spec's own variables; own is the environment of the user who starts the node."""
     env = {name: own[name] for name in TAKEN_OVER if name in own}
     env["PATH"] = f"{Path(spec.image).parent}{os.pathsep}{own.get('PATH') or os.defpath}"
-    return env | _visible_gpus(spec, env)
+    return env | visible_gpus(spec, env)
 
 
-def _visible_gpus(spec: ContainerSpec, env: Mapping[str, str]) -> dict[str, str]:
+def visible_gpus(spec: ContainerSpec, env: Mapping[str, str]) -> dict[str, str]:
     """The variables that leave a process only the GPUs that a container would be given; a count takes the first ones.
 
     CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER: CUDA C++ Programming Guide, "CUDA Environment Variables"; in that order
