@@ -11,7 +11,7 @@ from vllmray.config.explain import NamedLayer, Problem, config_error, origin, pr
 from vllmray.config.models import ClusterConfig
 from vllmray.config.values import AUTO_SIZE
 from vllmray.engine.lengths import AUTO_LENGTH
-from vllmray.engine.options import EngineOptions, engine_options, overridden
+from vllmray.engine.options import EngineOptions, ambiguous, engine_options, overridden
 from vllmray.errors import ConfigError
 from vllmray.hub.files import ModelFiles
 from vllmray.model.layouts import HostGpus, Layout, Place, layout_on, layouts
@@ -49,7 +49,7 @@ def known_model(files: ModelFiles, config: ClusterConfig) -> Model:
     model = model_of(raw, files.model, files.weight_bytes)
     if _quantised_here(model, options):  # the checkpoint's bytes are no longer those on a GPU
         model = replace(model, given_correction=model.correction, checkpoint_bytes=None)
-    return _without_the_unknown(model, options, engine_of(config, model))
+    return _without_the_unknown(model, options, engine_of(config, model), unclear=ambiguous(config.vllm_args))
 
 
 def _quantised_here(model: Model, options: EngineOptions) -> bool:
@@ -57,9 +57,13 @@ def _quantised_here(model: Model, options: EngineOptions) -> bool:
     return bool(options.quantization or options.quantization_config) and model.shape.config.quantization is None
 
 
-def _without_the_unknown(model: Model, options: EngineOptions, engine: Engine) -> Model:
-    """The model, its figures not known where options say what nobody here understands."""
-    weights = []
+def _without_the_unknown(model: Model, options: EngineOptions, engine: Engine, *, unclear: Sequence[str]) -> Model:
+    """The model, its figures not known where options say what nobody here understands.
+
+    Args:
+        unclear: options that could be several.
+    """
+    weights = [*unclear]
     if _quantised_here(model, options):
         if options.quantization_config:
             weights.append("--quantization-config")
@@ -70,7 +74,7 @@ def _without_the_unknown(model: Model, options: EngineOptions, engine: Engine) -
     if weights:
         shape = replace(model.shape, weights_unknown=(*model.shape.weights_unknown, *weights))
         model = replace(model, shape=shape, given_correction=None, checkpoint_bytes=None)
-    kept = _changes_of_cache(model, options, engine)
+    kept = [*unclear, *_changes_of_cache(model, options, engine)]
     return replace(model, shape=replace(model.shape, kv_unknown=(*model.shape.kv_unknown, *kept))) if kept else model
 
 

@@ -75,9 +75,22 @@ def engine_options(vllm_args: Sequence[str]) -> EngineOptions:
     return EngineOptions.model_validate({**dict(_given(flags)), **dotted})
 
 
+def ambiguous(vllm_args: Sequence[str]) -> list[str]:
+    """Abbreviations with several meanings, which vLLM refuses, where one of these decides what fits."""
+    return [
+        f"{flag.typed} is short for {' and '.join(flag.names)}"
+        for flag in read_flags(vllm_args).flags
+        if len(flag.names) > 1 and any(_field(name) in EngineOptions.model_fields for name in flag.names)
+    ]
+
+
+def _field(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
+
+
 def _given(flags: Sequence[Given]) -> Iterator[tuple[str, object]]:
     for flag in flags:
-        name = flag.name.removeprefix("--").replace("-", "_")
+        name = _field(flag.name)
         if len(flag.names) > 1 or flag.keys or name not in EngineOptions.model_fields:
             continue
         if name in SWITCHES:
@@ -95,7 +108,7 @@ def _dotted(flags: Sequence[Given]) -> Iterator[tuple[str, object]]:
         if flag.keys and len(flag.names) == 1 and flag.value is not None:
             _put(made.setdefault(flag.name, {}), flag.keys, _plain(flag.value))
     for flag_name, value in made.items():
-        name = flag_name.removeprefix("--").replace("-", "_")
+        name = _field(flag_name)
         if name in EngineOptions.model_fields:
             yield name, value
 
