@@ -227,6 +227,11 @@ def test_an_amd_card_whose_memory_can_not_be_told_leaves_all_unknown(amd: tuple[
     assert amd_cards(*amd) == []
 
 
+def test_what_a_processors_own_graphics_can_take_of_the_hosts_memory_is_not_known(amd: tuple[str, str]) -> None:
+    Path(amd[1], "renderD130/device/mem_info_vram_total").write_text(f"{512 * MIB}\n")
+    assert amd_cards(*amd) == []
+
+
 @pytest.mark.parametrize(
     ("rocr", "hip", "left"),
     [(None, "0,1", ["0", "1"]), ("2,3", None, ["2", "3"]), ("2,3", "1", ["3"]), ("2,3", "", []), (None, "-1", [])],

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 MIB = 1024**2
+LEAST_OF_A_CARD = 4 * 1024 * MIB
+"""No card that vLLM knows has less; what has is a processor's own graphics."""
 AMD_VENDOR = "0x1002"  # the PCI vendor id of AMD's GPUs; a server's ASPEED or Intel graphics have render nodes too
 QUERY = "index,uuid,name,memory.total,memory.used,memory.free,mig.mode.current"
 NOT_APPLICABLE = ("[N/A]", "N/A", "[Not Supported]")
@@ -198,7 +200,10 @@ def amd_nodes(folder: str = "/dev/dri", sysfs: str = "/sys/class/drm") -> list[s
 
 
 def amd_cards(folder: str = "/dev/dri", sysfs: str = "/sys/class/drm") -> list[dict[str, Any]]:
-    """AMD's, as amdgpu has them in /sys (Linux, Documentation/gpu/amdgpu/driver-misc: mem_info_vram_*)."""
+    """AMD's, as amdgpu has them in /sys (Linux, Documentation/gpu/amdgpu/driver-misc: mem_info_vram_*).
+
+    A processor's own graphics have what the firmware set aside, and programs the host's memory: how much is not known.
+    """
     found = []
     for index, node in enumerate(amd_nodes(folder, sysfs)):
         device = Path(sysfs, node, "device")
@@ -206,6 +211,8 @@ def amd_cards(folder: str = "/dev/dri", sysfs: str = "/sys/class/drm") -> list[d
             total = int((device / "mem_info_vram_total").read_text())
             used = int((device / "mem_info_vram_used").read_text())
         except (OSError, ValueError):
+            return []
+        if total < LEAST_OF_A_CARD:
             return []
         found.append(_of(str(index), node, _product(device), total=total, free=total - used))
     return found
