@@ -33,8 +33,8 @@ from tests.gpu.rows import rows_of
 from tests.gpu.setting import Bench, Setting
 from vllmray.engine.argv import CPU_COMPILATION
 
-ALL = "1,2,3,4,5,6,7"
-DOCKER_ROWS = {"1", "1docker", "2", "5"}
+ALL = "1,2,3,4,5,6,7,9"
+DOCKER_ROWS = {"1", "1docker", "2", "5", "9", "9docker"}
 # As vllmray has it on CPUs, for the server by hand too.
 EAGER = f"--compilation-config={json.dumps(CPU_COMPILATION)}"
 IMAGE_ENVIRONMENT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
