@@ -28,8 +28,8 @@ ORACLE_ARGUMENTS = ("--sweep",)
 ENGINE = Engine(max_model_len=1024)
 HOSTS = [HostGpus(name, (80 * GIB,) * 4) for name in ("a", "b")]
 LAYOUTS = ((4, 1), (1, 2))
-"""(tensor_parallel_size, pipeline_parallel_size); of two stages the last is weighed. One GPU is asked about where the
-others are refused.
+"""(tensor_parallel_size, pipeline_parallel_size); of two stages the last is weighed, and the first too where a family
+has on each what others have on one. One GPU is asked about where the others are refused.
 """
 CROSSED = "CrossAttentionSpec"
 """Kept once for all that an encoder has made."""
@@ -87,11 +87,13 @@ def agree(ask: Ask, architecture: str, model: Model, asked: Parallelism) -> bool
     assert theirs["ok"] == (not ours), f"{asked}: we say {ours}, vLLM says {theirs}"
     if theirs["ok"]:
         assert_same_figures(model, theirs, asked)
+        if asked.pipeline_parallel_size > 1 and model.shape.begins_everywhere:
+            assert_same_figures(model, ask_shard(ask, architecture, asked, first=True), asked, first=True)
     return bool(theirs["ok"])
 
 
-def ask_shard(ask: Ask, architecture: str, asked: Parallelism) -> dict[str, Any]:
-    """What vLLM makes of the last stage."""
+def ask_shard(ask: Ask, architecture: str, asked: Parallelism, *, first: bool = False) -> dict[str, Any]:
+    """What vLLM makes of the last stage, or the first."""
     entry = ARCHITECTURES[architecture]
     return ask(
         do="shard",
@@ -99,15 +101,17 @@ def ask_shard(ask: Ask, architecture: str, asked: Parallelism) -> dict[str, Any]
         language_model_only=entry.get("language_model_only", False),
         tensor_parallel_size=asked.tensor_parallel_size,
         pipeline_parallel_size=asked.pipeline_parallel_size,
-        rank=(asked.pipeline_parallel_size - 1) * asked.tensor_parallel_size,
+        rank=0 if first else (asked.pipeline_parallel_size - 1) * asked.tensor_parallel_size,
     )
 
 
-def assert_same_figures(model: Model, theirs: dict[str, Any], asked: Parallelism) -> None:
+def assert_same_figures(model: Model, theirs: dict[str, Any], asked: Parallelism, *, first: bool = False) -> None:
     """Weights of the language model to a percent; keys, values and states to the byte."""
     shape, size, stages = model.shape, asked.tensor_parallel_size, asked.pipeline_parallel_size
-    layers = shape.layers[-even_partition(len(shape.layers), stages)[-1] :]
-    weights = stage_weights(shape, layers, ENGINE, tensor_parallel_size=size, first=stages == 1, last=True)
+    partition = even_partition(len(shape.layers), stages)
+    layers = shape.layers[: partition[0]] if first else shape.layers[-partition[-1] :]
+    ends = {"first": first or stages == 1, "last": not first}
+    weights = stage_weights(shape, layers, ENGINE, tensor_parallel_size=size, **ends)
     assert weights == pytest.approx(theirs["language_bytes"], rel=0.01), asked
     attending = sum(token_bytes(layer, shape.config, ENGINE, tensor_parallel_size=size) for layer in layers)
     cached = [entry for entry in theirs["kv"] if entry["kind"] not in ("MambaSpec", CROSSED)]

@@ -117,6 +117,7 @@ class Terminal:
         self.said = b""
 
         def take_terminal() -> None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # as a shell gives it; below nohup it is ignored here
             os.setsid()
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
@@ -141,8 +142,9 @@ class Terminal:
         os.write(self.screen, keys)
 
     def read(self, seconds: float = 0.1) -> bytes:
-        """Everything that came so far."""
-        while select.select([self.screen], [], [], seconds)[0]:
+        """Everything that came so far; of a program that goes on talking, what it said within a second."""
+        until = time.monotonic() + 1
+        while time.monotonic() < until and select.select([self.screen], [], [], seconds)[0]:
             try:
                 self.said += os.read(self.screen, 65536)
             except OSError:  # nobody has it open any more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 
 from vllmray.model import parts
@@ -40,13 +41,13 @@ ENDS_EVERYWHERE = {
         "orion",
         "olmo_hybrid",
         "qwen3_vl_moe_text",
-        "qwen3_5_text",
-        "qwen3_5_moe_text",
         "cosmos3_edge_text",
     ),
 }
 """Families whose classes make embedding and head on every stage (vllm 0.32, vllm/model_executor/models: no
 PPMissingLayer in their place); tests/oracle weighs them."""
+BEGINS_EVERYWHERE = {"qwen3_5_text", "qwen3_5_moe_text"}
+"""Families whose classes make the embedding on every stage, and the head on the last alone (qwen3_5.py there)."""
 UNDIVIDED = {"gpt_bigcode"}
 """Families that vLLM serves with transformers' own class, which has no plan for tensor parallelism: each GPU has all of
 every feed-forward layer (vllm/model_executor/models/transformers/base.py, recursive_replace)."""
@@ -89,10 +90,18 @@ class Shape:
     """Why the weights do not follow from the shapes; empty where they do."""
 
     @property
+    def begins_everywhere(self) -> bool:
+        """Every stage has the embedding, whether it uses it or not."""
+        return self.ends_everywhere or self._is_one_of(BEGINS_EVERYWHERE)
+
+    @property
     def ends_everywhere(self) -> bool:
-        """Every stage has the embedding and the head, whether it uses them or not."""
+        """Every stage has the embedding and the head."""
+        return self._is_one_of(ENDS_EVERYWHERE)
+
+    def _is_one_of(self, families: Set[str]) -> bool:
         generic = self.config.architecture.startswith("Transformers")  # has none of these families' own classes
-        return self.config.model_type in ENDS_EVERYWHERE and not generic
+        return self.config.model_type in families and not generic
 
     @property
     def headless(self) -> bool:

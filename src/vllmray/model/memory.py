@@ -239,7 +239,7 @@ def stage_weights(
     held.append(Part("embedding", shape.positions, ways=WHOLE))
     if first or shape.ends_everywhere:
         held += shape.others
-    begins, ends = first or shape.ends_everywhere, last or shape.ends_everywhere
+    begins, ends = first or shape.begins_everywhere, last or shape.ends_everywhere
     if begins:
         held.append(embedding)
     if ends:
