@@ -201,7 +201,7 @@ def _empty_notices(dotenv: EnvFile, fields: Collection[str] | None) -> list[str]
     return [
         f"{name} in {dotenv.title} is empty: it names a variable that is not set"
         for name in dotenv.empty
-        if name in names
+        if name in names or (fields is None and is_passed(name))
     ]
 
 

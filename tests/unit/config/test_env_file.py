@@ -98,11 +98,13 @@ def test_an_expression_that_cant_be_settled_is_an_error_with_its_line(text: str,
 
 @pytest.mark.usefixtures("folder")
 def test_a_value_that_is_nothing_but_an_unset_variable_is_empty_and_said_to_be() -> None:
-    Path(".env").write_text("HF_TOKEN=${HF_TOKEN}\nOTHERS=${HF_TOKEN}\n")
+    Path(".env").write_text("HF_TOKEN=${HF_TOKEN}\nOTHERS=${HF_TOKEN}\nNCCL_IB_HCA=$HCA\n")
     loaded = load({}, environ={})
-    assert loaded.config.hf_token is None
-    assert loaded.notices == ("HF_TOKEN in .env is empty: it names a variable that is not set",)
-    assert load({}, environ={"HF_TOKEN": "hf_x"}).notices == ()
+    assert (loaded.config.hf_token, loaded.config.env) == (None, ())
+    assert loaded.notices == tuple(
+        f"{name} in .env is empty: it names a variable that is not set" for name in ("HF_TOKEN", "NCCL_IB_HCA")
+    )
+    assert load({}, environ={"HF_TOKEN": "hf_x", "HCA": "mlx5_0"}).notices == ()
 
 
 @pytest.mark.usefixtures("folder")
