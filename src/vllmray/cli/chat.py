@@ -59,26 +59,23 @@ def _where(place: Place) -> tuple[str, str]:
         ClusterStateError: no cluster, not its head's host, or it does not serve.
     """
     from vllmray.cluster.status import look
+    from vllmray.config.models import ClusterConfig
 
     with open_cluster(place) as about:
         view = look(about.host, about.cluster)
+    insecure = bool(place.insecure_docker_tcp)
+    config = ClusterConfig(cluster=view.cluster, insecure_docker_tcp=insecure).typed_on(place.host)
     if view.endpoint is None:
         head = view.settings.get("head_ip")
         raise ClusterStateError(
-            f"the endpoint is on the head's host, {head}", hint=f"There: vllmray chat{_named(view.cluster)}"
+            f"the endpoint is on the head's host, {head}", hint=f"There: vllmray chat{config.cluster_option}"
         )
     if not view.ready:
         raise ClusterStateError(
             f"cluster {view.cluster} does not serve: {view.problem}",
-            hint=f"See `vllmray status{_named(view.cluster)}`.",
+            hint=f"See `vllmray status{config.place_option}`.",
         )
     return view.cluster, view.endpoint
-
-
-def _named(cluster: str) -> str:
-    from vllmray.config.models import ClusterConfig
-
-    return ClusterConfig(cluster=cluster).cluster_option
 
 
 def _converse(endpoint: Endpoint, model: str, messages: list[Message], max_tokens: int | None) -> None:

@@ -40,7 +40,7 @@ def token(
 
     flags = {"cluster": place.cluster, "runtime": place.runtime, "insecure_docker_tcp": place.insecure_docker_tcp}
     loaded = load(flags, env_file=place.env_file, fields=(*flags, *LOGINS))
-    config = loaded.config
+    config = loaded.config.typed_on(place.host)
     if action is TokenAction.rotate:
         _rotate(place.host or loaded.host, config)
         return

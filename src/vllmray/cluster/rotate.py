@@ -37,7 +37,8 @@ def running_head(host: Host, config: ClusterConfig, runtime: Runtime) -> Cluster
     if running is None:
         raise ClusterStateError(
             f"{host.address}: the head of cluster {config.cluster} runs here without its engine; nothing was replaced",
-            hint="`vllmray up --role head` makes what is missing, with the settings that it is given.",
+            hint=f"`vllmray up --role head{config.place_option}` makes what is missing, with the settings that it is "
+            "given.",
         )
     return running
 

@@ -16,7 +16,7 @@ def head_config(host: Host, config: ClusterConfig, runtime: Runtime) -> ClusterC
     """The settings of the head and the engine on a host; None where there is no engine.
 
     Args:
-        config: what no label has: the cluster's name, what is a secret, and how long to wait.
+        config: what no label has: the cluster's name, what is a secret, how long to wait, and the host as it was typed.
 
     Raises:
         ClusterStateError: another version started them, with settings that this one does not have.
@@ -38,9 +38,10 @@ def _carried(host: Host, config: ClusterConfig, runtime: Runtime, role: str) -> 
         **{name: getattr(config, name) for name in LOGINS},
         "join_timeout": config.join_timeout,
         "engine_timeout": config.engine_timeout,
+        "insecure_docker_tcp": config.insecure_docker_tcp,
     }
     try:
-        return ClusterConfig.model_validate(labels.carried_config(found.labels) | kept)
+        return ClusterConfig.model_validate(labels.carried_config(found.labels) | kept).typed_on(config)
     except ValidationError as error:
         start = "worker --head-ip HEAD_IP" if role == labels.WORKER else labels.HEAD
         raise ClusterStateError(

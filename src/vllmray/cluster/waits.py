@@ -205,7 +205,7 @@ class _Seen:
                 f"{self._host.address}: the engine in {container_name(self._config, labels.ENGINE)} was stopped, "
                 f"because the cluster is not secure: {state.detail}",
                 hint=f"Start head and engine anew with a Ray that asks for its token ({OLDEST_RAY_TEXT} or newer): "
-                f"vllmray up --role head --recreate{self._config.cluster_option}",
+                f"vllmray up --role head --recreate{self._config.place_option}",
             )
         if state.deaths > self.deaths or state.phase == "given-up":
             name = container_name(self._config, labels.ENGINE)

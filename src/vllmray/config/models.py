@@ -244,10 +244,10 @@ class ClusterConfig(BaseModel):
 
     _host: str | None = PrivateAttr(None)  # as --host was typed: no setting, but later command lines need it too
 
-    def typed_on(self, host: str | None) -> ClusterConfig:
-        """The same, where --host said so."""
+    def typed_on(self, host: str | ClusterConfig | None) -> ClusterConfig:
+        """The same, where --host said so; or where it was typed for those settings."""
         typed = self.model_copy()
-        typed._host = host
+        typed._host = host._host if isinstance(host, ClusterConfig) else host
         return typed
 
     @property

@@ -30,7 +30,6 @@ VALUES = {
     "cluster_option": " --cluster lab",
     "place_option": " --cluster lab --host ssh://gpu2",
     "place": " --cluster lab --host ssh://gpu2",
-    "_named(view.cluster)": " --cluster lab",
     "start": "head",
     "'|'.join(there)": "head",
     "container.labels[labels.ROLE]": "engine",

@@ -115,5 +115,6 @@ def test_where_no_head_runs_nothing_is_rotated() -> None:
         running_head(good_host(), config(), "docker")
     host = serving()
     host.stop_and_remove(by_role(host, "vllmray")["engine"].id, timeout=0)
-    with pytest.raises(ClusterStateError, match="without its engine; nothing was replaced"):
-        running_head(host, config(), "docker")
+    with pytest.raises(ClusterStateError, match="without its engine; nothing was replaced") as caught:
+        running_head(host, config().typed_on("ssh://gpu2"), "docker")
+    assert "`vllmray up --role head --host ssh://gpu2`" in str(caught.value.hint)

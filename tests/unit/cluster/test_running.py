@@ -112,6 +112,13 @@ def test_the_runtime_and_the_hugging_face_token_are_those_of_today() -> None:
     assert (found.ray_token, found.api_key, found.scrape_token) == (None, None, None)
 
 
+def test_what_is_said_of_it_later_is_about_the_host_that_was_typed() -> None:
+    far = config(insecure_docker_tcp=True).typed_on("tcp://gpu2:2375")
+    found = head_config(running(config(head_ip="10.0.0.1")), far, "docker")
+    assert found is not None
+    assert found.place_option == far.place_option == " --host tcp://gpu2:2375 --insecure-docker-tcp"
+
+
 def test_a_host_without_the_cluster_has_no_settings_of_it() -> None:
     host = running(config(head_ip="10.0.0.1", cluster="another"))
     assert head_config(host, config(), "docker") is None

@@ -362,8 +362,8 @@ def test_an_engine_that_was_stopped_as_not_secure_is_an_error_with_the_reason() 
     open_ray["engine"]["detail"] = "Ray asks nobody for a token"
     host = good_host(json.dumps(open_ray))
     with pytest.raises(WorkloadError, match="because the cluster is not secure: Ray asks nobody for a token") as caught:
-        up_head(host, config(), QUICK, RecordingReporter())
-    assert "--recreate" in str(caught.value.hint)
+        up_head(host, config().typed_on("ssh://gpu2"), QUICK, RecordingReporter())
+    assert str(caught.value.hint).partition("\n")[0].endswith("vllmray up --role head --recreate --host ssh://gpu2")
     assert names(host) == []
 
 
