@@ -423,8 +423,8 @@ def test_after_five_deaths_no_further_server_starts(engine: Engine, monkeypatch:
             (200, b'{"authentication_mode": "disabled"}'),
             "Ray asks nobody for a token (authentication mode 'disabled')",
         ),
-        ((404, b""), "Ray asks nobody for a token (authentication mode 'not known: its dashboard answers HTTP 404')"),
-        ((200, b"<html>"), "Ray asks nobody for a token (authentication mode 'not known: its dashboard answers"),
+        ((404, b""), "its dashboard's port, answers HTTP 404 in place of the authentication mode"),
+        ((200, b"<html>"), "its dashboard's port, answers something else in place"),
     ],
     ids=["disabled", "a Ray older than tokens", "not Ray's"],
 )
@@ -434,7 +434,7 @@ def test_no_server_starts_where_ray_asks_for_no_token_and_none_is_tried_again(
     dashboard.says = says
     engine.start()
     engine.is_in("insecure")
-    assert engine.state["detail"].startswith(why)
+    assert why in engine.state["detail"]
     assert engine.told("insecure") == [engine.state["detail"]]
     assert engine.told("starting") == engine.told("died") == []
     assert engine.ask()[0] == 503

@@ -49,7 +49,7 @@ def check_ray(dashboard_port: int, address: str) -> None:
         address: HOST:PORT of the GCS.
 
     Raises:
-        OpenError: it does not.
+        OpenError: it does not, or its dashboard answers something else.
         NotKnownError: neither gave an answer; ask again.
     """
     mode = _mode(dashboard_port)
@@ -62,17 +62,26 @@ def check_ray(dashboard_port: int, address: str) -> None:
 
 
 def _mode(port: int) -> str | None:
-    """What the dashboard says; None when it is not there, or not yet."""
+    """What the dashboard says; None when it is not there, or not yet. Raises OpenError for another answer."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"http://127.0.0.1:{port}/api/authentication_mode", timeout=ANSWER_S) as reply:
             return str(json.loads(reply.read())["authentication_mode"])
     except urllib.error.HTTPError as error:
-        return None if error.code >= 500 else f"not known: its dashboard answers HTTP {error.code}"
+        if error.code >= 500:
+            return None
+        raise _no_mode(port, f"HTTP {error.code}") from error
     except OSError:
         return None
-    except (ValueError, LookupError, TypeError):
-        return "not known: its dashboard answers something else"
+    except (ValueError, LookupError, TypeError) as error:
+        raise _no_mode(port, "something else") from error
+
+
+def _no_mode(port: int, answer: str) -> OpenError:
+    return OpenError(
+        f"whether Ray asks for a token is not known: 127.0.0.1:{port}, its dashboard's port, answers {answer} in place "
+        "of the authentication mode"
+    )
 
 
 def _check_gcs(address: str) -> None:
