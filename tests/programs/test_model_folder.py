@@ -69,6 +69,28 @@ def test_the_program_says_what_the_function_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("algorithm", "method"), [("FP8", "modelopt"), ("NVFP4", "modelopt_fp4"), ("W4A8_AWQ", "modelopt_w4a8_awq")]
+)
+def test_a_quantisation_in_a_file_of_its_own_counts_where_the_config_has_none(
+    tmp_path: Path, algorithm: str, method: str
+) -> None:
+    apart = {"quant_algo": algorithm, "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]}
+    files = {"hf_quant_config.json": json.dumps({"producer": {"name": "modelopt"}, "quantization": apart}).encode()}
+    found = read(made(tmp_path / "apart", {"config.json": CONFIG, **SHARDS, **files}))
+    assert found is not None
+    assert found.config["quantization_config"] == {**apart, "quant_method": method}
+    own = b'{"quantization_config": {"quant_method": "fp8"}}'
+    found = read(made(tmp_path / "own", {"config.json": own, **SHARDS, **files}))
+    assert found is not None
+    assert found.config["quantization_config"] == {"quant_method": "fp8"}
+
+
+def test_a_damaged_file_of_a_quantisation_is_named(tmp_path: Path) -> None:
+    path = made(tmp_path, {"config.json": CONFIG, **SHARDS, "hf_quant_config.json": b"{"})
+    assert "hf_quant_config.json is no JSON" in refusal(path).message
+
+
+@pytest.mark.parametrize(
     ("files", "weight_bytes", "weights"),
     [
         ({"model.safetensors": safetensors(a=(7, 2))}, 28, "safetensors"),

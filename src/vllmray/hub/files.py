@@ -43,8 +43,8 @@ def describe(model: str, where: str) -> str:
     return where if model in where else f"{model} ({where})"
 
 
-def parse_config(content: bytes | str, *, model: str, where: str) -> Mapping[str, Any]:
-    """The content of config.json, read.
+def parse_config(content: bytes | str, *, model: str, where: str, name: str = folder.CONFIG) -> Mapping[str, Any]:
+    """The content of config.json, or of another file of that name, read.
 
     Raises:
         ConfigError: it is too large, no UTF-8, cut off, no JSON, or no object.
@@ -61,7 +61,26 @@ def parse_config(content: bytes | str, *, model: str, where: str) -> Mapping[str
         problem = f"is no text in UTF-8 ({error.reason} at byte {error.start})"
     except (ValueError, RecursionError) as error:
         problem = f"is no JSON, or is cut off ({error})"
-    raise damaged(f"{folder.CONFIG} {problem}", model=model, where=where)
+    raise damaged(f"{name} {problem}", model=model, where=where)
+
+
+def _quantised(config: Mapping[str, Any], read: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The config with the quantisation that ModelOpt's older releases put into a file of its own, as vLLM names it.
+
+    Source: vllm 0.32, vllm/transformers_utils/model_arch_config_convertor.py, _normalize_quantization_config.
+
+    Args:
+        read: that file; asked only where config.json has no quantisation.
+    """
+    if config.get("quantization_config") is not None:
+        return config
+    found = read()
+    inner = found.get("quantization")
+    if not isinstance(inner, Mapping) or not inner.get("quant_algo"):
+        return config
+    algorithm = str(inner["quant_algo"]).lower()
+    method = "modelopt_fp4" if algorithm == "nvfp4" else "modelopt" if "fp8" in algorithm else f"modelopt_{algorithm}"
+    return {**config, "quantization_config": {**inner, "quant_method": method}}
 
 
 def damaged(problem: str, *, model: str, where: str) -> ConfigError:
@@ -86,6 +105,9 @@ def from_folder(answer: Mapping[str, Any], *, model: str, where: str) -> ModelFi
     if answer["problem"] is not None:
         raise damaged(answer["problem"], model=model, where=where)
     config = parse_config(answer["config"], model=model, where=where)
+    apart = answer.get("quantization")
+    if apart is not None:
+        config = _quantised(config, lambda: parse_config(apart, model=model, where=where, name=folder.QUANTIZATION))
     weights = cast(Weights, answer["weights"])
     return ModelFiles(model, where, config, answer["weight_bytes"], weights, tuple(answer.get("outside", ())))
 
@@ -112,6 +134,9 @@ def from_listing(
     if (sizes[folder.CONFIG] or 0) > folder.MAX_JSON:
         raise damaged(f"{folder.CONFIG} is larger than {folder.MAX_JSON // 1024**2} MiB", model=model, where=where)
     config = parse_config(read(folder.CONFIG), model=model, where=where)
+    if folder.QUANTIZATION in names:
+        file = folder.QUANTIZATION
+        config = _quantised(config, lambda: parse_config(read(file), model=model, where=where, name=file))
     weights = cast(Weights, folder.weights_among(names))
     size = _listed_bytes(sizes, names, read, model=model, where=where) if weights == "safetensors" else None
     return ModelFiles(model, where, config, size, weights)

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 CONFIG = "config.json"
+QUANTIZATION = "hf_quant_config.json"
+"""Where ModelOpt's older releases put what config.json lacks (vllm 0.32, transformers_utils/config.py, get_config)."""
 MAX_LINKS = 40  # as the kernel follows (path_resolution(7))
 MAX_JSON = 64 * 1024**2
 """Bytes of a config.json or an index; the largest known have a thousandth and a quarter of that."""
@@ -174,6 +176,10 @@ def _config(folder: Path, names: Collection[str]) -> str:
         raise DamagedError(f"{CONFIG} is no text in UTF-8 ({error.reason} at byte {error.start})") from error
 
 
+def _quantization(folder: Path, names: Collection[str]) -> str | None:
+    return _read(folder / QUANTIZATION).decode(errors="replace") if QUANTIZATION in names else None
+
+
 def _weight_bytes(folder: Path, names: Collection[str]) -> int:
     index = index_among(names)
     content = _read(folder / index) if index else None
@@ -198,16 +204,25 @@ def look(folder: Path) -> dict[str, Any]:
     """Everything.
 
     Returns:
-        config: the text of config.json, None when it can't be had; weight_bytes: None when it is not known;
-        weights: as weights_among() says; outside: as links_out_of() says; problem: what is missing or damaged, None
+        config: the text of config.json, None when it can't be had; quantization: of QUANTIZATION, None without it;
+        weight_bytes: None when it is not known; weights: as weights_among() says; outside: as links_out_of() says;
+        problem: what is missing or damaged, None
         when nothing is.
     """
-    answer: dict[str, Any] = {"config": None, "weight_bytes": None, "weights": "none", "outside": [], "problem": None}
+    answer: dict[str, Any] = {
+        "config": None,
+        "quantization": None,
+        "weight_bytes": None,
+        "weights": "none",
+        "outside": [],
+        "problem": None,
+    }
     try:
         answer["outside"] = links_out_of(folder)
         names = sorted(entry.name for entry in folder.iterdir())
         answer["weights"] = weights_among(names)
         answer["config"] = _config(folder, names)
+        answer["quantization"] = _quantization(folder, names)
         if answer["weights"] == "safetensors":
             answer["weight_bytes"] = _weight_bytes(folder, names)
     except OSError as error:
