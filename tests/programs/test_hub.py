@@ -142,10 +142,11 @@ def test_no_weights_are_fetched_and_nothing_is_written(hub: FakeHub, tmp_path: P
 
 def test_a_quantisation_in_a_file_of_its_own_is_fetched_where_the_config_has_none(hub: FakeHub, tmp_path: Path) -> None:
     apart = json.dumps({"quantization": {"quant_algo": "NVFP4"}}).encode()
-    hub.models[NAME].files["hf_quant_config.json"] = apart
+    files = {**hub.models[NAME].files, "hf_quant_config.json": apart}
+    hub.models[NAME] = Model(files)
     assert read(hub, tmp_path).config["quantization_config"]["quant_method"] == "modelopt_fp4"
     assert len(hub.seen) == 3
-    hub.models[NAME].files["config.json"] = b'{"quantization_config": {"quant_method": "fp8"}}'
+    hub.models[NAME] = Model({**files, "config.json": b'{"quantization_config": {"quant_method": "fp8"}}'})
     assert read(hub, tmp_path).config["quantization_config"]["quant_method"] == "fp8"
     assert len(hub.seen) == 5
 
