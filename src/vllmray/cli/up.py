@@ -142,7 +142,9 @@ def _planned(config: ClusterConfig, role: RoleChoice, host: str | None, store: P
     from vllmray.cli.named_files import with_named_files
     from vllmray.cluster.by_hand import filled
     from vllmray.cluster.preview import preview
+    from vllmray.hosts.docker_address import address_to_be
 
+    host = host or (address_to_be() if config.runtime == "docker" else None)
     if config.runtime != "native" and (host is None or host.startswith("unix://")):
         config = config.model_copy(update={"user": config.user or caller()})
     config = with_named_files(config, host or "unix://")

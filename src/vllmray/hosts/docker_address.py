@@ -79,6 +79,14 @@ def is_without_docker(environ: Mapping[str, str], default_socket: Path) -> bool:
     return stated_docker(environ) is None and not os.path.lexists(default_socket)
 
 
+def address_to_be() -> str | None:
+    """As default_address, without a look whether anything is there; None where that can't be told."""
+    try:
+        return default_address()
+    except ContextException:
+        return None
+
+
 def default_address() -> str:
     """Where the SDK goes when it is told nothing: DOCKER_HOST, the current Docker context, the local socket.
 

@@ -273,6 +273,20 @@ def test_a_native_dry_run_is_a_command_line_with_this_machines_paths(
     assert not list(nowhere.iterdir())
 
 
+@pytest.mark.usefixtures("nowhere")
+@pytest.mark.parametrize("address", ["ssh://10.0.0.9", "unix:///nowhere/docker.sock"])
+def test_a_dry_run_knows_as_much_of_a_host_that_docker_host_names_as_of_one_by_option(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    argv = ("up", "--role", "head", "--dry-run", "--no-model-check", "--runtime", "docker")
+    assert exit_code(*argv, "--host", address) == 0
+    by_option = capsys.readouterr().out
+    assert ("# NODE_IP: " in by_option) is address.startswith("ssh://")
+    monkeypatch.setenv("DOCKER_HOST", address)
+    assert exit_code(*argv) == 0
+    assert capsys.readouterr().out == by_option
+
+
 @pytest.mark.parametrize("word", ["docker run", "install -D"])
 def test_a_dry_run_is_of_the_runtime_that_up_would_take(
     nowhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, word: str
