@@ -16,15 +16,17 @@ NAMES = (
     *("HF_ENDPOINT", "TRANSFORMERS_OFFLINE", "TP_SOCKET_IFNAME", "OMP_NUM_THREADS", "CUDA_LAUNCH_BLOCKING"),
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_EC2_METADATA_DISABLED"),
 )
-# Folders of the machine that is typed at, which nodes do not have: their models are in MODEL_CACHE_DIR.
-NOT_FOR_NODES = ("HF_HUB_CACHE", "HF_XET_CACHE", "MODELSCOPE_CACHE", "MODELSCOPE_HOME", "MODELSCOPE_CREDENTIALS_PATH")
+# Caches and logins of the machine that is typed at, which nodes do not have: theirs are in MODEL_CACHE_DIR.
+NOT_FOR_NODES = re.compile(
+    r"(HF|MODELSCOPE|TORCH|TORCHINDUCTOR|TRITON)_([A-Z]+_)*(CACHE|HOME|CACHE_DIR)|MODELSCOPE_CREDENTIALS_PATH"
+)
 ALIKE = 0.85
 """TENSOR_PARALEL_SIZE, MODEL_NMAE and PIPELINE_PARALLEL are; of names with another first letter, GH_TOKEN, none is."""
 
 
 def is_passed(name: str) -> bool:
     """Whether nodes get it, as with --env."""
-    return (name.startswith(PREFIXES) or name in NAMES) and name not in NOT_FOR_NODES
+    return (name.startswith(PREFIXES) or name in NAMES) and not NOT_FOR_NODES.fullmatch(name)
 
 
 def resembles(name: str, known: Collection[str]) -> str | None:

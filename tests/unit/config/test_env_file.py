@@ -264,7 +264,8 @@ def test_a_docker_host_and_a_cluster_file_that_the_file_names_are_used() -> None
 
 @pytest.mark.usefixtures("folder")
 def test_folders_of_this_machine_do_not_take_the_place_of_the_nodes_own() -> None:
-    names = ("HF_HUB_CACHE", "HF_XET_CACHE", "MODELSCOPE_CACHE", "MODELSCOPE_HOME", "MODELSCOPE_CREDENTIALS_PATH")
+    names = ["HF_HUB_CACHE", "HF_XET_CACHE", "MODELSCOPE_CACHE", "MODELSCOPE_HOME", "MODELSCOPE_CREDENTIALS_PATH"]
+    names += ["TORCH_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"]
     Path(".env").write_text("".join(f"{name}=/home/me/{name}\n" for name in names) + "HF_HUB_OFFLINE=1\n")
     assert load({}, environ={}).config.env == ("HF_HUB_OFFLINE=1",)
 
