@@ -79,6 +79,15 @@ Layers = Annotated[int, Field(ge=1, le=10_000, strict=True)]
 Factor = Annotated[float, Field(gt=0, le=1e6)]
 
 
+ONE_WIDTH = frozenset(
+    {
+        *("awq", "gptq", "mxfp4", "gpt_oss_mxfp4", "modelopt_fp4", "nvfp4", "NVFP4", "bitsandbytes"),
+        *("fp8", "fbgemm_fp8", "FP8"),
+    }
+)
+"""Methods whose weights have a width that memory.py knows, though the file may not say it."""
+
+
 class Quantization(BaseModel):
     """quantization_config, as far as it decides sizes and what can be divided."""
 
@@ -114,6 +123,19 @@ class Quantization(BaseModel):
             "kv_cache_quant_algo",
         ),
     )
+
+    groups: Mapping[str, Any] = Field(default_factory=dict, validation_alias="config_groups")
+
+    @property
+    def is_understood(self) -> bool:
+        """Whether the bits of a weight follow from it: of a method that has one width, or as it says, of all alike."""
+        if self.method == "modelopt":
+            return self.algorithm.upper() in ("", "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "NVFP4")
+        if self.method in ONE_WIDTH or not self.model_fields_set:
+            return True
+        weights = [group.get("weights") for group in self.groups.values() if isinstance(group, Mapping)]
+        widths = {each.get("num_bits") if isinstance(each, Mapping) else None for each in weights}
+        return self.bits is not None and widths <= {self.bits}
 
     @property
     def cache_dtype(self) -> str:

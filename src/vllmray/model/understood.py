@@ -160,6 +160,8 @@ def unknown_keys(section: Mapping[str, Any], config: TextConfig) -> Unknown:
         section: the language model's, as text_section gives it.
     """
     cache, weights = [], []
+    if config.quantization is not None and not config.quantization.is_understood:
+        weights.append(f"quantization {config.quantization.method or 'without a method'} is not understood")
     for name, value in section.items():
         if not value or _is_understood(name, value, config):
             continue

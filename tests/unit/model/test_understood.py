@@ -78,6 +78,33 @@ def test_an_unknown_word_for_a_feed_forward_layer_makes_the_weights_unknown() ->
     assert (shape.kv_unknown, shape.weights_unknown) == ((), ("mlp_layer_types is not understood",))
 
 
+EIGHT, FOUR = {"weights": {"num_bits": 8}}, {"weights": {"num_bits": 4}}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "is_known"),
+    [
+        ({"quant_method": "fp8"}, True),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, True),
+        ({"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"}, False),
+        ({"quant_method": "compressed-tensors", "config_groups": {"group_0": EIGHT}}, True),
+        ({"quant_method": "compressed-tensors", "config_groups": {"group_0": EIGHT, "group_1": FOUR}}, False),
+        ({"quant_method": "compressed-tensors", "config_groups": {"experts": FOUR}}, False),
+        ({"quant_method": "quark"}, False),
+        ({"quant_method": "torchao"}, False),
+        ({"quant_method": "of_tomorrow", "bits": 3}, True),
+        ({}, True),
+    ],
+)
+def test_a_quantisation_that_does_not_say_how_wide_weights_are_makes_them_unknown_until_the_files_are_weighed(
+    quantization: dict[str, Any], is_known: bool
+) -> None:
+    config = raw("llama-3.1-8b") | {"quantization_config": quantization}
+    known = model_of(config, "quantised")
+    assert (known.knows_weights, known.shape.kv_unknown) == (is_known, ())
+    assert model_of(config, "weighed", 9 * GIB).knows_weights
+
+
 def test_usual_keys_that_decide_no_size_leave_every_figure_known() -> None:
     usual = {"attention_multiplier": 0.1, "attn_scale": 0.1, "routed_scaling_factor": 2.5, "eos_token_ids": [1, 2]}
     usual |= {"_attn_implementation_autoset": True, "use_flash_attn": True, "kv_cache_scheme": None, "clip_qkv": 8}
