@@ -111,6 +111,16 @@ def test_the_command_after_a_plan_starts_what_was_planned(settings: dict[str, An
     assert differences(settings_of(up_command(meant)), meant) == []
 
 
+@pytest.mark.usefixtures("folder")
+def test_the_command_after_a_plan_says_the_model_and_sizes_also_where_they_are_the_defaults() -> None:
+    """Pasted elsewhere, another .env would settle them."""
+    Path(".env").write_text("MODEL_NAME=org/another\nMAX_MODEL_LEN=99\nTENSOR_PARALLEL_SIZE=8\n")
+    name, params, vllm_args = parsed(up_command(ClusterConfig()))
+    assert (name, vllm_args) == ("up", ())
+    flags = {field: params[field] for field in ("model", "max_model_len", "tensor_parallel_size")}
+    assert differences(load(flags, environ={}).config, ClusterConfig()) == []
+
+
 def test_a_plan_prints_the_command_that_starts_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "my.env").write_text("MODEL_NAME=org/another\nMAX_MODEL_LEN=99\nVLLM_PORT=9000\n")
     path = make_model(folder, "llama-3.1-70b")

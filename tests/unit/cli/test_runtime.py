@@ -166,10 +166,15 @@ def test_a_socket_at_the_default_place_or_an_earlier_up_is_a_docker_that_must_an
     assert runtime_of("a", place) == "native"
 
 
-def runtime_of(cluster: str, default_socket: Path) -> str:
-    """What `up` would use; the daemon that it asks for then may be there or not."""
+def test_a_command_that_starts_nothing_takes_no_docker_for_a_daemon_that_is_away(folder: Path) -> None:
+    """Native would be a cluster that is not there, and `down` would say that there is nothing to remove."""
+    assert runtime_of("a", folder / "docker.sock", starts=False) == "docker"
+
+
+def runtime_of(cluster: str, default_socket: Path, *, starts: bool = True) -> str:
+    """What `up` would use, or what starts nothing; the daemon that is asked for then may be there or not."""
     try:
-        with open_target(None, None, having=cluster, starts=True, default_socket=default_socket) as target:
+        with open_target(None, None, having=cluster, starts=starts, default_socket=default_socket) as target:
             return target.runtime
     except HostError:
         return "docker"
