@@ -111,7 +111,7 @@ def for_engine(
         seen = _Seen(host, config, watch, Guard(host, [head, engine]))
         seen.deaths = 0 if fresh else None
         seen.engine_from = engine.started_unix
-        with reporter.step(f"{config.world_size} GPUs in Ray") as step:
+        with reporter.step(f"{config.world_size} GPU{'' if config.world_size == 1 else 's'} in Ray") as step:
             status = wait_until(
                 lambda left: seen.gpus(left, step),
                 what="GPUs",
