@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ def ray_head(mode: str, home: Path) -> Iterator[Ray]:
             try:
                 while "Ray runtime started" not in (home / "ray.log").read_text():
                     assert process.poll() is None, (home / "ray.log").read_text()
+                    time.sleep(0.1)
                 yield Ray(f"127.0.0.2:{gcs}", dashboard, environment)
             finally:
                 for each in [process, *process.children(recursive=True)]:

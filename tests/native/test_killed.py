@@ -32,27 +32,7 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float) -> None:
         time.sleep(0.5)
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [
-        [("vllmray-head", "main")],
-        [("vllmray-worker", "main")],
-        [(name, "supervisor") for name in ("vllmray-head", "vllmray-worker", "vllmray-engine")],
-        [(name, which) for name in ("vllmray-head", "vllmray-engine") for which in ("supervisor", "main")],
-    ],
-    ids=["head", "worker", "supervisors", "head and engine with their supervisors"],
-)
-def test_after_a_kill_down_leaves_no_process_port_or_shared_memory(
-    serving: NativeUser, parts: list[tuple[str, str]]
-) -> None:
-    for process in [serving.process(*part) for part in parts]:
-        process.kill()
-    down = serving.vllmray("down")
-    assert down.returncode == 0
-    assert serving.left() == []
-
-
-def test_a_killed_engine_serves_again_by_itself_and_down_leaves_nothing(serving: NativeUser) -> None:
+def test_a_killed_engine_serves_again_by_itself_and_down_leaves_nothing_of_killed_nodes(serving: NativeUser) -> None:
     serving.process("vllmray-engine", "main").kill()
     wait_for(lambda: not serving.status()["ready"], "the loss noticed", 30)
     wait_for(lambda: bool(serving.status()["ready"]), "ready again", 300)
@@ -61,5 +41,15 @@ def test_a_killed_engine_serves_again_by_itself_and_down_leaves_nothing(serving:
     assert serving.vllmray("chat", QUESTION).returncode == 0
     # A wrong number among the settings is nothing to `down`.
     (serving.home / ".env").write_text("VLLM_PORT=none\nVLLMRAY_MISTYPED=1\n")
+    for process in [serving.process(name, "main") for name in ("vllmray-head", "vllmray-worker")]:
+        process.kill()
+    assert serving.vllmray("down").returncode == 0
+    assert serving.left() == []
+
+
+def test_down_leaves_nothing_of_nodes_whose_supervisors_were_killed_alone_or_with_them(serving: NativeUser) -> None:
+    both = [(name, which) for name in ("vllmray-head", "vllmray-engine") for which in ("supervisor", "main")]
+    for process in [serving.process(*part) for part in (*both, ("vllmray-worker", "supervisor"))]:
+        process.kill()
     assert serving.vllmray("down").returncode == 0
     assert serving.left() == []
