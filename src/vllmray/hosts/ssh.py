@@ -31,8 +31,8 @@ from vllmray.wait import NotReady, Ready, wait_until
 DEFAULT_SOCKET = "/var/run/docker.sock"
 CONNECT_TIMEOUT_S = 10
 END_TIMEOUT_S = 5
-ENDING_S = 0.5
-"""From a connection that broke to the end of the ssh that carried it."""
+ENDING_S = 2.0
+"""From a connection that broke to the end of the ssh that carried it, on a machine that is busy too."""
 TAIL, LINE = 20, 1000
 """Lines, and characters of one, that are kept of what ssh says."""
 PR_SET_PDEATHSIG = 1  # Linux, include/uapi/linux/prctl.h
