@@ -149,5 +149,7 @@ def curl_line(access: Access, model: str) -> str:
     argv = ["curl", f"{access.url}/chat/completions"]
     argv += ["--cacert", str(access.certificate_file)] if access.certificate_file else []
     argv += ["-H", f"@{access.header_file}"] if access.header_file else []
-    argv += ["-H", "Content-Type: application/json", "-d", json.dumps({"model": model, "messages": [question]})]
+    # A small model that goes round in a circle would go on to the end of its context.
+    body = {"model": model, "messages": [question], "max_tokens": 100}
+    argv += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
     return shlex.join(argv)
