@@ -54,7 +54,6 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
     from vllmray.cli.named_files import with_named_files
     from vllmray.cluster.down import down
     from vllmray.config.settings import cache_folder, load
-    from vllmray.config.vllm_config import with_config_file
     from vllmray.demo.run import Wanted, bring_up
 
     invocation: Invocation = context.obj
@@ -62,12 +61,11 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
     flags |= {"port": port, "vllm_args": invocation.vllm_args}
     # A .env file here is about another cluster.
     loaded = load(flags, env_file=Path(os.devnull), fields=tuple(flags))
-    asked = loaded.config.model_copy(update={"vllm_args": with_config_file(loaded.config.vllm_args)})
     report = reporter()
-    with open_target(loaded.host, asked.runtime, having=asked.cluster, starts=True) as target:
+    with open_target(loaded.host, loaded.config.runtime, having=loaded.config.cluster, starts=True) as target:
         say_runtime(target, report)
         _refuse_elsewhere(target)
-        config = with_named_files(on_runtime(asked, target.runtime), target.host.address)
+        config = with_named_files(on_runtime(loaded.config, target.runtime), target.host.address)
         wanted = Wanted(
             cluster=config.cluster,
             runtime=target.runtime,

@@ -49,7 +49,7 @@ def plan(  # noqa: PLR0913  # the command line's own breadth
     Nothing is started or downloaded; the model's config and the sizes of its weights are read. Memory is an estimate.
     Arguments for the vLLM server after -- count. Exit code 1 when no layout fits.
     """
-    from vllmray.cluster.fit import ranked, stated_hosts
+    from vllmray.cluster.fit import ranked
 
     invocation: Invocation = context.obj
     report = reporter()
@@ -66,9 +66,7 @@ def plan(  # noqa: PLR0913  # the command line's own breadth
     config = settings(flags, env_file, report, typed={"cluster_gpus": "--gpus", "model": "MODEL"}).config
     config = config.model_copy(update={"tensor_parallel_size": 0, "pipeline_parallel_size": 0})
     known = _known(config)
-    found = _looked_at(hosts, config, report) if hosts or not config.cluster_gpus else stated_hosts(config)
-    if hosts:
-        config = _about(hosts, config, found)
+    found, config = _places(hosts, config, report)
     layouts = ranked(known, config, found)
     if as_json:
         from vllmray.output.envelope import envelope, plan_data
@@ -97,6 +95,16 @@ def _known(config: ClusterConfig) -> Model:
 def _absolute(model: str | None) -> str | None:
     """A folder here by its whole path; an id as it is."""
     return str(Path(model).absolute()) if model and Path(model).is_dir() else model
+
+
+def _places(hosts: str | None, config: ClusterConfig, report: Reporter) -> tuple[Sequence[HostGpus], ClusterConfig]:
+    """The hosts with their GPUs, stated or looked at, and the settings for what is typed next."""
+    from vllmray.cluster.fit import stated_hosts
+
+    if hosts:
+        found = _looked_at(hosts, config, report)
+        return found, _about(hosts, config, found)
+    return (stated_hosts(config) if config.cluster_gpus else _looked_at(None, config, report)), config
 
 
 def _about(hosts: str, config: ClusterConfig, found: Sequence[HostGpus]) -> ClusterConfig:

@@ -90,10 +90,7 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     report = reporter()
     loaded = settings(flags | {"vllm_args": invocation.vllm_args}, env_file, report)
     config, host = loaded.config.typed_on(host), host or loaded.host
-    if role is RoleChoice.worker and config.head_ip is None:
-        raise ConfigError("a worker needs the head's address", hint="Give it with --head-ip, or RAY_HEAD_IP in .env.")
-    if role is RoleChoice.head and config.node_ip is None:
-        config = config.model_copy(update={"node_ip": config.head_ip})
+    config = _with_addresses(config, role)
     look = _look(loaded, report, lenient=dry_run) if role is RoleChoice.head and not no_model_check else Look()
     planned = planned_store(config.cluster) if dry_run else None
     config = settled(config, role.value, planned)
@@ -118,6 +115,15 @@ def up(  # noqa: PLR0913  # the command line's own breadth
         holder=holder("up"),
     )
     print(_done(config, role, host, options, report))
+
+
+def _with_addresses(config: ClusterConfig, role: RoleChoice) -> ClusterConfig:
+    """A head's own address is the head's; a worker must be told that."""
+    if role is RoleChoice.worker and config.head_ip is None:
+        raise ConfigError("a worker needs the head's address", hint="Give it with --head-ip, or RAY_HEAD_IP in .env.")
+    if role is RoleChoice.head and config.node_ip is None:
+        return config.model_copy(update={"node_ip": config.head_ip})
+    return config
 
 
 def _done(config: ClusterConfig, role: RoleChoice, host: str | None, options: Options, report: Reporter) -> str:

@@ -219,8 +219,7 @@ def reporter() -> Reporter:
 def settings(
     flags: Mapping[str, Any], env_file: Path | None, report: Reporter, *, typed: Mapping[str, str] | None = None
 ) -> Loaded:
-    """Settings from flags, environment, .env file and defaults; relative paths of this machine are made absolute, and
-    the file that vLLM's --config names is read.
+    """Settings from flags, environment, .env file and defaults; relative paths of this machine are made absolute.
 
     Args:
         typed: how this command calls a field, where it is not by the option of `up`.
@@ -235,11 +234,7 @@ def settings(
         report.warning(notice)
     names = ("model_cache_dir", "ssl_certfile", "ssl_keyfile")
     given = {name: getattr(loaded.config, name) for name in names if getattr(loaded.config, name)}
-    changed: dict[str, Any] = {name: _absolute(name, path) for name, path in given.items()}
-    if loaded.config.vllm_args:
-        from vllmray.config.vllm_config import with_config_file
-
-        changed["vllm_args"] = with_config_file(loaded.config.vllm_args)
+    changed = {name: _absolute(name, path) for name, path in given.items()}
     return replace(loaded, config=loaded.config.model_copy(update=changed))
 
 

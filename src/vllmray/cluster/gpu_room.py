@@ -11,15 +11,16 @@ from dataclasses import dataclass, replace
 from vllmray.cluster.brief import said_by
 from vllmray.cluster.fit import memory_share
 from vllmray.cluster.gpu_cards import Card, Holder, cards_in, holders_in
+from vllmray.cluster.gpu_memory import MIB
 from vllmray.cluster.plan import gpu_probe_spec
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError, WaitTimeoutError
 from vllmray.hosts.base import Host, Mount
 from vllmray.hosts.node_program import node_program
+from vllmray.model.memory import GIB
 from vllmray.reporter import Reporter
 from vllmray.wait import Clock, NotReady, Ready, wait_until
 
-GIB, MIB = 1024**3, 1024**2
 RELEASE_S = 20.0
 """Ray's workers end, and the driver gives their memory back, seconds after the engine that they worked for."""
 USERS = "/vllmray/users"

@@ -25,6 +25,7 @@ from vllmray.config.explain import Problem, config_error, problems_of
 from vllmray.config.models import ClusterConfig
 from vllmray.config.passing import is_passed, resembles
 from vllmray.config.values import LOGINS, UNFIT_VARIABLES, split_variables, why_unfit
+from vllmray.config.vllm_config import with_config_file
 from vllmray.errors import ConfigError
 from vllmray.private import read_trusted
 from vllmray.ray.ports import RayPorts
@@ -104,7 +105,8 @@ def load(
     fields: Collection[str] | None = None,
     typed: Mapping[str, str] | None = None,
 ) -> Loaded:
-    """Settle every field from the highest layer that names it, then check all of them at once.
+    """Settle every field from the highest layer that names it, then check all of them at once; the file that vLLM's
+    --config names is read.
 
     Args:
         flags: values given on the command line by field name; None means not given. `ray_ports` is a dict by port name.
@@ -140,6 +142,8 @@ def load(
         problems += problems_of(error, layers)
     if problems:
         raise config_error(problems)
+    if config.vllm_args:
+        config = config.model_copy(update={"vllm_args": with_config_file(config.vllm_args)})
     notices = (*_empty_notices(dotenv, fields), *(_alike(environ) if fields is None else ()))
     if config.vllm_startup_delay is not None:
         notices += (DELAY_NOTICE,)
