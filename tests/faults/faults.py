@@ -241,8 +241,7 @@ UP_WORKER = (2, ("up", "--role", "worker", "--head-ip", "10.78.0.1"))
 
 def _containers() -> Iterator[Fault]:
     for place, role in (("head", "head"), ("worker", "worker"), ("head", "engine")):
-        quick = role == "head"
-        yield Fault(f"{role}: container killed (SIGKILL of its first process)", killed(place, role), quick=quick)
+        yield Fault(f"{role}: container killed (SIGKILL of its first process)", killed(place, role))
         yield Fault(f"{role}: main process stopped (SIGSTOP) for 60 s", frozen(place, role), lasts=60, outage=False)
         yield Fault(f"{role}: `docker restart` by hand", docker(place, "restart", f"vllmray-{role}"))
         yield Fault(f"{role}: out of memory, killed by the kernel", out_of_memory(place, role), lasts=5)
@@ -270,8 +269,7 @@ def _processes() -> Iterator[Fault]:
     for place in ("head", "worker"):
         yield Fault(f"{place}: raylet killed", signalled(place, place, RAYLET, signal.SIGKILL))
         yield Fault(f"{place}: raylet stopped (SIGSTOP)", signalled(place, place, RAYLET, signal.SIGSTOP))
-        quick = place == "worker"
-        yield Fault(f"{place}: Ray actor killed", signalled(place, place, ACTOR, signal.SIGKILL), quick=quick)
+        yield Fault(f"{place}: Ray actor killed", signalled(place, place, ACTOR, signal.SIGKILL))
         yield Fault(f"{place}: Ray actor stopped (SIGSTOP)", signalled(place, place, ACTOR, signal.SIGSTOP))
     yield Fault("head: GCS killed", signalled("head", "head", GCS, signal.SIGKILL))
     yield Fault("head: GCS stopped (SIGSTOP)", signalled("head", "head", GCS, signal.SIGSTOP))
