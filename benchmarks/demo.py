@@ -232,11 +232,12 @@ def bare_docker(rig: hosts.Rig) -> Stages:
 
 def plugin() -> Iterator[str]:
     """What makes vllmray's vLLM plugin visible in a bare container, as `vllmray up --dry-run` prints it."""
-    from vllmray.cluster.node import plugin_sources
+    from vllmray.cluster.spec.contents import SITE
+    from vllmray.cluster.spec.payload import sources
 
     yield "--env=PYTHONPATH=/site"
-    for name, path in plugin_sources().items():
-        yield f"--volume={path}:/site/{name}:ro"
+    for name, path in sources().items():
+        yield f"--volume={path}:/site/{name.removeprefix(f'{SITE}/')}:ro"
 
 
 PLUGIN = tuple(plugin())

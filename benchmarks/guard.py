@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.programs.support import copy_payload
+
 REPOSITORY = Path(__file__).parents[1]
 PYTHON = REPOSITORY / ".venv-cpu/bin/python"
 KEY = "sk-a-key-of-the-usual-length-0123456789abcdef0123456789abcdef"
@@ -31,7 +33,7 @@ BOUND_MS = 0.3
 BOUND_RATIO = 1.01
 
 BOTH = f"""
-from vllmray_guard import Guard
+from vllmray.payload.engine.guard import Guard
 
 class Both:
     def __init__(self, app):
@@ -64,7 +66,7 @@ def server(folder: Path) -> Iterator[int]:
     """A vLLM server of the tiny model with both ways in; yields its port."""
     (folder / "model").mkdir()
     subprocess.run([PYTHON, "-c", MODEL, str(folder / "model")], check=True)
-    (folder / "vllmray_guard.py").write_text((REPOSITORY / "src/vllmray/engine/guard.py").read_text())
+    copy_payload(folder)
     (folder / "both.py").write_text(BOTH)
     (folder / "secrets").mkdir()
     (folder / "secrets/api_key").write_text(KEY)
@@ -74,7 +76,7 @@ def server(folder: Path) -> Iterator[int]:
         port = free.getsockname()[1]
     env = {
         **os.environ,
-        "PYTHONPATH": str(folder),
+        "PYTHONPATH": f"{folder}:{folder}/site",
         "VLLMRAY_GUARD": json.dumps({"keyed": True, "allow_routes": []}),
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -157,7 +159,7 @@ def measure(port: int, what: str, *, clients: int, pairs: int, tokens: int) -> b
 def alone() -> float:
     """Microseconds that the guard takes of a request, without a server: the one figure that has no noise in it."""
     code = (
-        "import timeit; from vllmray.engine.guard import Policy\n"
+        "import timeit; from vllmray.payload.engine.guard import Policy\n"
         f"policy = Policy(keys=[{KEY!r}])\n"
         f"headers = [(b'content-type', b'application/json'), (b'authorization', b'Bearer ' + {KEY!r}.encode())]\n"
         "scope = {'type': 'http', 'method': 'POST', 'path': '/v1/completions', 'headers': headers}\n"

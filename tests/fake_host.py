@@ -26,7 +26,7 @@ from vllmray.hosts.base import (
     Lock,
     PullEvent,
 )
-from vllmray.hosts.happened import HostAction, HostEvent
+from vllmray.hosts.host_events import HostAction, HostEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class FakeHost:
 
     def info(self) -> HostInfo:
         return HostInfo(
-            *("Docker 29.0", "Fake Linux", 8, 64 * 1024**3),
+            *("Docker 29.0", 8, 64 * 1024**3),
             architecture=self.architecture,
             rootless=self.rootless,
             cdi_devices=self.cdi_devices,

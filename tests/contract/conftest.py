@@ -13,8 +13,8 @@ import pytest
 
 from tests.fake_host import FakeHost
 from vllmray.hosts.base import Host
-from vllmray.hosts.docker_host import DockerHost
-from vllmray.hosts.native_host import NativeHost
+from vllmray.hosts.docker.host import DockerHost
+from vllmray.hosts.native.host import NativeHost
 
 
 @dataclass(frozen=True, slots=True)

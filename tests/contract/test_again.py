@@ -11,7 +11,7 @@ from tests.contract.conftest import Ground
 from tests.contract.test_host import CLOSED, LABELS, crashed, ended, only, spec, wait_for
 from vllmray.errors import HostError
 from vllmray.hosts.base import Mount
-from vllmray.hosts.happened import HostEvent
+from vllmray.hosts.host_events import HostEvent
 
 STUBBORN = "trap '' TERM; echo started; while true; do sleep 0.1; done"
 

@@ -20,7 +20,7 @@ import pytest
 from tests.contract.conftest import Ground
 from vllmray.errors import HeldError, HostError
 from vllmray.hosts.base import BuildSpec, Container, ContainerSpec, File, Lock, Mount
-from vllmray.hosts.docker_lock import STALE_S
+from vllmray.hosts.docker.lock import STALE_S
 
 LABELS = {"io.vllmray.cluster": "contract", "io.vllmray.role": "head"}
 
@@ -566,10 +566,10 @@ from pathlib import Path
 from vllmray.hosts.base import ContainerSpec
 what, where, image = sys.argv[1:]
 if what == "native":
-    from vllmray.hosts.native_host import NativeHost
+    from vllmray.hosts.native.host import NativeHost
     host = NativeHost(Path(where), os.environ)
 else:
-    from vllmray.hosts.docker_host import DockerHost
+    from vllmray.hosts.docker.host import DockerHost
     host = DockerHost(where, insecure_tcp=True)
 lock = host.lock("contract-lock", image, {"holder": "the first"})
 labels = {"io.vllmray.cluster": "contract"}

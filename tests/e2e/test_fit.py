@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from tests.e2e.conftest import Users
-from vllmray.cluster.host_model import Look, look_there
+from vllmray.cluster.probe.model import Look, look_there
 from vllmray.config.models import ClusterConfig
-from vllmray.hosts.docker_host import DockerHost
+from vllmray.hosts.docker.host import DockerHost
 from vllmray.output.progress import PlainReporter
 
 

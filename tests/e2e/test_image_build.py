@@ -19,7 +19,7 @@ from tests.rig.daemon import daemon
 from tests.rig.hosts import RUN_FOLDER, Rig, run
 from tests.rig.settings import ENGINE_FLAGS
 from vllmray.errors import HostError
-from vllmray.hosts.docker_host import DockerHost
+from vllmray.hosts.docker.host import DockerHost
 
 
 def fake_wheel(folder: Path, name: str, version: str) -> None:

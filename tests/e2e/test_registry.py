@@ -14,9 +14,9 @@ from tests.e2e.images import MB, image_id, on_disk, small_image
 from tests.rig.hosts import Rig, TestHost
 from tests.rig.registry import PASSWORD, PORT, PROXY_PORT, USER, cutting, registry
 from tests.unit.support import FakeClock, RecordingReporter
-from vllmray.cluster.images import ensure_image
+from vllmray.cluster.images.pull import ensure_image
 from vllmray.errors import BrokenConnectionError
-from vllmray.hosts.docker_host import DockerHost
+from vllmray.hosts.docker.host import DockerHost
 
 PUSHED = f"127.0.0.1:{PORT}/pulled:1"
 THROUGH_PROXY = f"127.0.0.1:{PROXY_PORT}/pulled:1"

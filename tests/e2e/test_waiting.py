@@ -124,7 +124,7 @@ def test_where_rays_api_is_missing_the_text_of_ray_status_serves(users: Users) -
     without_api = (
         "import sys, runpy; sys.modules['ray.autoscaler.v2.sdk'] = None; "
         f"sys.argv = ['watch.py', '--once', '--local-node', '--address=10.78.0.1:6379', '--gate', '{gate}']; "
-        "runpy.run_path('/vllmray/watch.py', run_name='__main__')"
+        "runpy.run_path('/vllmray/site/vllmray/payload/node/watch.py', run_name='__main__')"
     )
 
     def look() -> dict[str, Any]:

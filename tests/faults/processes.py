@@ -14,14 +14,14 @@ from tests.rig.daemon import unmount
 from tests.rig.hosts import TestHost
 
 # What each is called in its command line. vLLM and Ray give theirs titles.
-MAIN = re.compile(r"python3 /vllmray/(node|launch)\.py")
+MAIN = re.compile(r"python3 /vllmray/site/vllmray/payload/(node/main|engine/launch)\.py")
 RAYLET = re.compile(r"\S*/raylet --raylet_socket_name")
 GCS = re.compile(r"\S*/gcs_server ")
-SERVER = re.compile(r"\S*python3? /vllmray/site/vllmray/engine/serve\.py")
+SERVER = re.compile(r"\S*python3? /vllmray/site/vllmray/payload/engine/serve\.py")
 CORE = re.compile(r"VLLM::EngineCore")
 BARE = re.compile(r"python3 -m vllm\.entrypoints\.openai\.api_server")
 HOG = re.compile(r"\S*python3 -c import time; blocks = ")
-WATCH = re.compile(r"\S*python3? /vllmray/watch\.py")
+WATCH = re.compile(r"\S*python3? /vllmray/site/vllmray/payload/node/watch\.py")
 ACTOR = re.compile(r"ray::RayWorkerProc")
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.support import MANY
-from tests.unit.engine.test_guard import LISTED, UNLISTED
-from vllmray.engine.guard import Guard, Policy
+from tests.unit.payload.engine.test_guard import LISTED, UNLISTED
+from vllmray.payload.engine.guard import Guard, Policy
 
 KEY, SCRAPE = b"sk-Fuzz_0123456789-abcdef", b"Scrape-0123456789-fuzz"
 POLICY = Policy(keys=["another-one", KEY.decode(), "a-third-one"], scrape_tokens=[SCRAPE.decode()])

@@ -20,11 +20,11 @@ from tests.fuzz.test_settings import VALUES
 from tests.unit.support import config
 from vllmray.cli.main import run
 from vllmray.cli.options import SWITCHES, option_fields
-from vllmray.cluster.commands import TOKEN_FILE, worker_command
-from vllmray.cluster.labels import CONFIG
+from vllmray.cluster.spec.commands import TOKEN_FILE, worker_command
+from vllmray.cluster.spec.labels import CONFIG
 from vllmray.config.settings import COMPOSE_NAMES, flag_of
 from vllmray.errors import ConfigError
-from vllmray.secrets.settle import of_worker, stated_keys
+from vllmray.secrets.resolve import of_worker, stated_keys
 from vllmray.secrets.store import SecretStore
 
 TOKEN = "PLANTED-token-0123456789"

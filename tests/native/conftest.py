@@ -82,18 +82,22 @@ class NativeUser:
 
 
 def traces(home: Path) -> set[str]:
+    """What a cluster could leave; ports that programs of others listen on are none of it."""
     found = {f"shared memory {path.name}" for path in Path("/dev/shm").iterdir()}
     found |= {f"folder {path}" for path in Path("/tmp").glob(f"vllmray-{os.getuid()}/*")}
     found |= {f"folder {path}" for path in home.glob(".local/state/vllmray/native/*/*/*")}
-    for connection in psutil.net_connections("inet"):
-        if connection.status == psutil.CONN_LISTEN:
-            found.add(f"port {getattr(connection.laddr, 'port', 0)}")
+    others = set()
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             line = " ".join(process.cmdline())
             ours = str(CPU_PYTHON.parents[1]) in line or line.startswith(("ray::", "ray-dashboard", "VLLM::"))
-            if ours and process.status() != psutil.STATUS_ZOMBIE:
+            if not ours:
+                others.add(process.pid)
+            elif process.status() != psutil.STATUS_ZOMBIE:
                 found.add(f"process {process.pid} {line[:100]}")
+    for connection in psutil.net_connections("inet"):
+        if connection.status == psutil.CONN_LISTEN and connection.pid not in others:
+            found.add(f"port {getattr(connection.laddr, 'port', 0)}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""A real Ray, with and without its token, as engine/closed.py and launch.py see it."""
+"""A real Ray, with and without its token, as payload/engine/closed.py and launch.py see it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.rig.model import CPU_PYTHON
 TOKEN = "a-token-that-is-long-enough"
 ASK = """
 import sys
-from vllmray.engine.closed import NotKnownError, OpenError, check_ray
+from vllmray.payload.engine.closed import NotKnownError, OpenError, check_ray
 try:
     check_ray(int(sys.argv[1]), sys.argv[2])
     print("closed")

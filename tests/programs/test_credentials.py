@@ -15,7 +15,7 @@ import requests
 from pydantic import SecretStr
 
 from tests.rig.hub import Model, serving
-from vllmray.cluster.contents import MODELSCOPE_LOGIN, Secrets
+from vllmray.cluster.spec.contents import MODELSCOPE_LOGIN, Secrets
 from vllmray.hub.credentials import aws_credentials, modelscope_login
 
 TOKEN = "ms-12345-a_token"

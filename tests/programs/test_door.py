@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.programs.support import free_port
-from vllmray.engine.door import Door
-from vllmray.engine.serve import listens, share
+from vllmray.payload.engine.door import Door
+from vllmray.payload.engine.serve import listens, share
 from vllmray.secrets.certificate import self_signed
 from vllmray.secrets.store import SecretStore
 

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from tests.unit.support import RecordingReporter, config
-from vllmray.cluster.gpu_cards import cards_in
-from vllmray.cluster.gpu_room import Room
-from vllmray.cluster.gpus_at_hand import gpus_of
+from vllmray.cluster.probe.cards import cards_in
+from vllmray.cluster.probe.free_memory import Room
+from vllmray.cluster.probe.gpus import gpus_of
 from vllmray.errors import HostError
-from vllmray.hosts.gpu_probe import amd_cards, amd_nodes, device_files, gpus, nvml_cards, visible, visible_names
-from vllmray.hosts.native_host import NativeHost
-from vllmray.hosts.node_program import node_program
+from vllmray.hosts.native.host import NativeHost
+from vllmray.payload.probes import host as program
+from vllmray.payload.probes.gpus import amd_cards, amd_nodes, device_files, gpus, nvml_cards, visible, visible_names
 
 MIB, GIB = 1024**2, 1024**3
 SMI = """#!/bin/sh
@@ -49,7 +49,7 @@ def smi(tmp_path: Path) -> Path:
 def asked(path: Path | None, *, accelerator: str = "nvidia", **environment: str) -> dict[str, Any]:
     """What the program answers as a host runs it: on its own, with nothing of this package to import."""
     env = {"PATH": f"{path}:/usr/bin:/bin" if path else "/nowhere", **environment}
-    argv = [sys.executable, "-I", "-S", "-c", node_program(), json.dumps({"accelerator": accelerator})]
+    argv = [sys.executable, "-I", "-S", program.__file__, json.dumps({"accelerator": accelerator})]
     said = subprocess.run(argv, capture_output=True, text=True, env=env, check=True, cwd="/").stdout
     answer: dict[str, Any] = json.loads(said)
     return answer
@@ -194,7 +194,7 @@ def test_the_whole_memory_of_a_gpu_that_is_cut_into_parts_is_nobodys(smi: Path) 
 
 
 def test_the_layout_of_a_memory_answer_is_nvmls() -> None:
-    from vllmray.hosts.gpu_probe import _Memory
+    from vllmray.payload.probes.gpus import _Memory
 
     assert [name for name, *_ in _Memory._fields_] == ["total", "free", "used"]
     assert ctypes.sizeof(_Memory) == 24

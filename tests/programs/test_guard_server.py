@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -26,11 +25,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
+from tests.programs.support import copy_payload
 from tests.rig.model import CPU_PYTHON
-from tests.unit.engine.test_guard import LISTED, UNLISTED
+from tests.unit.payload.engine.test_guard import LISTED, UNLISTED
 from vllmray.endpoint.chat import Endpoint
-from vllmray.engine import guard
 from vllmray.errors import VllmrayError
+from vllmray.payload.protocol import GUARD_SETTINGS
 from vllmray.secrets.certificate import Certificate, self_signed
 from vllmray.secrets.store import SecretStore
 
@@ -69,7 +69,8 @@ app.add_middleware(
     CORSMiddleware, allow_origins=["*"], allow_credentials=False, allow_methods=["*"], allow_headers=["*"]
 )
 if asked["guarded"]:
-    from vllmray_guard import Guard
+    sys.path.insert(0, asked["site"])
+    from vllmray.payload.engine.guard import Guard
     app.add_middleware(Guard)
 app.root_path = asked["root_path"]
 listener = socket.socket()
@@ -148,10 +149,11 @@ def serving(
     if keys is not None:
         (folder / "secrets/api_key").write_text(f"sk-first\n{keys}\n")
     (folder / "secrets/scrape_token").write_text(f"{SCRAPE}\n")
-    shutil.copy(guard.__file__, folder / "vllmray_guard.py")
+    copy_payload(folder)
     (folder / "app.py").write_text(APP)
     asked: dict[str, Any] = {
         "parser": parser,
+        "site": str(folder / "site"),
         "guarded": guarded,
         "root_path": root_path,
         "routes": [("GET", "/health"), *LISTED, *(route for route in UNLISTED if not route[1].startswith("/docs"))],
@@ -161,7 +163,7 @@ def serving(
         (folder / "tls.crt").write_text(tls.chain)
         (folder / "tls.key").write_text(tls.key.get_secret_value())
         asked["tls"] = {"ssl_certfile": str(folder / "tls.crt"), "ssl_keyfile": str(folder / "tls.key")}
-    environment = {"PATH": os.environ["PATH"], guard.SETTINGS: json.dumps({"keyed": True, "allow_routes": []})}
+    environment = {"PATH": os.environ["PATH"], GUARD_SETTINGS: json.dumps({"keyed": True, "allow_routes": []})}
     argv = [str(CPU_PYTHON), str(folder / "app.py"), json.dumps(asked)]
     with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:

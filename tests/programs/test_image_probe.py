@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from vllmray.images import image_probe
 from vllmray.images.facts import ImageFacts
+from vllmray.payload.probes import image as image_probe
 
 
 def test_the_answer_has_the_shape_that_is_read() -> None:

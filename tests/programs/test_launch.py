@@ -5,10 +5,8 @@ The folder is laid out as in the container; a watch.py and a serve.py of the tes
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,15 +22,12 @@ from typing import Any
 
 import pytest
 
-import vllmray
-from tests.programs.support import free_port
-from vllmray.cluster.node import MODULES
-from vllmray.engine import launch
-from vllmray.engine.gate import Gate, State
-from vllmray.engine.server import stand_in
-from vllmray.journal import Entry, parse
+from tests.programs.support import copy_payload, free_port
+from vllmray.payload.engine import launch
+from vllmray.payload.engine.gate import Gate, StateFile
+from vllmray.payload.engine.server import stand_in
+from vllmray.payload.journal import Entry, parse
 
-PACKAGE = Path(vllmray.__file__).parent
 NODES = [
     {"id": "a1", "ip": "10.0.0.1", "is_head": True, "gpus_total": 1.0, "gpus_used": 0.0},
     {"id": "b2", "ip": "10.0.0.2", "is_head": False, "gpus_total": 1.0, "gpus_used": 0.0},
@@ -40,7 +35,7 @@ NODES = [
 WATCH = """
 import json, pathlib, sys, threading, time
 threading.Thread(target=lambda: (sys.stdin.read(), __import__("os")._exit(0)), daemon=True).start()
-source = pathlib.Path(__file__).with_name("seen.json")
+source = pathlib.Path(__file__).parents[4] / "seen.json"
 last = None
 while True:
     text = source.read_text()
@@ -54,7 +49,7 @@ import argparse, http.server, json, os, pathlib, socket, subprocess, sys, thread
 parser = argparse.ArgumentParser()
 parser.add_argument("--tell", type=int); parser.add_argument("--port", type=int); parser.add_argument("rest", nargs="*")
 options = parser.parse_args()
-home = pathlib.Path(__file__).parents[3]
+home = pathlib.Path(__file__).parents[4]
 say = lambda word: os.write(options.tell, word.encode() + b"\\n")
 print("serving process", os.getpid(), flush=True)
 subprocess.Popen(["sleep", "1000"], start_new_session=True)
@@ -116,13 +111,10 @@ class Engine:
         self.port, self.dashboard_port = free_port(), dashboard_port
         (folder / "secrets").mkdir()
         (folder / "secrets/api_key").write_text("sk-1\n")
-        shutil.copy(launch.__file__, folder)
-        for name in MODULES:
-            target = folder / f"site/vllmray/{name}.py"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(PACKAGE / f"{name}.py", target)
-        (folder / "site/vllmray/engine/serve.py").write_text(SERVE)
-        (folder / "watch.py").write_text(WATCH)
+        payload = copy_payload(folder)
+        self.program = payload / "engine/launch.py"
+        (payload / "engine/serve.py").write_text(SERVE)
+        (payload / "node/watch.py").write_text(WATCH)
         self.ray = folder / "ray"
         self.ray.mkdir()
         self.state_file = self.ray / "vllmray/engine.json"
@@ -145,7 +137,7 @@ class Engine:
         time.sleep(launch.TICK_S)
 
     def start(self, *more: str) -> None:
-        argv = [sys.executable, str(self.folder / "launch.py"), "--address=10.0.0.1:6379", "--gate={}"]
+        argv = [sys.executable, str(self.program), "--address=10.0.0.1:6379", "--gate={}"]
         argv += [f"--state={self.state_file}", f"--port={self.port}", "--start-timeout=100", *more]
         argv += [f"--dashboard-port={self.dashboard_port}"]
         argv += [] if any("stall" in word for word in more) else ["--stall-timeout=100"]
@@ -398,7 +390,7 @@ def test_a_server_that_is_not_ready_in_time_is_ended(engine: Engine) -> None:
 
 
 def test_after_five_deaths_no_further_server_starts(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = engine.folder / "launch.py"
+    program = engine.program
     text = program.read_text()
     assert "PAUSES_S = (0.0, 2.0, 5.0, 10.0)" in text
     program.write_text(text.replace("PAUSES_S = (0.0, 2.0, 5.0, 10.0)", "PAUSES_S = (0.0, 0.3)"))
@@ -485,7 +477,7 @@ def test_while_ray_says_nothing_no_server_starts(engine: Engine, dashboard: Dash
 
 
 def test_one_that_served_for_a_while_is_no_reason_to_give_up(engine: Engine) -> None:
-    program = engine.folder / "launch.py"
+    program = engine.program
     text = program.read_text()
     assert "SERVED_S = 10.0" in text
     program.write_text(
@@ -501,7 +493,7 @@ def test_one_that_served_for_a_while_is_no_reason_to_give_up(engine: Engine) -> 
 
 
 def test_a_server_that_can_not_even_be_imported_counts(engine: Engine) -> None:
-    program = engine.folder / "launch.py"
+    program = engine.program
     program.write_text(program.read_text().replace("PAUSES_S = (0.0, 2.0, 5.0, 10.0)", "PAUSES_S = (0.0, 0.1)"))
     engine.switch("dies-at-import")
     engine.start()
@@ -532,7 +524,7 @@ def test_sockets_that_an_engine_left_are_gone_before_the_next(engine: Engine) ->
 
 def test_since_moves_with_the_phase_only(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "engine.json"
-    state = State(path)
+    state = StateFile(path)
     state.phase("waiting", "1 of 2 GPUs")
     before = read(path)
     state.phase("waiting", "2 of 2 GPUs")
@@ -545,14 +537,14 @@ def test_since_moves_with_the_phase_only(tmp_path: Path) -> None:
 
 def test_a_beat_is_told_by_a_clock_that_nobody_sets(tmp_path: Path) -> None:
     """The same that /proc/uptime shows (man 5 proc), so `status` on any host can tell how old it is."""
-    State(tmp_path / "engine.json").phase("importing")
+    StateFile(tmp_path / "engine.json").phase("importing")
     now = float(Path("/proc/uptime").read_text().split()[0])
     assert now - 60 < read(tmp_path / "engine.json")["heartbeat"] <= now + 0.01 < time.time()
 
 
 def test_a_full_disk_does_not_end_an_engine(tmp_path: Path) -> None:
     (tmp_path / "no-folder").touch()
-    state = State(tmp_path / "no-folder" / "engine.json")
+    state = StateFile(tmp_path / "no-folder" / "engine.json")
     state.phase("ready")
     assert state.current == "ready"
 
@@ -563,24 +555,10 @@ def test_the_gate_takes_no_notice_of_what_ray_prints_between(tmp_path: Path) -> 
     prints += "".join(f"print({json.dumps(json.dumps(line))}, flush=True)\n" for line in lines)
     prints += "import time; time.sleep(30)"
     watch = subprocess.Popen([sys.executable, "-c", prints], stdout=subprocess.PIPE, text=True)
-    gate = Gate(State(tmp_path / "engine.json"), lambda: watch, threading.Event())
+    gate = Gate(StateFile(tmp_path / "engine.json"), lambda: watch, threading.Event())
     until(lambda: gate.closed_by == "", "what the last line says")
     assert gate.head == "a1"
     watch.kill()
-
-
-def in_a_container(folder: Path, *keys: str) -> Any:
-    """launch.py as it lies in the engine's container: beside the secrets, and below nothing of ours."""
-    program = Path(shutil.copy(launch.__file__, folder))
-    if keys:
-        (folder / "secrets").mkdir()
-        (folder / "secrets/api_key").write_text("".join(f"{key}\n" for key in keys))
-    spec = importlib.util.spec_from_file_location("launch_in_a_container", program)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(("keys", "key"), [((), None), (("one",), "one"), (("one", "two"), "one")])
@@ -588,7 +566,10 @@ def test_the_key_is_found_where_the_guard_finds_it_and_in_no_variable(
     tmp_path: Path, keys: tuple[str, ...], key: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_API_KEY", "from environment")
-    assert in_a_container(tmp_path, *keys).api_key() == key
+    if keys:
+        (tmp_path / "secrets").mkdir()
+        (tmp_path / "secrets/api_key").write_text("".join(f"{key}\n" for key in keys))
+    assert launch.api_key(tmp_path) == key
 
 
 @pytest.mark.parametrize(

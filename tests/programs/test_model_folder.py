@@ -14,9 +14,9 @@ import pytest
 
 from tests.rig.hub import index, safetensors
 from vllmray.errors import ConfigError
-from vllmray.hub import folder
 from vllmray.hub.files import ModelFiles, from_folder
 from vllmray.hub.read import read_model
+from vllmray.payload.probes import model_folder as folder
 
 CONFIG = b'{"model_type": "llama", "num_attention_heads": 32}'
 SHARDS = {

@@ -23,10 +23,10 @@ import pytest
 
 from vllmray.errors import ConfigError, HostError
 from vllmray.hosts.base import Container, ContainerSpec, File, GpuRequest, Mount
+from vllmray.hosts.native.host import NativeHost
 from vllmray.hosts.native.processes import SHM, identify, living
 from vllmray.hosts.native.records import FORMAT, NodeFolder, Records
-from vllmray.hosts.native_host import NativeHost
-from vllmray.journal import parse
+from vllmray.payload.journal import parse
 
 LABELS = {"io.vllmray.cluster": "programs"}
 
@@ -386,7 +386,7 @@ def test_many_who_begin_and_look_at_once_see_one_layout(state: Path) -> None:
 def test_a_folder_of_ours_below_tmp_that_is_somebody_elses_is_not_used(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vllmray.hosts.native_host.SHORT_FOLDERS", tmp_path)
+    monkeypatch.setattr("vllmray.hosts.native.host.SHORT_FOLDERS", tmp_path)
     (tmp_path / f"vllmray-{os.getuid()}").mkdir(mode=0o777)
     (tmp_path / f"vllmray-{os.getuid()}").chmod(0o777)
     host = NativeHost(state, os.environ)
@@ -399,8 +399,8 @@ SECOND_USER = """
 import os, sys, time
 from pathlib import Path
 from vllmray.hosts.base import ContainerSpec
-from vllmray.hosts.native_host import NativeHost
-from vllmray.journal import parse
+from vllmray.hosts.native.host import NativeHost
+from vllmray.payload.journal import parse
 host = NativeHost(Path(sys.argv[1]), os.environ)
 node = ContainerSpec(name="node", image=sys.executable, argv=("sleep", "600"), labels={"io.vllmray.cluster": "theirs"})
 if sys.argv[2] == "start":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,13 +18,10 @@ from typing import Any
 
 import pytest
 
-import vllmray
-from tests.programs.support import free_port
-from vllmray.journal import Entry, parse
-from vllmray.ray import node
-from vllmray.ray.node import Node, Segments, clear, healthy, idle_though_asked
-
-PACKAGE = Path(vllmray.__file__).parent
+from tests.programs.support import copy_payload, free_port
+from vllmray.payload.journal import Entry, parse
+from vllmray.payload.node import main as node
+from vllmray.payload.node.main import RayNode, Segments, clear, healthy, idle_though_asked
 
 
 class Agent(BaseHTTPRequestHandler):
@@ -54,13 +50,10 @@ class Container:
     """node.py as a node's container runs it."""
 
     def __init__(self, folder: Path, *argv: str) -> None:
-        shutil.copy(node.__file__, folder)
-        for name in ("__init__", "journal"):
-            (folder / "site/vllmray").mkdir(parents=True, exist_ok=True)
-            shutil.copy(PACKAGE / f"{name}.py", folder / f"site/vllmray/{name}.py")
+        program = copy_payload(folder) / "node/main.py"
         self.log = folder / "log"
         with self.log.open("wb") as log:
-            line = [sys.executable, str(folder / "node.py"), f"--folder={folder / 'ray'}", *argv]
+            line = [sys.executable, str(program), f"--folder={folder / 'ray'}", *argv]
             self.process = subprocess.Popen(line, stdout=log, stderr=log)
 
     def entries(self) -> list[Entry]:
@@ -125,7 +118,7 @@ def test_a_node_that_was_alive_and_is_not_any_more_is_ended(
 ) -> None:
     monkeypatch.setattr(node, "LOOK_S", 0.1)
     monkeypatch.setattr(node, "SILENT_S", 0.6)
-    watched = Node(["sleep", "1010"], lambda: node.alive(agent, agent), lambda: None)
+    watched = RayNode(["sleep", "1010"], lambda: node.alive(agent, agent), lambda: None)
     ended: list[int] = []
     thread = threading.Thread(target=lambda: ended.append(watched.run()))
     thread.start()
@@ -140,7 +133,7 @@ def test_a_node_that_was_alive_and_is_not_any_more_is_ended(
 def test_a_node_that_is_away_for_a_moment_stays(agent: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node, "LOOK_S", 0.1)
     monkeypatch.setattr(node, "SILENT_S", 2.0)
-    watched = Node(["sleep", "3"], lambda: node.alive(agent, None), lambda: None)
+    watched = RayNode(["sleep", "3"], lambda: node.alive(agent, None), lambda: None)
     threading.Timer(0.5, lambda: Agent.codes.update({"/api/local_raylet_healthz": 503})).start()
     threading.Timer(1.5, lambda: Agent.codes.update({"/api/local_raylet_healthz": 200})).start()
     assert watched.run() == 0
@@ -153,7 +146,7 @@ def test_a_node_whose_clock_was_set_back_is_ended(
     monkeypatch.setattr(node, "LOOK_S", 0.1)
     begin = time.monotonic()
     monkeypatch.setattr(node, "wall_lead", lambda: 1e9 + (step if time.monotonic() - begin > 0.5 else 0.0))
-    assert Node(["sleep", "1.5"], lambda: True, lambda: None).run() == code
+    assert RayNode(["sleep", "1.5"], lambda: True, lambda: None).run() == code
     told = "the clock went back by 3600 s, and for as long Ray's timers would rest" in capsys.readouterr().out
     assert told == (code != 0)
 
@@ -213,17 +206,17 @@ def test_a_head_whose_scheduler_hangs_is_ended_and_one_that_is_slow_is_not(
 ) -> None:
     monkeypatch.setattr(node, "LOOK_S", 0.1)
     monkeypatch.setattr(node, "STUCK_S", 0.6)
-    assert Node(["sleep", "1010"], lambda: True, lambda: None, lambda: True).run() == 128 + signal.SIGKILL
+    assert RayNode(["sleep", "1010"], lambda: True, lambda: None, lambda: True).run() == 128 + signal.SIGKILL
     assert "Ray's scheduler hangs: for 1 s it gave out no GPU, though all were free" in capsys.readouterr().out
     answers = itertools.cycle([True, True, True, False])
-    assert Node(["sleep", "2"], lambda: True, lambda: None, lambda: next(answers)).run() == 0
+    assert RayNode(["sleep", "2"], lambda: True, lambda: None, lambda: next(answers)).run() == 0
 
 
 def test_where_nothing_could_say_it_is_alive_it_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Ray without its dashboard has no agent."""
     monkeypatch.setattr(node, "LOOK_S", 0.1)
     monkeypatch.setattr(node, "SILENT_S", 0.3)
-    watched = Node(["sleep", "1.5"], lambda: node.alive(free_port(), None), lambda: None)
+    watched = RayNode(["sleep", "1.5"], lambda: node.alive(free_port(), None), lambda: None)
     assert watched.run() == 0
 
 

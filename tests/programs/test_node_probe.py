@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vllmray.hosts.node_probe import addresses, cache, choose_address, connect, probe, source_address, taken
-from vllmray.hosts.node_program import node_program
+from vllmray.payload.probes.host import addresses, cache, choose_address, connect, probe, source_address, taken
 
 
 def test_loopback_is_among_the_addresses() -> None:
@@ -53,9 +52,11 @@ def test_a_port_that_this_user_may_not_have_is_forbidden_and_not_taken() -> None
     if os.geteuid() != 0 or first < 2:
         pytest.skip("only root can become nobody, and where every port is anyone's there is none to refuse")
     ports = {"low": first - 1, "any": 0}
-    ask = f"import os; os.setuid(65534); print(json.dumps([taken({ports}), forbidden({ports})]))"
-    program = node_program().partition('if __name__ == "__main__"')[0]
-    done = subprocess.run([sys.executable, "-c", program + ask], capture_output=True, text=True, check=True)
+    ask = (
+        "import json, os; from vllmray.payload.probes.host import forbidden, taken; "
+        f"os.setuid(65534); print(json.dumps([taken({ports}), forbidden({ports})]))"
+    )
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [{}, {"low": first - 1}]
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from vllmray.engine.closed import OpenError
-from vllmray.engine.pulse import Endpoint, Pulse
+from vllmray.payload.engine.closed import OpenError
+from vllmray.payload.engine.pulse import Endpoint, Pulse
 from vllmray.secrets.certificate import self_signed
 from vllmray.secrets.store import TLS_CERTIFICATE, TLS_KEY, SecretStore
 

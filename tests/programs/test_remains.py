@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from vllmray.engine.remains import Remains, kill_below
+from vllmray.payload.engine.remains import Remains, kill_below
 
 # In a process of its own, since it makes itself the reaper of orphans, and kills every child but one.
 SWEEP = """
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-from vllmray.engine.remains import Remains
+from vllmray.payload.engine.remains import Remains
 remains = Remains(Path("/nowhere"), None)
 spared = subprocess.Popen(["sleep", "1001"])
 script = "sleep 1002 & setsid sh -c 'sleep 1003 & echo runs; exec sleep 1004' & wait"

@@ -26,14 +26,14 @@ PROGRAM = """#!{python}
 import os, sys, time
 argv = sys.argv[1:]
 script = argv[1] if argv[:1] == ["-c"] else ""
-if "ncclGetVersion" in script:
+if argv[0].endswith("/probes/image.py"):
     print({image!r})
-elif "GcsClient" in script:
+elif argv[0].endswith("/probes/head_labels.py"):
     print({head!r})
 elif argv[0].endswith("watch.py"):
     print({seen!r}, flush=True)
     sys.stdin.read()
-elif script:
+elif script or "/probes/" in argv[0]:
     os.execv({python!r}, [{python!r}, *argv])
 else:
     print("started", os.path.basename(argv[0]), flush=True)

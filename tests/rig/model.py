@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.rig.image import cache_root
 from vllmray.config.models import ClusterConfig
 from vllmray.demo.model import have_model
-from vllmray.hosts.native_host import NativeHost
+from vllmray.hosts.native.host import NativeHost
 from vllmray.output.progress import PlainReporter
 
 # What `pip install .[cpu]` gives, without the packages that are built for CUDA: Ray, vLLM, and vllmray itself.

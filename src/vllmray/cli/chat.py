@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vllmray.cli.credentials import client_of
 from vllmray.cli.interrupts import arm
 from vllmray.cli.options import Place, with_place
-from vllmray.cli.secrets import client_of
 from vllmray.cli.wiring import open_cluster
 from vllmray.errors import ClusterStateError
 
@@ -58,7 +58,7 @@ def _where(place: Place) -> tuple[str, str]:
     Raises:
         ClusterStateError: no cluster, not its head's host, or it does not serve.
     """
-    from vllmray.cluster.status import look
+    from vllmray.cluster.observe.status import look
     from vllmray.config.models import ClusterConfig
 
     with open_cluster(place) as about:

@@ -22,7 +22,7 @@ def dashboard(
 
     It listens on its host's loopback address alone, and asks for the token (`vllmray token`).
     """
-    from vllmray.cluster.status import look
+    from vllmray.cluster.observe.status import look
 
     with open_cluster(place) as about:
         view = look(about.host, about.cluster)

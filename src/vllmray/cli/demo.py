@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vllmray.cli.credentials import access_to, caller_on, client_of, with_secrets
 from vllmray.cli.mark import marked
-from vllmray.cli.secrets import access_to, caller_on, client_of, settled
 from vllmray.cli.wiring import Invocation, holder, on_runtime, open_target, reporter, say_runtime
 from vllmray.errors import HostError
 
@@ -73,7 +73,7 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
             base=base,
             port=port,
             cache=cache_folder() / "demo",
-            settle=lambda config: settled(config, "head"),
+            with_secrets=lambda config: with_secrets(config, "head"),
             vllm_args=config.vllm_args,
             volumes=config.volumes,
             caller=caller_on(target),

@@ -15,7 +15,7 @@ from vllmray.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vllmray.cluster.history import Row
+    from vllmray.cluster.observe.history import Row
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -35,7 +35,7 @@ def events(
     Known is what the logs of its containers have, and so nothing of a container that was removed, and what the Docker
     daemon still remembers.
     """
-    from vllmray.cluster import events as told
+    from vllmray.cluster.observe import events as told
 
     begin = None if since is None else time.time() - seconds_of(since)
     with open_cluster(place) as about:

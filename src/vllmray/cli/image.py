@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON")] = False,
 ) -> None:
     """Show what an image holds: Ray, vLLM, Python, torch, CUDA, NCCL, entrypoint, user. Asked of the image itself."""
-    from vllmray.cluster.inspect import inspect as ask
+    from vllmray.cluster.probe.image import inspect as ask
     from vllmray.config.settings import cache_folder, load
     from vllmray.output.envelope import envelope
     from vllmray.output.tables import image_table, show
@@ -34,7 +35,7 @@ def inspect(
     with open_target(host or loaded.host, config.runtime, insecure_tcp=config.insecure_docker_tcp) as target:
         facts = ask(target.host, str(Path(name)) if target.runtime == "native" else name, cache_folder() / "images")
     if as_json:
-        print(envelope("image inspect", facts.model_dump()))
+        print(envelope("image inspect", asdict(facts)))
     else:
         show(image_table(name, facts))
 
@@ -56,7 +57,7 @@ def build(  # noqa: PLR0913  # the command line's own breadth
     insecure_docker_tcp: InsecureOption = None,
 ) -> None:
     """Build an image with vLLM and Ray on a host, from a Dockerfile of yours or vllmray's own, and print its name."""
-    from vllmray.cluster.build import have_built
+    from vllmray.cluster.images.build import have_built
     from vllmray.config.fields import ImageBuild
     from vllmray.config.settings import load
 
@@ -94,8 +95,8 @@ def copy(
     """Give an image of one host to others, straight from daemon to daemon: no registry, no file, one reading."""
     from contextlib import ExitStack
 
-    from vllmray.cluster.build import name_of
-    from vllmray.cluster.copy import copy_image
+    from vllmray.cluster.images.build import name_of
+    from vllmray.cluster.images.copy import copy_image
     from vllmray.config.settings import load
 
     flags = {"insecure_docker_tcp": insecure_docker_tcp}

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from vllmray.cli.credentials import kept_secret
 from vllmray.cli.options import ClusterOption, EnvFileOption
-from vllmray.cli.secrets import kept_secret
 from vllmray.secrets.store import API_KEY, SCRAPE_TOKEN
 
 

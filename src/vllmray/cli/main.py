@@ -16,7 +16,7 @@ from vllmray import __version__
 from vllmray.cli.interrupts import arm
 from vllmray.cli.wiring import Invocation
 from vllmray.errors import ConfigError, UserInterruptError, VllmrayError
-from vllmray.private import leave_no_core
+from vllmray.secure_files import leave_no_core
 
 P = ParamSpec("P")
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from vllmray.errors import HostError
-from vllmray.private import PrivateFolder
+from vllmray.secure_files import PrivateFolder
 
 if TYPE_CHECKING:
     from vllmray.config.models import Runtime
@@ -62,7 +62,7 @@ def marked(host: Host, runtime: Runtime, cluster: str) -> Iterator[None]:
 
 def unmark(host: Host, *clusters: str) -> None:
     """Take away the marks of those clusters of which the daemon has no container; not while it does not answer."""
-    from vllmray.cluster.labels import selector
+    from vllmray.cluster.spec.labels import selector
 
     for cluster in clusters:
         mark = docker_mark(cluster)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vllmray.cluster.mounted import holder_of, targets
+from vllmray.cluster.spec.mounts import holder_of, targets
 from vllmray.config.explain import Problem, config_error
 from vllmray.config.models import ClusterConfig
 from vllmray.engine.named_files import OF_THE_IMAGE, Named, is_below, with_paths
-from vllmray.hub.folder import links_out_of
+from vllmray.payload.probes.model_folder import links_out_of
 
 IN_ITS_PLACE = "give the path of a file that is, /vllm-workspace/examples/… for one of vLLM's image, or --volume"
 
@@ -23,7 +23,7 @@ def with_named_files(config: ClusterConfig, address: str) -> ClusterConfig:
         ConfigError: what is named is not here, or the host is another machine, and no --volume has it.
     """
     files = _Files(config, address)
-    args = with_paths(config.vllm_args, files.settle)
+    args = with_paths(config.vllm_args, files.place)
     if files.problems:
         raise config_error(files.problems)
     further = [volume for volume in dict.fromkeys(files.volumes) if volume not in config.volumes]
@@ -41,7 +41,7 @@ class _Files:
         self.volumes: list[str] = []
         self.problems: list[Problem] = []
 
-    def settle(self, named: Named) -> str:
+    def place(self, named: Named) -> str:
         """The path to give to vLLM."""
         text = named.path
         if not named.looks_like_a_path and not (self._here and Path(text).is_dir()):

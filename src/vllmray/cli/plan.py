@@ -49,7 +49,7 @@ def plan(  # noqa: PLR0913  # the command line's own breadth
     Nothing is started or downloaded; the model's config and the sizes of its weights are read. Memory is an estimate.
     Arguments for the vLLM server after -- count. Exit code 1 when no layout fits.
     """
-    from vllmray.cluster.fit import ranked
+    from vllmray.cluster.spec.sizes import ranked
 
     invocation: Invocation = context.obj
     report = reporter()
@@ -84,7 +84,7 @@ def plan(  # noqa: PLR0913  # the command line's own breadth
 
 def _known(config: ClusterConfig) -> Model:
     """The model, as it can be read from here."""
-    from vllmray.cluster.fit import known_model
+    from vllmray.cluster.spec.sizes import known_model
 
     files = model_files(config)
     if files is None:
@@ -99,7 +99,7 @@ def _absolute(model: str | None) -> str | None:
 
 def _places(hosts: str | None, config: ClusterConfig, report: Reporter) -> tuple[Sequence[HostGpus], ClusterConfig]:
     """The hosts with their GPUs, stated or looked at, and the settings for what is typed next."""
-    from vllmray.cluster.fit import stated_hosts
+    from vllmray.cluster.spec.sizes import stated_hosts
 
     if hosts:
         found = _looked_at(hosts, config, report)
@@ -116,7 +116,7 @@ def _about(hosts: str, config: ClusterConfig, found: Sequence[HostGpus]) -> Clus
 
 def _looked_at(hosts: str | None, config: ClusterConfig, report: Reporter) -> Sequence[HostGpus]:
     """The GPUs of these hosts, or without any of this machine, which needs no image."""
-    from vllmray.cluster.gpus_at_hand import gpus_of
+    from vllmray.cluster.probe.gpus import gpus_of
 
     with ExitStack() as stack:
         if not hosts:

@@ -25,7 +25,7 @@ def restart(
     The container keeps its settings, files and volumes, so no setting is needed here. The head and the engine work
     again when the engine has answered a completion, a worker when the head lists it.
     """
-    from vllmray.cluster.restart import Options
+    from vllmray.cluster.restart import RestartOptions
     from vllmray.cluster.restart import restart as act
     from vllmray.config.settings import load
 
@@ -34,7 +34,7 @@ def restart(
     config = load(flags, env_file=place.env_file, fields=(*flags, "join_timeout", "engine_timeout")).config
     config = config.typed_on(place.host)
     with open_cluster(place) as about:
-        options = Options(about.runtime, wait=not no_wait, holder=holder("restart"))
+        options = RestartOptions(about.runtime, wait=not no_wait, holder=holder("restart"))
         names = act(about.host, config, what.value if what else None, options, report)
     again = f"`vllmray status{config.place_option}` shows when it works" if no_wait else "it works again"
     print(f"restarted {', '.join(names)}; {again}")

@@ -11,7 +11,7 @@ from vllmray.cli.options import Place, with_place
 from vllmray.cli.wiring import open_cluster
 
 if TYPE_CHECKING:
-    from vllmray.cluster.status import ClusterView
+    from vllmray.cluster.observe.status import ClusterView
 
 
 @with_place
@@ -26,7 +26,7 @@ def status(
 
     On a worker's host, ready means that the head lists this node alive.
     """
-    from vllmray.cluster import status as views
+    from vllmray.cluster.observe import status as views
 
     with open_cluster(place) as about:
         if raw:

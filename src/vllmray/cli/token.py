@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vllmray.cli.credentials import caller_on, keep_for, kept_secret, secrets_for, store_of, with_secrets
 from vllmray.cli.options import Place, with_place
-from vllmray.cli.secrets import caller_on, keep_for, kept_secret, secrets_for, settled, store_of
 from vllmray.cli.wiring import holder, open_target, reporter
 from vllmray.secrets.store import API_KEY, RAY_TOKEN, new
 
@@ -50,9 +50,9 @@ def token(
 def _rotate(address: str | None, config: ClusterConfig) -> None:
     from pydantic import SecretStr
 
-    from vllmray.cluster.commands import token_words, worker_command
     from vllmray.cluster.rotate import rotate, running_head
-    from vllmray.cluster.up import Options
+    from vllmray.cluster.run import UpOptions
+    from vllmray.cluster.spec.commands import token_words, worker_command
     from vllmray.config.settings import cache_folder
 
     report = reporter()
@@ -65,13 +65,13 @@ def _rotate(address: str | None, config: ClusterConfig) -> None:
         if not running.no_api_key:  # a new one would be made in its place, for the engine that starts anew too
             kept_secret(config.cluster, API_KEY, "key")
         changed = running.model_copy(update={"ray_token": SecretStr(new(RAY_TOKEN)), "token_file": None})
-        options = Options(
+        options = UpOptions(
             cache=cache_folder() / "images",
             secrets=secrets_for,
             keep=keep_for(config.cluster),
             caller=caller_on(target),
             holder=holder("token rotate"),
         )
-        settings = settled(changed, "head")
+        settings = with_secrets(changed, "head")
         outcome = rotate(target.host, settings, options, report, back=lambda: store.keep(RAY_TOKEN, before))
     print(f"replaced; {token_words(config)}, on each other host:\n\n    {worker_command(outcome.config)} --recreate")

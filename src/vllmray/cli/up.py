@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vllmray.cli.mark import marked
-from vllmray.cli.options import EnvFileOption, HostOption, with_settings
-from vllmray.cli.secrets import (
+from vllmray.cli.credentials import (
     access_to,
     caller,
     caller_on,
@@ -20,9 +18,11 @@ from vllmray.cli.secrets import (
     places_for,
     planned_store,
     secrets_for,
-    settled,
+    with_secrets,
     worker_secrets,
 )
+from vllmray.cli.mark import marked
+from vllmray.cli.options import EnvFileOption, HostOption, with_settings
 from vllmray.cli.wiring import (
     Invocation,
     holder,
@@ -40,9 +40,9 @@ from vllmray.secrets.store import RAY_TOKEN, TLS_CERTIFICATE, TO_COME
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vllmray.cluster.contents import Secrets
-    from vllmray.cluster.host_model import Look
-    from vllmray.cluster.up import Options
+    from vllmray.cluster.probe.model import Look
+    from vllmray.cluster.run import UpOptions
+    from vllmray.cluster.spec.contents import Secrets
     from vllmray.config.models import ClusterConfig
     from vllmray.config.settings import Loaded
     from vllmray.reporter import Reporter
@@ -80,10 +80,10 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     Settings come from options, then environment variables, then the .env file, then defaults. Everything after -- goes
     to the vLLM server; files that it names are mounted.
     """
-    from vllmray.cluster.fit import settle
-    from vllmray.cluster.host_model import Look
-    from vllmray.cluster.mounted import check_links
-    from vllmray.cluster.up import Options
+    from vllmray.cluster.probe.model import Look
+    from vllmray.cluster.run import UpOptions
+    from vllmray.cluster.spec.mounts import check_links
+    from vllmray.cluster.spec.sizes import resolve_sizes
     from vllmray.config.settings import cache_folder
 
     invocation: Invocation = context.obj
@@ -93,17 +93,17 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     config = _with_addresses(config, role)
     look = _look(loaded, report, lenient=dry_run) if role is RoleChoice.head and not no_model_check else Look()
     planned = planned_store(config.cluster) if dry_run else None
-    config = settled(config, role.value, planned)
+    config = with_secrets(config, role.value, planned)
     if config.no_api_key and role is RoleChoice.head:
         report.warning("the endpoint asks for no key (--no-api-key): whoever reaches its port uses it")
     if planned:
-        config = settle(look.model, config, (), report)
+        config = resolve_sizes(look.model, config, (), report)
         config = on_runtime(config, runtime_to_be(host, config.runtime, config.cluster))
         check_links(config, look.outside)
         print(_planned(config, role, host, planned))
         return
     secrets = secrets_for if role is RoleChoice.head else worker_secrets
-    options = Options(
+    options = UpOptions(
         wait=not no_wait,
         recreate=recreate,
         retain=retain,
@@ -126,7 +126,7 @@ def _with_addresses(config: ClusterConfig, role: RoleChoice) -> ClusterConfig:
     return config
 
 
-def _done(config: ClusterConfig, role: RoleChoice, host: str | None, options: Options, report: Reporter) -> str:
+def _done(config: ClusterConfig, role: RoleChoice, host: str | None, options: UpOptions, report: Reporter) -> str:
     """Start it, and what to say of it then."""
     from vllmray.cli.named_files import with_named_files
     from vllmray.cluster.up import up_head, up_worker
@@ -146,9 +146,9 @@ def _done(config: ClusterConfig, role: RoleChoice, host: str | None, options: Op
 def _planned(config: ClusterConfig, role: RoleChoice, host: str | None, store: PlannedStore) -> str:
     """The command lines that do the same, of settings with a runtime; nothing is written."""
     from vllmray.cli.named_files import with_named_files
-    from vllmray.cluster.by_hand import filled
-    from vllmray.cluster.preview import preview
-    from vllmray.hosts.docker_address import address_to_be
+    from vllmray.cluster.dry_run import preview
+    from vllmray.cluster.spec.secret_files import filled
+    from vllmray.hosts.docker.address import address_to_be
 
     host = host or (address_to_be() if config.runtime == "docker" else None)
     if config.runtime != "native" and (host is None or host.startswith("unix://")):
@@ -164,7 +164,7 @@ def _planned(config: ClusterConfig, role: RoleChoice, host: str | None, store: P
 
 def _by_hand(store: PlannedStore, address: str, *, marked: bool) -> list[str]:
     """The lines that make the secrets which are not there yet; marked as cluster.by_hand has it."""
-    from vllmray.cluster.by_hand import lines
+    from vllmray.cluster.spec.secret_files import lines
     from vllmray.secrets.certificate import names_for
 
     names, addresses = names_for(address)
@@ -176,7 +176,7 @@ def _kept(config: ClusterConfig, role: RoleChoice, store: PlannedStore) -> tuple
     """Secrets of a plan, and the files that have them here, or will."""
     from pydantic import SecretStr
 
-    from vllmray.cluster.contents import Secrets
+    from vllmray.cluster.spec.contents import Secrets
 
     if role is RoleChoice.worker:
         return worker_secrets(config), places_for(config, role.value, store)
@@ -195,8 +195,8 @@ def _look(loaded: Loaded, report: Reporter, *, lenient: bool) -> Look:
     Args:
         lenient: a hub that gives no answer is a warning.
     """
-    from vllmray.cluster.fit import check_fit, known_model
-    from vllmray.cluster.host_model import Look
+    from vllmray.cluster.probe.model import Look
+    from vllmray.cluster.spec.sizes import check_fit, known_model
     from vllmray.hub.files import HubUnreachableError
 
     try:

@@ -15,11 +15,11 @@ from vllmray.errors import ConfigError, HostError, InsecureHostError
 
 if TYPE_CHECKING:
     from vllmray.cli.options import Place
-    from vllmray.cluster.locking import Holder
+    from vllmray.cluster.lock import Holder
     from vllmray.config.models import ClusterConfig, Runtime
     from vllmray.config.settings import Loaded
     from vllmray.hosts.base import Host
-    from vllmray.hosts.native_host import NativeHost
+    from vllmray.hosts.native.host import NativeHost
     from vllmray.hub.files import ModelFiles
     from vllmray.reporter import Reporter
 
@@ -108,7 +108,7 @@ def runtime_to_be(address: str | None, runtime: str | None, cluster: str) -> Run
 
 
 def _in_docker(address: str | None, runtime: str | None, *, insecure_tcp: bool) -> Target:
-    from vllmray.hosts.docker_host import DockerHost
+    from vllmray.hosts.docker.host import DockerHost
 
     try:
         host = DockerHost(address, insecure_tcp=insecure_tcp)
@@ -123,7 +123,7 @@ def _in_docker(address: str | None, runtime: str | None, *, insecure_tcp: bool) 
 def _is_without_docker(*clusters: str, default_socket: Path | None = None) -> bool:
     """Nothing says that this machine has Docker: neither docker's settings nor an earlier `up` of those clusters."""
     from vllmray.config.settings import own_environment
-    from vllmray.hosts.docker_address import DEFAULT_SOCKET, is_without_docker
+    from vllmray.hosts.docker.address import DEFAULT_SOCKET, is_without_docker
 
     is_marked = any(docker_mark(each).is_there for each in clusters)
     return not is_marked and is_without_docker(own_environment(), default_socket or DEFAULT_SOCKET)
@@ -131,7 +131,7 @@ def _is_without_docker(*clusters: str, default_socket: Path | None = None) -> bo
 
 def _native() -> NativeHost:
     from vllmray.config.settings import own_environment, state_folder
-    from vllmray.hosts.native_host import NativeHost
+    from vllmray.hosts.native.host import NativeHost
 
     return NativeHost(state_folder(), own_environment())
 
@@ -142,7 +142,7 @@ def _has(cluster: str | None) -> bool:
     Raises:
         HostError: there are records of nodes that can't be read.
     """
-    from vllmray.cluster.labels import selector
+    from vllmray.cluster.spec.labels import selector
     from vllmray.config.settings import state_folder
 
     if not (state_folder() / "native").exists():
@@ -203,7 +203,7 @@ def holder(command: str) -> Holder:
     Args:
         command: the word after vllmray.
     """
-    from vllmray.cluster.locking import Holder
+    from vllmray.cluster.lock import Holder
     from vllmray.config.settings import own_name
 
     return Holder(own_name(), f"vllmray {command}", os.getpid())
@@ -249,7 +249,7 @@ def _absolute(name: str, path: str) -> str:
 
 def model_files(config: ClusterConfig) -> ModelFiles | None:
     """What can be read of the model from here; None for a folder that this machine does not have."""
-    from vllmray.cluster.fit import options_of
+    from vllmray.cluster.spec.sizes import options_of
     from vllmray.hub.read import read_model
 
     options = options_of(config)

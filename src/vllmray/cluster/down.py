@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from vllmray.cluster import labels
-from vllmray.cluster.existing import STOP_TIMEOUT_S
-from vllmray.cluster.locking import NOBODY, Holder, Turn, lock_name
+from vllmray.cluster.lock import NOBODY, Holder, Turn, lock_name
+from vllmray.cluster.spec import labels
+from vllmray.cluster.state import STOP_TIMEOUT_S
 from vllmray.errors import HostError
 from vllmray.hosts.base import Container, Host
 from vllmray.reporter import Reporter

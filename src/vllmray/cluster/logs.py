@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vllmray.cluster import labels
-from vllmray.cluster.existing import by_role
+from vllmray.cluster.spec import labels
+from vllmray.cluster.state import by_role
 from vllmray.errors import ClusterStateError
 from vllmray.hosts.base import Host
 

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from vllmray.cluster import labels, waits
-from vllmray.cluster.existing import STOP_TIMEOUT_S, by_role, no_cluster, usable
-from vllmray.cluster.gpus import stated_gpus
-from vllmray.cluster.locking import NOBODY, Holder, Turn
-from vllmray.cluster.plan import Node
-from vllmray.cluster.running import head_config, worker_config
-from vllmray.cluster.watching import log_tail
+from vllmray.cluster import waits
+from vllmray.cluster.lock import NOBODY, Holder, Turn
+from vllmray.cluster.observe.watch import log_tail
+from vllmray.cluster.spec import labels
+from vllmray.cluster.spec.containers import Node
+from vllmray.cluster.spec.gpus import stated_gpus
+from vllmray.cluster.state import STOP_TIMEOUT_S, by_role, head_config, no_cluster, usable, worker_config
 from vllmray.config.models import ClusterConfig, Runtime
+from vllmray.config.resolved import ResolvedConfig
 from vllmray.errors import ClusterStateError, UserInterruptError, WaitTimeoutError, WorkloadError
 from vllmray.hosts.base import Container, Host
 from vllmray.reporter import Reporter
@@ -27,7 +28,7 @@ NEEDED = {**TURNS, labels.ENGINE: (labels.HEAD, labels.ENGINE)}
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RestartOptions:
     """How to go about it."""
 
     runtime: Runtime
@@ -37,7 +38,7 @@ class Options:
 
 
 def restart(
-    host: Host, config: ClusterConfig, role: str | None, options: Options, reporter: Reporter
+    host: Host, config: ClusterConfig, role: str | None, options: RestartOptions, reporter: Reporter
 ) -> tuple[str, ...]:
     """Start the program of one container anew, of a head the engine's too, and wait until it works again.
 
@@ -56,7 +57,7 @@ def restart(
     found = by_role(host, config.cluster)
     role = role or (labels.ENGINE if {labels.HEAD, labels.ENGINE} & found.keys() else labels.WORKER)
     _check(host, config, found, role)
-    settings = (worker_config if role == labels.WORKER else head_config)(host, config, options.runtime) or config
+    settings = _settings(host, config, role, options.runtime) if options.wait else None
     names = tuple(found[each].name for each in TURNS[role])
     image = found[TURNS[role][0]].image
     with Turn(host, config.cluster, image=image, holder=options.holder, reporter=reporter):
@@ -64,10 +65,17 @@ def restart(
             with reporter.step(f"restarting {found[each].name}") as step:
                 host.restart(found[each].id, timeout=STOP_TIMEOUT_S)
                 step.result("started")
-    if options.wait:
+    if settings:
         with _explaining(host, settings, found[TURNS[role][-1]]):
             _wait(host, settings, role, reporter)
     return names
+
+
+def _settings(host: Host, config: ClusterConfig, role: str, runtime: Runtime) -> ResolvedConfig:
+    found = (worker_config if role == labels.WORKER else head_config)(host, config, runtime)
+    if found is None:
+        raise no_cluster(host, config.cluster)  # it went since
+    return found
 
 
 def _check(host: Host, config: ClusterConfig, found: Mapping[str, Container], role: str) -> None:
@@ -88,10 +96,10 @@ def _check(host: Host, config: ClusterConfig, found: Mapping[str, Container], ro
         )
 
 
-def _wait(host: Host, config: ClusterConfig, role: str, reporter: Reporter) -> None:
+def _wait(host: Host, config: ResolvedConfig, role: str, reporter: Reporter) -> None:
     containers = by_role(host, config.cluster)
     if role == labels.WORKER:
-        node = Node(str(config.node_ip), str(config.network_interface), stated_gpus(config) or 0)
+        node = Node(config.node_ip, config.network_interface, stated_gpus(config) or 0)
         waits.for_worker(host, config, node, containers, reporter, anew=True)
     else:
         waits.for_engine(host, config, containers, reporter, fresh=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from vllmray.cluster import labels
-from vllmray.cluster.contents import Secrets
-from vllmray.cluster.existing import by_role, no_cluster, usable
-from vllmray.cluster.running import head_config
-from vllmray.cluster.up import Options, Outcome, up_head
+from vllmray.cluster.run import Outcome, UpOptions
+from vllmray.cluster.spec import labels
+from vllmray.cluster.spec.contents import Secrets
+from vllmray.cluster.state import by_role, head_config, no_cluster, usable
+from vllmray.cluster.up import up_head
 from vllmray.config.models import ClusterConfig, Runtime
 from vllmray.errors import ClusterStateError, HostError
 from vllmray.hosts.base import Host
@@ -44,7 +44,7 @@ def running_head(host: Host, config: ClusterConfig, runtime: Runtime) -> Cluster
 
 
 def rotate(
-    host: Host, config: ClusterConfig, options: Options, reporter: Reporter, *, back: Callable[[], object]
+    host: Host, config: ClusterConfig, options: UpOptions, reporter: Reporter, *, back: Callable[[], object]
 ) -> Outcome:
     """Start head and engine anew with the settings that they have, and the token in config.
 

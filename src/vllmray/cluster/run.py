@@ -5,20 +5,60 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from vllmray.cluster import existing, labels
-from vllmray.cluster.contents import Contents, Secrets
-from vllmray.cluster.locking import Turn
-from vllmray.cluster.node import contents
-from vllmray.cluster.watching import log_tail
-from vllmray.config.models import ClusterConfig
+from vllmray.cluster import state as existing
+from vllmray.cluster.lock import NOBODY, Holder, Turn
+from vllmray.cluster.observe.watch import log_tail
+from vllmray.cluster.probe.model import Look
+from vllmray.cluster.spec import labels
+from vllmray.cluster.spec.contents import Contents, Secrets
+from vllmray.cluster.spec.payload import contents
+from vllmray.config.models import ClusterConfig, Role
+from vllmray.config.resolved import ResolvedConfig
 from vllmray.errors import UserInterruptError, VllmrayError, WaitTimeoutError, say_left
 from vllmray.hosts.base import Container, ContainerSpec, Host
+from vllmray.payload.protocol import RayStatus
 from vllmray.reporter import Reporter
 
-if TYPE_CHECKING:
-    from vllmray.cluster.up import Options
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """How to go about it, as against what to make."""
+
+    wait: bool = True
+    recreate: bool = False
+    retain: bool = False
+    derive: bool = True
+    """Add Ray to an image that lacks it."""
+    cache: Path | None = None
+    """A folder of this machine for what images answered."""
+    whole: bool = False
+    """No person has to do anything elsewhere: the other nodes come by themselves."""
+    look: Look = field(default_factory=Look)
+    """What is known of the model, or whether to ask the host."""
+    secrets: Callable[[ClusterConfig], Secrets] = Secrets.of
+    """The cluster's, once the node's address is known: a certificate is for it."""
+    keep: Callable[[Secrets], object] = lambda _: None
+    """Called with them once they are the cluster's: when the head runs with them; for a worker when the head has taken
+    it.
+    """
+    caller: str | None = None
+    """UID:GID to run containers as where the image says nothing better than root."""
+    holder: Holder = NOBODY
+    """Who does it, for others who would change the cluster meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What `up` made or found."""
+
+    role: Role
+    config: ResolvedConfig
+    """With the address and interface that were found filled in."""
+    worker_command: str
+    ready: bool
+    status: RayStatus | None = None
 
 
 @dataclass(slots=True)
@@ -27,7 +67,7 @@ class Run:
 
     host: Host
     reporter: Reporter
-    options: Options
+    options: UpOptions
     cluster: str
     containers: dict[str, Container] = field(init=False)
     secrets: Secrets = field(default_factory=Secrets)

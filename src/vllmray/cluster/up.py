@@ -3,75 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from vllmray.cluster import existing, labels, waits
-from vllmray.cluster.agreement import agree
-from vllmray.cluster.commands import token_words, worker_command
-from vllmray.cluster.contents import Secrets
-from vllmray.cluster.derive import Usable, usable_image
-from vllmray.cluster.fit import check_span, settle
-from vllmray.cluster.gpu_room import Room
-from vllmray.cluster.host_model import Look, look_there
-from vllmray.cluster.locking import NOBODY, Holder, Turn, in_words
-from vllmray.cluster.node import NodeProbe, Question, ask, check, have_cache, node_of
-from vllmray.cluster.plan import Node, engine_spec, head_spec, worker_spec
-from vllmray.cluster.run import Run, cleaning_up, evidence
-from vllmray.cluster.user import with_user
+from vllmray.cluster import state as existing
+from vllmray.cluster import waits
+from vllmray.cluster.images.derive import Usable, usable_image
+from vllmray.cluster.lock import Turn, in_words
+from vllmray.cluster.probe.free_memory import Room
+from vllmray.cluster.probe.host import Question, ask, check, have_cache, node_of
+from vllmray.cluster.probe.model import look_there
+from vllmray.cluster.probe.user import with_user
+from vllmray.cluster.probe.versions import agree
+from vllmray.cluster.run import Outcome, Run, UpOptions, cleaning_up, evidence
+from vllmray.cluster.spec import labels
+from vllmray.cluster.spec.commands import token_words, worker_command
+from vllmray.cluster.spec.containers import Node, engine_spec, head_spec, worker_spec
+from vllmray.cluster.spec.sizes import check_span, resolve_sizes
 from vllmray.config.models import ClusterConfig, Role
+from vllmray.config.resolved import ResolvedConfig
 from vllmray.errors import HeldError, HostError
 from vllmray.hosts.base import Host, HostInfo
 from vllmray.images.fingerprint import as_labels, fingerprint
-from vllmray.ray.status import RayStatus
 from vllmray.reporter import Reporter
 
 FIRST_CONNECT_S = 2.5
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to go about it, as against what to make."""
-
-    wait: bool = True
-    recreate: bool = False
-    retain: bool = False
-    derive: bool = True
-    """Add Ray to an image that lacks it."""
-    cache: Path | None = None
-    """A folder of this machine for what images answered."""
-    whole: bool = False
-    """No person has to do anything elsewhere: the other nodes come by themselves."""
-    look: Look = field(default_factory=Look)
-    """What is known of the model, or whether to ask the host."""
-    secrets: Callable[[ClusterConfig], Secrets] = Secrets.of
-    """The cluster's, once the node's address is known: a certificate is for it."""
-    keep: Callable[[Secrets], object] = lambda _: None
-    """Called with them once they are the cluster's: when the head runs with them; for a worker when the head has taken
-    it.
-    """
-    caller: str | None = None
-    """UID:GID to run containers as where the image says nothing better than root."""
-    holder: Holder = NOBODY
-    """Who does it, for others who would change the cluster meanwhile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What `up` made or found."""
-
-    role: Role
-    config: ClusterConfig
-    """With the address and interface that were found filled in."""
-    worker_command: str
-    ready: bool
-    status: RayStatus | None = None
-
-
 def up_head(
     host: Host,
     config: ClusterConfig,
-    options: Options,
+    options: UpOptions,
     reporter: Reporter,
     *,
     meanwhile: Callable[[], object] = lambda: None,
@@ -92,8 +53,8 @@ def up_head(
     with cleaning_up(run, image.config):
         with run.turn(image.config.image):
             run.look()
-            config, node = _settled_head(run, image, info)
-            command = worker_command(config.model_copy(update={"image": image.named, "user": image.config.user}))
+            config, node = _prepare_head(run, image, info)
+            command = worker_command(config, instead={"image": image.named, "user": image.config.user})
             run.start("Ray head", head_spec(config, node, run.contents), labels.HEAD)
             options.keep(run.secrets)
             if config.world_size > int(node.gpus) and not options.whole:
@@ -107,9 +68,9 @@ def up_head(
     return Outcome("head", config, command, ready=True, status=status)
 
 
-def up_worker(host: Host, config: ClusterConfig, options: Options, reporter: Reporter) -> Outcome:
+def up_worker(host: Host, config: ClusterConfig, options: UpOptions, reporter: Reporter) -> Outcome:
     """Start a worker on this host, and wait until the head lists it with its GPUs. Raises as up_head does."""
-    config = config.among_neighbours()
+    config = config.with_loopback_ports()
     info = _reach(host, config, reporter)
     image = usable_image(host, config, reporter, cache=options.cache, derive=options.derive)
     run = Run(host, reporter, options, config.cluster)
@@ -134,7 +95,7 @@ def up_worker(host: Host, config: ClusterConfig, options: Options, reporter: Rep
     return Outcome("worker", config, worker_command(config), ready=True, status=status)
 
 
-def _settled_head(run: Run, image: Usable, info: HostInfo) -> tuple[ClusterConfig, Node]:
+def _prepare_head(run: Run, image: Usable, info: HostInfo) -> tuple[ResolvedConfig, Node]:
     """Look whether this host can be the head's with these settings, and leave only containers that can stay."""
     host, options, reporter = run.host, run.options, run.reporter
     config = with_user(host, image.config, image.facts, None if info.rootless else options.caller, reporter)
@@ -145,9 +106,13 @@ def _settled_head(run: Run, image: Usable, info: HostInfo) -> tuple[ClusterConfi
         check(host, config, probe)
         have_cache(host, config, probe)
         node = replace(node_of(config, probe), labels=as_labels(fingerprint(image.facts, image.named)))
-        config = _settled(config, probe, head_ip=node.ip)
         step.result(f"{node.ip} on {node.interface}, {node.gpus} GPU{'' if node.gpus == 1 else 's'}")
-    config = settle(model, config, probe.gpu_memory, reporter)
+    config = ResolvedConfig.of(
+        resolve_sizes(model, config, probe.gpu_memory, reporter),
+        node_ip=node.ip,
+        interface=node.interface,
+        head_ip=node.ip,
+    )
     check_span(config, int(node.gpus), host.address, options.look.named)
     room, had = Room(host, config, config.world_size), bool(run.containers)
     if not had:
@@ -159,7 +124,7 @@ def _settled_head(run: Run, image: Usable, info: HostInfo) -> tuple[ClusterConfi
     return config, node
 
 
-def _find_head(run: Run, turn: Turn, config: ClusterConfig, info: HostInfo) -> tuple[ClusterConfig, Node, bool]:
+def _find_head(run: Run, turn: Turn, config: ClusterConfig, info: HostInfo) -> tuple[ResolvedConfig, Node, bool]:
     """Look at this host, and from it at the head; where that must be waited for, others have their turn meanwhile.
 
     Returns:
@@ -190,7 +155,8 @@ def _find_head(run: Run, turn: Turn, config: ClusterConfig, info: HostInfo) -> t
         step.result("answers" if answers else f"{probe.connect}; the worker will retry")
     turn.begin()
     run.look()
-    return _settled(config, probe, head_ip=str(config.head_ip)), node, answers
+    found = ResolvedConfig.of(config, node_ip=node.ip, interface=node.interface, head_ip=str(config.head_ip))
+    return found, node, answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +208,6 @@ def _ports_to_take(run: Run, config: ClusterConfig, role: Role) -> dict[str, int
         ports["port"] = config.port
     # With another configuration there, the ports of what it runs are no reason to refuse: the change is.
     return {} if run.options.recreate and run.containers else ports
-
-
-def _settled(config: ClusterConfig, probe: NodeProbe, *, head_ip: str) -> ClusterConfig:
-    found = {"node_ip": probe.node_ip, "network_interface": probe.interface, "head_ip": head_ip}
-    return config.model_copy(update=found)
 
 
 def _converge(run: Run, config: ClusterConfig, roles: tuple[str, ...]) -> None:

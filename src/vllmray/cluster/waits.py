@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from vllmray.cluster import labels
-from vllmray.cluster.agreement import check_token
-from vllmray.cluster.node import NodeProbe
-from vllmray.cluster.plan import Node, container_name, gate, gcs_address
-from vllmray.cluster.watching import Guard, Watch, log_tail, watch_argv
+from vllmray.cluster.observe.watch import ExitCheck, Watch, log_tail, watch_argv
+from vllmray.cluster.probe.versions import check_token
+from vllmray.cluster.spec import labels
+from vllmray.cluster.spec.containers import Node, container_name, gate, gcs_address
 from vllmray.config.models import ClusterConfig
+from vllmray.config.resolved import ResolvedConfig
 from vllmray.errors import WorkloadError
 from vllmray.hosts.base import Container, Host
 from vllmray.images.recipe import OLDEST_RAY_TEXT
-from vllmray.ray.status import EngineState, RayStatus
+from vllmray.payload.protocol import EngineState, HostAnswer, RayStatus
 from vllmray.reporter import Reporter, Step
 from vllmray.wait import NotReady, Ready, wait_until
 
@@ -35,14 +35,14 @@ PHASE_WORDS = {
 }
 
 
-def for_head(config: ClusterConfig, first: NodeProbe, step: Step, *, again: Callable[[float], str]) -> None:
+def for_head(config: ClusterConfig, first: HostAnswer, step: Step, *, again: Callable[[float], str]) -> None:
     """Wait until the head's port accepts a connection from this host.
 
     Args:
         first: what the first look saw, told at once.
         again: tries for that many seconds and says "open" or what it saw instead.
     """
-    address = gcs_address(config, str(config.head_ip))
+    address = gcs_address(config)
     seen = [first.connect or "no answer"]
 
     def probe(left: float) -> Ready[None] | NotReady:
@@ -68,7 +68,7 @@ def _in_words(outcome: str) -> str:
 
 def for_worker(
     host: Host,
-    config: ClusterConfig,
+    config: ResolvedConfig,
     node: Node,
     containers: Mapping[str, Container],
     reporter: Reporter,
@@ -81,9 +81,9 @@ def for_worker(
         anew: it was in the cluster before, and may still be listed as it was: only the one that runs here now counts.
     """
     worker = containers[labels.WORKER]
-    argv = watch_argv(gcs_address(config, str(config.head_ip)))
+    argv = watch_argv(gcs_address(config))
     with reporter.step("joining the cluster") as step, Watch(host, worker.id, argv) as watch:
-        seen = _Seen(host, config, watch, Guard(host, [worker]))
+        seen = _Seen(host, config, watch, ExitCheck(host, [worker]))
         seen.only_own = anew
         status = wait_until(
             lambda left: seen.node(left, node),
@@ -98,7 +98,7 @@ def for_worker(
 
 
 def for_engine(
-    host: Host, config: ClusterConfig, containers: Mapping[str, Container], reporter: Reporter, *, fresh: bool
+    host: Host, config: ResolvedConfig, containers: Mapping[str, Container], reporter: Reporter, *, fresh: bool
 ) -> RayStatus:
     """Wait until Ray has the GPUs, then until the engine has answered a completion.
 
@@ -106,9 +106,9 @@ def for_engine(
         fresh: the engine's container was made for this wait, so that any death of the engine counts.
     """
     head, engine = containers[labels.HEAD], containers[labels.ENGINE]
-    argv = watch_argv(gcs_address(config, str(config.node_ip)), gate=gate(config), engine=True)
+    argv = watch_argv(gcs_address(config), gate=gate(config), engine=True)
     with Watch(host, head.id, argv) as watch:
-        seen = _Seen(host, config, watch, Guard(host, [head, engine]))
+        seen = _Seen(host, config, watch, ExitCheck(host, [head, engine]))
         seen.deaths = 0 if fresh else None
         seen.engine_from = engine.started_unix
         with reporter.step(f"{config.world_size} GPU{'' if config.world_size == 1 else 's'} in Ray") as step:
@@ -135,11 +135,11 @@ def for_engine(
 class _Seen:
     """What the probes ask of one stream of observations; a container that ends by itself ends them all."""
 
-    def __init__(self, host: Host, config: ClusterConfig, watch: Watch, guard: Guard) -> None:
+    def __init__(self, host: Host, config: ResolvedConfig, watch: Watch, exits: ExitCheck) -> None:
         self._host = host
         self._config = config
         self._watch = watch
-        self._guard = guard
+        self._exits = exits
         self._last = RayStatus(error="it is starting")
         self._joined: set[str] = set()
         self._glimpsed_at = float("inf")
@@ -153,7 +153,7 @@ class _Seen:
     def _look(self, left: float) -> RayStatus:
         news = self._watch.latest(min(left, NEWS_TIMEOUT_S)) or self._last
         self._last = news.said_after(self.engine_from)
-        self._guard.check()
+        self._exits.check()
         if self._last.engine:
             self._check_deaths(self._last.engine)
         check_token(self._host, self._config, self._last.error or "")

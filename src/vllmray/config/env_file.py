@@ -19,7 +19,7 @@ from dotenv.parser import Binding, parse_stream
 from vllmray.config.explain import Problem
 from vllmray.config.interpolation import NotSetError, interpolated
 from vllmray.errors import ConfigError
-from vllmray.private import read_trusted
+from vllmray.secure_files import read_trusted
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _START = re.compile(r"\s*(?:export[^\S\r\n]+)?(?:'[^']+'|[^=#\s]+)[^\S\r\n]*=[^\S\r\n]*")

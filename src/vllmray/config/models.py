@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -244,7 +244,7 @@ class ClusterConfig(BaseModel):
 
     _host: str | None = PrivateAttr(None)  # as --host was typed: no setting, but later command lines need it too
 
-    def typed_on(self, host: str | ClusterConfig | None) -> ClusterConfig:
+    def typed_on(self, host: str | ClusterConfig | None) -> Self:
         """The same, where --host said so; or where it was typed for those settings."""
         typed = self.model_copy()
         typed._host = host._host if isinstance(host, ClusterConfig) else host
@@ -265,7 +265,7 @@ class ClusterConfig(BaseModel):
         """What a later command line needs to mean this cluster; starts with a space unless empty."""
         return "" if self.cluster == DEFAULT_CLUSTER else f" --cluster {self.cluster}"
 
-    def among_neighbours(self) -> ClusterConfig:
+    def with_loopback_ports(self) -> ClusterConfig:
         """For a worker: at a loopback address 127.0.0.N other nodes are on the same machine, so it moves its ports."""
         if self.network != "host" or not (self.node_ip or "").startswith("127."):
             return self

@@ -27,8 +27,8 @@ from vllmray.config.passing import is_passed, resembles
 from vllmray.config.values import LOGINS, UNFIT_VARIABLES, split_variables, why_unfit
 from vllmray.config.vllm_config import with_config_file
 from vllmray.errors import ConfigError
-from vllmray.private import read_trusted
 from vllmray.ray.ports import RayPorts
+from vllmray.secure_files import read_trusted
 
 PREFIX = "VLLMRAY_"
 PORT_PREFIX = "VLLMRAY_RAY_PORT_"

@@ -13,8 +13,8 @@ import zipfile
 from importlib import resources
 from pathlib import Path
 
-from vllmray.cluster import labels
-from vllmray.cluster.brief import said_by
+from vllmray.cluster.probe.short_lived import run_to_end
+from vllmray.cluster.spec import labels
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError
 from vllmray.hosts.base import ContainerSpec, File, Host, Mount
@@ -99,7 +99,7 @@ def _convert(host: Host, config: ClusterConfig, work: Path) -> None:
         files=(File(CONVERTER, script),),
         cap_add=("DAC_OVERRIDE",),  # where the image's user is root, and the folder somebody else's
     )
-    said = said_by(host, spec)
+    said = run_to_end(host, spec)
     if said[-1:] != ["converted"]:
         raise HostError(
             f"{host.address}: {config.image} could not convert the model", details="\n".join(said[-20:]) or None

@@ -8,18 +8,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vllmray.cluster import existing, labels
-from vllmray.cluster.build import have_built
-from vllmray.cluster.derive import usable_image
-from vllmray.cluster.locking import NOBODY, Holder
-from vllmray.cluster.up import Options, up_head, up_worker
+from vllmray.cluster import state as existing
+from vllmray.cluster.images.build import have_built
+from vllmray.cluster.images.derive import usable_image
+from vllmray.cluster.lock import NOBODY, Holder
+from vllmray.cluster.run import UpOptions
+from vllmray.cluster.spec import labels
+from vllmray.cluster.up import up_head, up_worker
 from vllmray.config.fields import ImageBuild
 from vllmray.config.models import DEFAULT_IMAGE, Accelerator, ClusterConfig, Runtime
 from vllmray.demo.model import NAME, have_model
 from vllmray.errors import ClusterStateError, HostError, UserInterruptError, say_left
 from vllmray.hosts.base import Container, Host
-from vllmray.hosts.gpu_probe import gpus as visible_gpus
-from vllmray.hosts.node_probe import taken
+from vllmray.payload.probes.gpus import gpus as visible_gpus
+from vllmray.payload.probes.host import taken
 from vllmray.ray.ports import HEAD_ONLY, RayPorts
 from vllmray.reporter import Reporter
 
@@ -59,7 +61,7 @@ class Wanted:
     port: int | None
     cache: Path
     """A folder of this machine for what can be fetched again."""
-    settle: Callable[[ClusterConfig], ClusterConfig]
+    with_secrets: Callable[[ClusterConfig], ClusterConfig]
     """Gives settings the secrets that a head has."""
     vllm_args: tuple[str, ...] = ()
     """Further arguments of the vLLM server, after the demo's own."""
@@ -139,9 +141,9 @@ def _remove(host: Host, wanted: Wanted) -> None:
 
 
 def _up(host: Host, head: ClusterConfig, slots: Slots, wanted: Wanted, reporter: Reporter) -> ClusterConfig:
-    head = wanted.settle(head)
+    head = wanted.with_secrets(head)
     cache = wanted.cache / "images"
-    options = Options(retain=wanted.retain, whole=True, cache=cache, caller=wanted.caller, holder=wanted.holder)
+    options = UpOptions(retain=wanted.retain, whole=True, cache=cache, caller=wanted.caller, holder=wanted.holder)
 
     def start_workers() -> None:
         for number in range(1, head.world_size):

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
-from vllmray.hosts.happened import HostEvent
+from vllmray.hosts.host_events import HostEvent
 
 ContainerStatus = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
 
@@ -159,7 +159,6 @@ class HostInfo:
 
     runtime: str
     """What runs containers there, with its version: "Docker 29.0"."""
-    operating_system: str
     cpus: int
     memory: int
     """Bytes."""

@@ -15,8 +15,8 @@ def run_line(spec: ContainerSpec, sources: Mapping[str, str]) -> str:
     """The line, broken after each option.
 
     Args:
-        sources: for files that are put into the container, where the same content lies on this machine; the line
-            mounts them from there. What is not in sources is a comment that says where it goes.
+        sources: for files that are put into the container, and folders of such files, where the same content lies on
+            this machine; the line mounts them from there. What is not in sources is a comment that says where it goes.
     """
     parts = ["docker run --detach", *_options(spec, sources)]
     parts.append(shlex.join([spec.image, *spec.argv[1:]]))
@@ -28,8 +28,19 @@ def _missing(spec: ContainerSpec, sources: Mapping[str, str]) -> list[str]:
     return [
         f"# and {file.path}, mode {file.mode:04o}, put there before the start"
         for file in spec.files
-        if file.path not in sources
+        if _source(file, sources) is None
     ]
+
+
+def _source(file: File, sources: Mapping[str, str]) -> str | None:
+    """The file, or the folder above it, that is in sources; None when neither is."""
+    parents = (str(parent) for parent in PurePosixPath(file.path).parents)
+    return next((path for path in (file.path, *parents) if path in sources), None)
+
+
+def _from_here(spec: ContainerSpec, sources: Mapping[str, str]) -> list[str]:
+    """What is taken from this machine: each file or folder once."""
+    return list(dict.fromkeys(path for file in spec.files if (path := _source(file, sources))))
 
 
 def process_line(spec: ContainerSpec, sources: Mapping[str, str]) -> str:
@@ -39,8 +50,8 @@ def process_line(spec: ContainerSpec, sources: Mapping[str, str]) -> str:
         sources: for the container's files, where the same content lies on this machine; they are put below /tmp, as
             are the folders that nodes share.
     """
-    copied = [file for file in spec.files if file.path in sources]
-    files = {file.path: f"/tmp/{spec.name}{file.path}" for file in copied}  # nosec B108 # lines for a person, who makes these folders
+    modes = {file.path: file.mode for file in spec.files}
+    files = {path: f"/tmp/{spec.name}{path}" for path in (*modes, *_from_here(spec, sources))}  # nosec B108 # lines for a person, who makes these folders
     folders = {parent: f"/tmp/{spec.name}{parent}" for path in files for parent in folders_of(path)}  # nosec B108 # as above
     mounts = [mount for mount in spec.mounts if mount.kind != "own" and mount.target != SHARED_MEMORY]
     shared = {mount.target: mount.source if mount.kind == "bind" else f"/tmp/{mount.source}" for mount in mounts}  # nosec B108 # as above
@@ -53,10 +64,17 @@ def process_line(spec: ContainerSpec, sources: Mapping[str, str]) -> str:
         [
             *_missing(spec, sources),
             f"mkdir -p {shlex.join(made)}",
-            *(f"install -D -m {file.mode:04o} {shlex.join([sources[file.path], files[file.path]])}" for file in copied),
+            *(_copy(sources[path], files[path], modes.get(path)) for path in _from_here(spec, sources)),
             " \\\n  ".join(["env", *words, shlex.join(paths.argv(spec.argv))]),
         ]
     )
+
+
+def _copy(source: str, target: str, mode: int | None) -> str:
+    """Args: mode: of a file; None for a folder."""
+    if mode is None:
+        return f"mkdir -p {shlex.quote(target)} && cp -R {shlex.join([f'{source}/.', target])}"
+    return f"install -D -m {mode:04o} {shlex.join([source, target])}"
 
 
 def _in_shell(value: str) -> str:
@@ -77,7 +95,7 @@ def _options(spec: ContainerSpec, sources: Mapping[str, str]) -> Iterator[str]:
     for name, limit in spec.ulimits.items():
         yield _flag("ulimit", f"{name}={limit}:{limit}")
     yield from (_mount(mount) for mount in spec.mounts)
-    yield from (_file(file, sources) for file in spec.files if file.path in sources)
+    yield from (_flag("volume", f"{sources[path]}:{path}:ro") for path in _from_here(spec, sources))
     for name, value in spec.env.items():
         yield _flag("env", f"{name}={value}")
     if spec.home:
@@ -140,7 +158,3 @@ def _mount(mount: Mount) -> str:
     tmpfs = f'volume-opt=type=tmpfs,volume-opt=device=tmpfs,"volume-opt=o={mount.memory_options}"'
     options = f"volume-driver=local,{tmpfs}"
     return _flag("mount", f"type=volume,source={mount.source},target={mount.target},volume-nocopy,{options}{marks}")
-
-
-def _file(file: File, sources: Mapping[str, str]) -> str:
-    return _flag("volume", f"{sources[file.path]}:{file.path}:ro")

@@ -24,7 +24,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from vllmray.errors import BrokenConnectionError, HostError, WaitTimeoutError
-from vllmray.hosts.docker_errors import explain
+from vllmray.hosts.docker.errors import explain
 from vllmray.reporter import SilentStep
 from vllmray.wait import NotReady, Ready, wait_until
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from vllmray.errors import ConfigError
-from vllmray.hub import folder
+from vllmray.payload.probes import model_folder as folder
 
 Weights = Literal["safetensors", "other", "none", "unknown"]
 WITHOUT = "`--no-model-check` starts without looking at the model."
@@ -94,7 +94,7 @@ def damaged(problem: str, *, model: str, where: str) -> ConfigError:
 
 
 def from_folder(answer: Mapping[str, Any], *, model: str, where: str) -> ModelFiles:
-    """The model that hub/folder.py has looked at.
+    """The model that payload/probes/model_folder.py has looked at.
 
     Args:
         answer: what look() gives, or the program prints.

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllmray.errors import ConfigError
-from vllmray.hub import folder
 from vllmray.hub.files import WITHOUT, HubUnreachableError, ModelFiles, from_folder
+from vllmray.payload.probes import model_folder as folder
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -41,7 +41,7 @@ def read_model(
         modelscope_token: as token, for ModelScope.
 
     Returns:
-        None for a folder that this machine does not have: the host can be asked with hub/folder.py.
+        None for a folder that this machine does not have: the host can be asked with payload/probes/model_folder.py.
 
     Raises:
         HubUnreachableError: the hub would have to be asked, and gives no answer.

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
+from vllmray.payload.protocol import Software
 
 
-class ImageFacts(BaseModel):
-    """The answer of images/image_probe.py, and what the host knows of the image without running it."""
-
-    model_config = ConfigDict(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class ImageFacts(Software):
+    """The answer of payload/probes/image.py, and what the host knows of the image without running it."""
 
     id: str
     reference: str = ""
     """What names this very image and no other: its digest in a registry where it has one, else its id."""
     entrypoint: tuple[str, ...] = ()
     user: str = ""
-    versions: Mapping[str, str | None] = {}
-    """Of installed distributions, by name; None for one that is not."""
-    python: str = ""
-    cuda: str | None = None
-    """What torch was built for; None without."""
-    nccl: str | None = None
-    nccl_sha256: str | None = None
-    """Of the library's file: two builds of one version are told apart by it alone."""
-    ray_command: str | None = None
-    """The file of Ray's command line, which nodes run as a module (ray/argv.py); None when that Python has no Ray."""
 
     @property
     def vllm(self) -> str | None:

@@ -96,7 +96,6 @@ class TextConfig(BaseModel):
     multi_query: bool = False
     multi_query_attention: bool | None = None
     new_decoder_architecture: bool = False
-    activation: str = Field("", validation_alias=names("mlp_hidden_act", "hidden_act", "activation_function"))
     attn_output_gate: bool = Field(default=False, validation_alias=names("attn_output_gate", "use_attn_output_gate"))
 
     # Mixture of experts

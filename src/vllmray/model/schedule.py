@@ -107,8 +107,8 @@ def schedule(config: TextConfig) -> tuple[Mixer, ...]:
         return (alike,) * count
     words = words_of(config)
     if words:
-        return tuple(_settled(config, WORDS.get(word, "full")) for word in words[:count])
-    return tuple(_settled(config, _scheduled(config, index)) for index in range(count))
+        return tuple(_in_this_family(config, WORDS.get(word, "full")) for word in words[:count])
+    return tuple(_in_this_family(config, _scheduled(config, index)) for index in range(count))
 
 
 def _alike(config: TextConfig) -> Mixer | None:
@@ -142,7 +142,7 @@ def unknown_schedule(config: TextConfig) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def _settled(config: TextConfig, mixer: Mixer) -> Mixer:
+def _in_this_family(config: TextConfig, mixer: Mixer) -> Mixer:
     """What the word means in this family."""
     if mixer == "full" and config.kv_lora_rank:
         return "latent" if config.model_type in LATENT else "spread" if config.model_type in SPREAD else mixer

@@ -74,9 +74,7 @@ def names(*keys: str | AliasPath) -> Any:
 Small = Annotated[int, BeforeValidator(_one), Field(ge=1, le=100_000, strict=True)]
 Large = Annotated[int, BeforeValidator(_one), Field(ge=1, le=100_000_000, strict=True)]
 Count = Annotated[int, BeforeValidator(_one), Field(ge=0, le=100_000, strict=True)]
-Flag = Annotated[bool, Field(strict=True)]
 Layers = Annotated[int, Field(ge=1, le=10_000, strict=True)]
-Factor = Annotated[float, Field(gt=0, le=1e6)]
 
 
 ONE_WIDTH = frozenset(

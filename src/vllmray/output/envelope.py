@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from vllmray import __version__
 
 if TYPE_CHECKING:
-    from vllmray.cluster.history import Row
-    from vllmray.cluster.status import ClusterView
+    from vllmray.cluster.observe.history import Row
+    from vllmray.cluster.observe.status import ClusterView
     from vllmray.config.models import ClusterConfig
     from vllmray.model.layouts import HostGpus, Layout
     from vllmray.model.model import Model
@@ -41,9 +41,9 @@ def status_data(view: ClusterView) -> dict[str, Any]:
             "used": ray.gpus_used if ray else None,
         },
         "gpu_memory": [asdict(gpu) for gpu in view.gpus],
-        "nodes": [node.model_dump() for node in ray.nodes] if ray else [],
+        "nodes": [asdict(node) for node in ray.nodes] if ray else [],
         "pending": list(ray.pending) if ray else [],
-        "engine": view.engine.model_dump() if view.engine else None,
+        "engine": asdict(view.engine) if view.engine else None,
         "containers": [
             {
                 "name": container.name,
@@ -71,7 +71,7 @@ def plan_data(
     sequences), lengths tokens; `rejected` is null for a layout that fits. What is not known of a model is null, and
     `kv_cache_unknown` and `weights_unknown` say why.
     """
-    from vllmray.cluster.fit import engine_of
+    from vllmray.cluster.spec.sizes import engine_of
 
     return {
         "model": model.name,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vllmray.output.tables import local_time
 
 if TYPE_CHECKING:
-    from vllmray.cluster.history import Row
+    from vllmray.cluster.observe.history import Row
 
 
 def row_line(row: Row) -> str:

@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from vllmray.cluster.commands import up_command
-from vllmray.cluster.fit import engine_of, with_layout
+from vllmray.cluster.spec.commands import up_command
+from vllmray.cluster.spec.sizes import engine_of, with_layout
 from vllmray.config.models import ClusterConfig
 from vllmray.model.layouts import HostGpus, Layout
 from vllmray.model.memory import GIB

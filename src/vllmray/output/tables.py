@@ -14,12 +14,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from vllmray.cluster.commands import token_words
-from vllmray.cluster.fit import served_name
+from vllmray.cluster.spec.commands import token_words
+from vllmray.cluster.spec.sizes import served_name
 
 if TYPE_CHECKING:
-    from vllmray.cluster.status import ClusterView
-    from vllmray.cluster.up import Outcome
+    from vllmray.cluster.observe.status import ClusterView
+    from vllmray.cluster.run import Outcome
     from vllmray.images.facts import ImageFacts
 
 

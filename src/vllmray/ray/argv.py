@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vllmray.ray import watch
+from vllmray.payload import protocol
 from vllmray.ray.ports import RayPorts
 
 DRAIN_TIMEOUT_S = 10
@@ -24,10 +24,7 @@ LOSS = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
     "RAY_raylet_liveness_self_check_interval_ms": "5000",
 }
-RAY = ("python3", *watch.RAY)
-"""What the program `ray` runs (ray 2.60, setup.py, console_scripts). A Python that has Ray need not have that program
-on its PATH, or has another Python's there; without -P a folder `ray` of the working directory would go first.
-"""
+RAY = ("python3", *protocol.RAY)
 TEMP_DIR = "/tmp/ray"  # nosec B108 # Ray's own default, inside a container
 
 

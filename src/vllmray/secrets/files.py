@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vllmray.errors import ConfigError
-from vllmray.private import read_secret, read_trusted
+from vllmray.secure_files import read_secret, read_trusted
 
 
 def text_of(option: str, name: str, *, hidden: bool) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from vllmray.private import PrivateFolder
+from vllmray.secure_files import PrivateFolder
 
 RAY_TOKEN = "ray_token"
 API_KEY = "api_key"

@@ -16,7 +16,7 @@ from vllmray.cli.events import seconds_of
 from vllmray.config.settings import state_folder
 from vllmray.errors import ConfigError
 from vllmray.hosts.native.records import NodeSpec, Records
-from vllmray.journal import Entry, line_of
+from vllmray.payload.journal import Entry, line_of
 
 NATIVE = ("--runtime", "native")
 

@@ -9,17 +9,16 @@ import pytest
 from tests.unit.cli.test_cli import exit_code
 from tests.unit.cli.test_pasted import settings_of
 from tests.unit.cli.test_plan import DUMMY, make_model
-from tests.unit.cluster.test_plan import CONTENTS
-from tests.unit.support import NODE, config
+from tests.unit.cluster.spec.test_containers import CONTENTS
+from tests.unit.support import NODE, config, engine_spec, head_spec, worker_spec
 from vllmray.cli.named_files import with_named_files
-from vllmray.cluster.commands import worker_command
-from vllmray.cluster.host_model import Look, look_there
-from vllmray.cluster.mounted import check_links
-from vllmray.cluster.plan import engine_spec, head_spec, worker_spec
+from vllmray.cluster.probe.model import Look, look_there
+from vllmray.cluster.spec.commands import worker_command
+from vllmray.cluster.spec.mounts import check_links
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import ConfigError
 from vllmray.hosts.base import ContainerSpec
-from vllmray.hub.folder import links_out_of, look
+from vllmray.payload.probes.model_folder import links_out_of, look
 
 HERE, THERE = "unix:///var/run/docker.sock", "ssh://gpu2"
 

@@ -15,11 +15,11 @@ import typer
 import vllmray
 from tests.unit.cli.test_cli import exit_code
 from tests.unit.cli.test_plan import DUMMY, make_model
-from tests.unit.support import config
+from tests.unit.support import config, resolved
 from vllmray.cli.main import COMMANDS, application, split
 from vllmray.cli.wiring import Invocation
-from vllmray.cluster.commands import up_command, worker_command
-from vllmray.cluster.up import Outcome
+from vllmray.cluster.run import Outcome
+from vllmray.cluster.spec.commands import up_command, worker_command
 from vllmray.config.models import ClusterConfig
 from vllmray.config.settings import load
 from vllmray.output.tables import Access, outcome_text
@@ -136,13 +136,15 @@ def test_a_plan_prints_the_command_that_starts_it(folder: Path, capsys: pytest.C
 def test_what_up_prints_at_its_end_is_about_the_same_cluster_on_the_same_host() -> None:
     settled = config(cluster="lab", vllm_args=("--served-model-name", "short", "long")).typed_on("ssh://gpu 2")
     for role, access in (("head", Access("http://10.0.0.1:8000/v1", None, None)), ("worker", None)):
-        text = outcome_text(Outcome(role, settled, "", ready=True), access)  # type: ignore[arg-type]  # a literal
+        text = outcome_text(Outcome(role, resolved(settled), "", ready=True), access)  # type: ignore[arg-type]  # a literal
         lines = [line for line in text.splitlines() if line.startswith("vllmray ")]
         assert len(lines) == 3
         for line in lines:
             _, params, _ = parsed(line)
             assert (params["cluster"], params["host"]) == ("lab", "ssh://gpu 2")
-    head = outcome_text(Outcome("head", settled, "", ready=True), Access("http://10.0.0.1:8000/v1", None, None))
+    head = outcome_text(
+        Outcome("head", resolved(settled), "", ready=True), Access("http://10.0.0.1:8000/v1", None, None)
+    )
     assert '"model": "short"' in head
 
 

@@ -15,18 +15,18 @@ import pytest
 
 from tests.fake_host import FakeHost
 from tests.unit.cli.test_cli import exit_code
+from vllmray.cli.credentials import store_of
 from vllmray.cli.mark import clusters_known_here, docker_mark, marked, unmark
 from vllmray.cli.options import Place
-from vllmray.cli.secrets import store_of
 from vllmray.cli.wiring import on_runtime, open_cluster, open_target
-from vllmray.cluster.labels import selector
+from vllmray.cluster.spec.labels import selector
 from vllmray.config.models import ClusterConfig
 from vllmray.config.settings import load, state_folder
 from vllmray.errors import ConfigError, HostError
 from vllmray.hosts.base import ContainerSpec
-from vllmray.hosts.docker_address import is_without_docker, stated_docker
+from vllmray.hosts.docker.address import is_without_docker, stated_docker
+from vllmray.hosts.native.host import NativeHost
 from vllmray.hosts.native.records import NodeSpec, Records
-from vllmray.hosts.native_host import NativeHost
 from vllmray.secrets.store import RAY_TOKEN
 
 # The Docker SDK (7.2, transport/unixconn.py) leaves the socket of a connection that failed to the garbage collector.
@@ -307,7 +307,7 @@ def test_a_dry_run_is_of_the_runtime_that_up_would_take(
 # In the place of Ray and Python: how they were called, what they found, and whose their secrets are.
 FOUND = """
 echo "called: $0 $*"
-ls "$(dirname "$1")" $PYTHONPATH/vllmray/engine 2>&1
+ls "$(dirname "$1")" "$(dirname "$1")"/../node $PYTHONPATH/vllmray/payload/cpu 2>&1
 stat -c 'secret %n %a' "$(dirname "$RAY_AUTH_TOKEN_PATH")"/*
 echo "token: $(cat "$RAY_AUTH_TOKEN_PATH")"
 """
@@ -334,9 +334,9 @@ def test_the_lines_of_a_native_dry_run_work_as_they_stand(nowhere: Path, capsys:
     text = capsys.readouterr().out
     said = run_lines(text, nowhere / "bin")
     head, engine = (line.split() for line in said if line.startswith("called: "))
-    assert [Path(word).name for word in head[1:3]] == ["python3", "node.py"]
+    assert [Path(word).name for word in head[1:3]] == ["python3", "main.py"]
     assert [Path(word).name for word in engine[1:3]] == ["python3", "launch.py"]
-    assert {"watch.py", "start_head.py", "launch.py", "vllmray_guard.py", "site", "cpu_platform.py"} <= set(said)
+    assert {"watch.py", "start_head.py", "launch.py", "guard.py", "platform.py"} <= {Path(line).name for line in said}
     secrets = [Path(line.split()[1]).name for line in said if line.startswith("secret ") and line.endswith(" 600")]
     assert secrets == ["ray_token", "api_key", "ray_token", "scrape_token"]
     tokens = {line for line in said if line.startswith("token: ")}
@@ -375,7 +375,7 @@ def test_a_token_that_is_in_no_file_here_is_a_comment_in_a_dry_run(
 
 
 def test_the_worker_command_of_a_native_head_is_native(nowhere: Path) -> None:
-    from vllmray.cluster.commands import worker_command
+    from vllmray.cluster.spec.commands import worker_command
 
     config = ClusterConfig(runtime="native", image="/x/python", python="/x/python", head_ip="10.0.0.1")
     line = worker_command(config)

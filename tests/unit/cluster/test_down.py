@@ -9,8 +9,8 @@ import pytest
 from tests.fake_host import FakeHost
 from tests.unit.support import RecordingReporter
 from vllmray.cluster.down import down, force_down
-from vllmray.cluster.labels import LOCK
-from vllmray.cluster.locking import NOBODY, Holder, lock_name
+from vllmray.cluster.lock import NOBODY, Holder, lock_name
+from vllmray.cluster.spec.labels import LOCK
 from vllmray.errors import HostError
 from vllmray.hosts.base import ContainerSpec, Lock, Mount
 

@@ -9,13 +9,13 @@ import pytest
 
 from tests.fake_host import FakeHost, Record
 from tests.unit.support import RecordingReporter, config, good_host, probe_answer, ray_node, seen
-from vllmray.cluster import up
-from vllmray.cluster.labels import ENGINE, HEAD, WORKER
-from vllmray.cluster.restart import Options, restart
+from vllmray.cluster.restart import RestartOptions, restart
+from vllmray.cluster.run import UpOptions
+from vllmray.cluster.spec.labels import ENGINE, HEAD, WORKER
 from vllmray.cluster.up import up_head, up_worker
 from vllmray.errors import ClusterStateError, UserInterruptError, WaitTimeoutError, WorkloadError
 
-WAIT, NO_WAIT = Options("docker"), Options("docker", wait=False)
+WAIT, NO_WAIT = RestartOptions("docker"), RestartOptions("docker", wait=False)
 HEAD_NODE, WORKER_NODE = ray_node("10.0.0.1", head=True), ray_node("10.0.0.2")
 LATE = 1e6
 """Seconds of the epoch, after any start of a FakeHost's container."""
@@ -28,14 +28,14 @@ def engine_says(phase: str, since: float) -> str:
 
 def head_host(*watch_lines: str) -> FakeHost:
     host = good_host(*watch_lines)
-    up_head(host, config(cluster="vllmray"), up.Options(wait=False), RecordingReporter())
+    up_head(host, config(cluster="vllmray"), UpOptions(wait=False), RecordingReporter())
     host.calls.clear()
     return host
 
 
 def worker_host(*watch_lines: str) -> FakeHost:
     host = good_host(*watch_lines, probes=[probe_answer(node_ip="10.0.0.2")])
-    up_worker(host, config(head_ip="10.0.0.1"), up.Options(wait=False), RecordingReporter())
+    up_worker(host, config(head_ip="10.0.0.1"), UpOptions(wait=False), RecordingReporter())
     host.calls.clear()
     return host
 
@@ -66,7 +66,7 @@ def test_the_word_of_the_engine_before_is_not_taken_for_that_of_the_new_one() ->
 
 def test_settings_are_those_of_the_containers_and_the_bounds_those_of_the_command() -> None:
     host = good_host(seen(HEAD_NODE, WORKER_NODE, shortfall="2 of 4 GPUs"))
-    up_head(host, config(pipeline_parallel_size=4), up.Options(wait=False), RecordingReporter())
+    up_head(host, config(pipeline_parallel_size=4), UpOptions(wait=False), RecordingReporter())
     reporter = RecordingReporter()
     with pytest.raises(WaitTimeoutError, match="2 of 4 GPUs") as caught:
         restart(host, config(pipeline_parallel_size=2, join_timeout=0), None, WAIT, reporter)

@@ -10,10 +10,11 @@ from pydantic import SecretStr
 
 from tests.fake_host import FakeHost, Ran, Record
 from tests.unit.support import RecordingReporter, config, good_host
-from vllmray.cluster.contents import LAUNCH, NODE, Secrets
-from vllmray.cluster.existing import by_role
 from vllmray.cluster.rotate import rotate, running_head
-from vllmray.cluster.up import Options, up_head
+from vllmray.cluster.run import UpOptions
+from vllmray.cluster.spec.contents import LAUNCH, NODE, Secrets
+from vllmray.cluster.state import by_role
+from vllmray.cluster.up import up_head
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import ClusterStateError, HostError, UserInterruptError
 
@@ -40,7 +41,7 @@ class Kept:
 
 def serving() -> FakeHost:
     host = good_host()
-    up_head(host, with_token(OLD), Options(wait=False), RecordingReporter())
+    up_head(host, with_token(OLD), UpOptions(wait=False), RecordingReporter())
     return host
 
 
@@ -76,7 +77,7 @@ def no_image(host: FakeHost) -> None:
 
 def test_a_rotated_token_is_kept_and_head_and_engine_have_it() -> None:
     host, kept = serving(), Kept()
-    rotate(host, with_token(NEW), Options(keep=kept.keep), RecordingReporter(), back=kept.put_back)
+    rotate(host, with_token(NEW), UpOptions(keep=kept.keep), RecordingReporter(), back=kept.put_back)
     assert kept.token == token_of(host, "head") == token_of(host, "engine") == NEW
 
 
@@ -97,7 +98,7 @@ def test_what_fails_before_a_head_runs_with_the_new_token_leaves_the_old_one_kep
     host, kept = serving(), Kept()
     arrange(host)
     with pytest.raises(error):
-        rotate(host, with_token(NEW), Options(keep=kept.keep), RecordingReporter(), back=kept.put_back)
+        rotate(host, with_token(NEW), UpOptions(keep=kept.keep), RecordingReporter(), back=kept.put_back)
     assert token_of(host, "head") in (OLD, None)
     assert kept.token == OLD
 
@@ -106,7 +107,7 @@ def test_what_fails_when_the_head_runs_with_the_new_token_leaves_that_kept() -> 
     host, kept = serving(), Kept()
     raises_at(LAUNCH, KeyboardInterrupt())(host)
     with pytest.raises(UserInterruptError):
-        rotate(host, with_token(NEW), Options(keep=kept.keep), RecordingReporter(), back=kept.put_back)
+        rotate(host, with_token(NEW), UpOptions(keep=kept.keep), RecordingReporter(), back=kept.put_back)
     assert kept.token == token_of(host, "head") == NEW
 
 

@@ -15,11 +15,12 @@ from tests.fake_host import FakeHost, Program, Ran, Record
 from tests.unit.support import RecordingReporter, config, good_host, image_answer, probe_answer, ray_node, seen
 from vllmray.cli.main import text_of
 from vllmray.cli.options import LISTS, SWITCHES, option_fields
-from vllmray.cluster.commands import token_words, worker_command
-from vllmray.cluster.contents import Secrets
-from vllmray.cluster.locking import Holder, lock_name
-from vllmray.cluster.plan import CACHE
-from vllmray.cluster.up import Options, up_head, up_worker
+from vllmray.cluster.lock import Holder, lock_name
+from vllmray.cluster.run import UpOptions
+from vllmray.cluster.spec.commands import token_words, worker_command
+from vllmray.cluster.spec.containers import CACHE
+from vllmray.cluster.spec.contents import Secrets
+from vllmray.cluster.up import up_head, up_worker
 from vllmray.config.models import ClusterConfig
 from vllmray.config.settings import flag_of
 from vllmray.errors import ClusterStateError, HostError, UserInterruptError, WaitTimeoutError, WorkloadError
@@ -34,7 +35,7 @@ READY = (
     seen(HEAD, WORKER, phase="starting"),
     seen(HEAD, WORKER, phase="ready"),
 )
-QUICK = Options()
+QUICK = UpOptions()
 TOKEN, KEY, SCRAPE = "the-token-of-ray-itself", "sk-the-key", "the-scrape-token"
 
 
@@ -95,7 +96,7 @@ def test_the_probe_is_gone_before_the_head_starts() -> None:
 
 def test_no_wait_returns_once_the_containers_run() -> None:
     host = good_host()
-    outcome = up_head(host, config(), Options(wait=False), RecordingReporter())
+    outcome = up_head(host, config(), UpOptions(wait=False), RecordingReporter())
     assert not outcome.ready
     assert names(host) == ["vllmray-engine", "vllmray-head"]
 
@@ -160,7 +161,7 @@ def test_another_configuration_replaces_only_what_it_touches_and_says_why(
     up_head(host, config(), QUICK, RecordingReporter())
     host.calls.clear()
     reporter = RecordingReporter()
-    up_head(host, config(**change), Options(recreate=True), reporter)
+    up_head(host, config(**change), UpOptions(recreate=True), reporter)
     assert [call for call in host.calls if "probe" not in call] == calls
     assert said in reporter.text()
 
@@ -284,14 +285,14 @@ def test_a_wait_that_ends_takes_back_what_was_made_and_shows_a_log() -> None:
 def test_retain_keeps_what_was_made() -> None:
     host = good_host(seen(HEAD, shortfall="1 of 2 GPUs"))
     with pytest.raises(WaitTimeoutError) as caught:
-        up_head(host, config(join_timeout=0), Options(retain=True), RecordingReporter())
+        up_head(host, config(join_timeout=0), UpOptions(retain=True), RecordingReporter())
     assert "Kept: vllmray-head, vllmray-engine" in (caught.value.hint or "")
     assert names(host) == ["vllmray-engine", "vllmray-head"]
 
 
 def test_a_failure_never_takes_back_what_was_there_before() -> None:
     host = good_host(seen(HEAD, shortfall="1 of 2 GPUs"))
-    up_head(host, config(), Options(wait=False), RecordingReporter())
+    up_head(host, config(), UpOptions(wait=False), RecordingReporter())
     with pytest.raises(WaitTimeoutError):
         up_head(host, config(join_timeout=0), QUICK, RecordingReporter())
     assert names(host) == ["vllmray-engine", "vllmray-head"]
@@ -341,7 +342,7 @@ def test_a_server_that_ends_in_its_container_is_an_error_at_once_even_before_the
 
 def test_deaths_from_before_are_no_error_for_who_only_waits() -> None:
     host = good_host(*READY)
-    up_head(host, config(), Options(wait=False), RecordingReporter())
+    up_head(host, config(), UpOptions(wait=False), RecordingReporter())
     loading, ready = seen(HEAD, WORKER, phase="starting"), seen(HEAD, WORKER, phase="ready")
     again = good_host(died(loading, 2), died(ready, 2))
     host.streams = again.streams
@@ -350,7 +351,7 @@ def test_deaths_from_before_are_no_error_for_who_only_waits() -> None:
 
 def test_who_waits_for_an_engine_that_was_given_up_is_told_at_once() -> None:
     host = good_host(*READY)
-    up_head(host, config(), Options(wait=False), RecordingReporter())
+    up_head(host, config(), UpOptions(wait=False), RecordingReporter())
     host.streams = good_host(died(seen(HEAD, WORKER, phase="given-up"), 5)).streams
     with pytest.raises(WorkloadError):
         up_head(host, config(), QUICK, RecordingReporter())
@@ -549,7 +550,7 @@ def test_another_secret_replaces_what_runs_when_asked_to() -> None:
     host = good_host(*READY)
     up_head(host, with_secrets(), QUICK, RecordingReporter())
     before = set(host.records)
-    up_head(host, with_secrets(ray_token="another-token-of-ray"), Options(recreate=True), RecordingReporter())
+    up_head(host, with_secrets(ray_token="another-token-of-ray"), UpOptions(recreate=True), RecordingReporter())
     assert not before & set(host.records)
     for name in ("vllmray-head", "vllmray-engine"):
         assert b"another-token-of-ray\n" in [file.content for file in host.named(name).spec.files]
@@ -564,7 +565,7 @@ def test_the_secrets_of_a_node_are_those_of_its_settled_address() -> None:
         return replace(Secrets.of(settled), certificate="PEM", certificate_key=SecretStr("PEM KEY"))
 
     host = good_host(*READY)
-    up_head(host, with_secrets(), Options(secrets=secrets), RecordingReporter())
+    up_head(host, with_secrets(), UpOptions(secrets=secrets), RecordingReporter())
     assert [settled.node_ip for settled in asked] == ["10.0.0.1"]
     engine = host.named("vllmray-engine").spec
     assert {b"PEM\n", b"PEM KEY\n"} <= {file.content for file in engine.files if file.secret}
@@ -588,12 +589,16 @@ def test_a_head_that_refuses_the_token_is_an_error_in_one_line_and_nothing_is_cr
 def test_the_token_that_a_head_is_asked_with_is_a_file_of_the_container_that_asks() -> None:
     host = good_host(seen(HEAD, WORKER), probes=[probe_answer(node_ip="10.0.0.2")])
     up_worker(host, worker_config(ray_token=TOKEN, hf_token="hf_secret"), QUICK, RecordingReporter())
-    (asking,) = [spec for spec in host.created if "GcsClient" in " ".join(spec.argv)]
-    assert [(file.content, file.path) for file in asking.files] == [
+    (asking,) = [spec for spec in host.created if spec.argv[1].endswith("/probes/head_labels.py")]
+    assert [(file.content, file.path) for file in asking.files if file.secret] == [
         (f"{TOKEN}\n".encode(), asking.env["RAY_AUTH_TOKEN_PATH"])
     ]
     assert asking.env["RAY_AUTH_MODE"] == "token"
-    assert [spec for spec in host.created if spec is not asking and "probe" in spec.name and spec.files] == []
+    assert [
+        spec
+        for spec in host.created
+        if spec is not asking and "probe" in spec.name and any(f.secret for f in spec.files)
+    ] == []
 
 
 def test_a_head_that_was_restarted_meanwhile_is_no_refusal_of_the_token() -> None:
@@ -688,7 +693,7 @@ def test_while_containers_are_looked_at_and_changed_the_lock_is_held_and_not_whi
 
 def test_what_another_command_made_while_it_was_waited_for_is_found() -> None:
     others = good_host()
-    up_head(others, config(), Options(wait=False), RecordingReporter())
+    up_head(others, config(), UpOptions(wait=False), RecordingReporter())
 
     def finish(host: FakeHost) -> None:
         host.records |= others.records
@@ -804,10 +809,10 @@ def test_what_a_container_that_was_removed_by_hand_has_left_goes_when_it_is_made
     mine, other = {"io.vllmray.cluster": "vllmray"}, {"io.vllmray.cluster": "another"}
     host.volumes |= {role: {**mine, "io.vllmray.role": role} for role in ("head", "engine", "worker")}
     host.volumes["another"] = {**other, "io.vllmray.role": "head"}
-    up_head(host, config(), Options(wait=False), RecordingReporter())
+    up_head(host, config(), UpOptions(wait=False), RecordingReporter())
     assert {"worker", "another"} <= host.volumes.keys()
     assert not {"head", "engine"} & host.volumes.keys()
     # What runs already keeps what it has.
     host.volumes["head"] = {**mine, "io.vllmray.role": "head"}
-    up_head(host, config(), Options(wait=False), RecordingReporter())
+    up_head(host, config(), UpOptions(wait=False), RecordingReporter())
     assert "head" in host.volumes

@@ -39,7 +39,7 @@ def wanted(cache: Path, **changes: object) -> Wanted:
         "base": None,
         "port": None,
         "cache": cache,
-        "settle": lambda config: config.model_copy(update={"ray_token": SecretStr(TOKEN)}),
+        "with_secrets": lambda config: config.model_copy(update={"ray_token": SecretStr(TOKEN)}),
     }
     return Wanted(**(usual | changes))  # type: ignore[arg-type]
 
@@ -122,7 +122,7 @@ def note_networks_of_probes(host: FakeHost) -> list[str]:
     python = host.programs["python3"]
 
     def noting(record: Record, argv: tuple[str, ...]) -> Ran:
-        if argv[1] == "-c":
+        if "/probes/" in argv[1]:
             networks.append(record.spec.network)
         return python(record, argv)
 
@@ -147,7 +147,7 @@ def test_a_demo_that_fails_leaves_nothing_unless_told_to(cache: Path) -> None:
 
         def ending(record: object, argv: tuple[str, ...]) -> object:
             ran = python(record, argv)  # type: ignore[arg-type]
-            return ran if argv[1] == "-c" else type(ran)(("out of memory",), 1)
+            return ran if "/probes/" in argv[1] or argv[1] == "-c" else type(ran)(("out of memory",), 1)
 
         host.programs["python3"] = ending  # type: ignore[assignment]
         return host
@@ -225,7 +225,7 @@ def test_natively_each_node_has_an_address_and_ports_of_its_own(cache: Path) -> 
     assert (config.node_ip, worker.node_ip, worker.head_ip) == ("127.0.0.2", "127.0.0.3", "127.0.0.2")
     theirs = {getattr(worker.ray_ports, name) for name in OWN_PORTS}
     assert not theirs & {getattr(config.ray_ports, name) for name in OWN_PORTS}
-    assert worker.among_neighbours().ray_ports.gcs == config.ray_ports.gcs
+    assert worker.with_loopback_ports().ray_ports.gcs == config.ray_ports.gcs
 
 
 def test_ports_in_use_are_passed_over() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from tests.unit.support import config
 from vllmray.engine.argv import flag_conflicts, server_argv
-from vllmray.engine.cpu_platform import register
+from vllmray.payload.cpu.platform import register
 
 OURS = ("--ssl-certfile=/c", "--middleware=a.B")
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests.unit.hosts.daemon import JSON, LAST, Daemon, chunk, whole
 from tests.unit.support import FakeClock, RecordingReporter
-from vllmray.cluster.images import ensure_image
+from vllmray.cluster.images.pull import ensure_image
 from vllmray.errors import BrokenConnectionError, HostError
-from vllmray.hosts.docker_host import DockerHost
+from vllmray.hosts.docker.host import DockerHost
 from vllmray.hosts.ssh import SshAddress, Tunnel, forward, with_ciphers_in_hardware
 from vllmray.reporter import SilentStep
 from vllmray.wait import NotReady, Ready, wait_until

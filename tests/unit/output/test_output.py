@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.unit.support import RecordingReporter, config, good_host, ray_node, seen
-from vllmray.cluster.gpu_memory import GpuMemory
-from vllmray.cluster.status import ClusterView, look
-from vllmray.cluster.up import Options, Outcome, up_head
+from tests.unit.support import RecordingReporter, config, good_host, ray_node, resolved, seen
+from vllmray.cluster.observe.gpu_memory import GpuMemory
+from vllmray.cluster.observe.status import ClusterView, look
+from vllmray.cluster.run import Outcome, UpOptions
+from vllmray.cluster.up import up_head
 from vllmray.output.envelope import envelope, status_data
 from vllmray.output.live import LiveReporter
 from vllmray.output.progress import PlainReporter
@@ -26,7 +27,7 @@ from vllmray.reporter import Step
 
 def view() -> ClusterView:
     host = good_host(seen(ray_node("10.0.0.1", head=True), shortfall="1 of 2 GPUs", phase="waiting"))
-    up_head(host, config(), Options(wait=False), RecordingReporter())
+    up_head(host, config(), UpOptions(wait=False), RecordingReporter())
     host.programs["cat"] = host.programs["false"]
     return look(host, "vllmray")
 
@@ -99,7 +100,7 @@ def access(**fields: Any) -> Access:
 
 def test_up_ends_with_the_endpoint_a_request_and_what_to_do_next() -> None:
     settled = config(node_ip="10.0.0.1", model="some/model", cluster="lab")
-    text = outcome_text(Outcome("head", settled, "vllmray up --role worker", ready=True), access())
+    text = outcome_text(Outcome("head", resolved(settled), "vllmray up --role worker", ready=True), access())
     assert "endpoint http://10.0.0.1:8000/v1" in text
     assert "curl http://10.0.0.1:8000/v1/chat/completions" in text
     assert '"model": "some/model"' in text
@@ -108,7 +109,9 @@ def test_up_ends_with_the_endpoint_a_request_and_what_to_do_next() -> None:
 
 def test_a_head_that_is_still_starting_tells_how_the_others_join() -> None:
     settled = config(node_ip="10.0.0.1", cluster="lab")
-    early = outcome_text(Outcome("head", settled, "THE COMMAND", ready=False), access(url="https://gpu1:8000/v1"))
+    early = outcome_text(
+        Outcome("head", resolved(settled), "THE COMMAND", ready=False), access(url="https://gpu1:8000/v1")
+    )
     assert "the endpoint will be https://gpu1:8000/v1" in early
     assert "THE COMMAND" in early
     assert "vllmray token --cluster lab | ssh HOST 'umask 077; cat > vllmray.token'" in early
@@ -116,10 +119,10 @@ def test_a_head_that_is_still_starting_tells_how_the_others_join() -> None:
 
 def test_a_workers_end_names_no_endpoint() -> None:
     settled = config(node_ip="10.0.0.2", head_ip="10.0.0.1")
-    assert outcome_text(Outcome("worker", settled, "", ready=True), None) == (
+    assert outcome_text(Outcome("worker", resolved(settled), "", ready=True), None) == (
         "node 10.0.0.2 joined the cluster of 10.0.0.1\n\nvllmray status\nvllmray logs -f\nvllmray down"
     )
-    assert "will join" in outcome_text(Outcome("worker", settled, "", ready=False), None)
+    assert "will join" in outcome_text(Outcome("worker", resolved(settled), "", ready=False), None)
 
 
 @pytest.mark.parametrize(

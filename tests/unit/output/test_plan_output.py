@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tests.unit.model.test_config import raw
 from tests.unit.support import RecordingReporter, config
-from vllmray.cluster.fit import choose, ranked, settle, why
+from vllmray.cluster.spec.sizes import choose, ranked, resolve_sizes, why
 from vllmray.model.layouts import HostGpus
 from vllmray.model.memory import GIB
 from vllmray.model.model import Model, model_of
@@ -71,5 +71,5 @@ def test_up_with_sizes_that_are_auto_takes_the_first_and_says_what_is_not_known(
 
 def test_up_with_stated_sizes_notes_what_is_not_known() -> None:
     reporter = RecordingReporter()
-    settle(unknown(16 * GIB), config(max_model_len=4096), (), reporter)
+    resolve_sizes(unknown(16 * GIB), config(max_model_len=4096), (), reporter)
     assert any("KV cache: not known for this model" in line for line in reporter.lines)

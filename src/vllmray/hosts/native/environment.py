@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vllmray.hosts.base import ContainerSpec, GpuRequest
-from vllmray.hosts.gpu_probe import visible_names
+from vllmray.payload.probes.gpus import visible_names
 
 ROCR = "ROCR_VISIBLE_DEVICES"
 # What a node takes over from the user's own environment: where programs and libraries are, what names them, proxies

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from vllmray.errors import HeldError
-from vllmray.private import PrivateFolder
+from vllmray.secure_files import PrivateFolder
 
 LARGEST = 10_000
 """Bytes of labels that are read; more were not written by us."""

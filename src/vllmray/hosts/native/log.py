@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from vllmray.hosts.native.processes import living
 from vllmray.hosts.native.records import NodeFolder
-from vllmray.journal import Entry, Kind, line_of
+from vllmray.payload.journal import Entry, Kind, line_of
 from vllmray.wait import Clock
 
 FOLLOW_S = 0.1

@@ -26,7 +26,7 @@ from typing import Any, Self
 
 from vllmray.errors import HostError
 from vllmray.hosts.base import ContainerStatus
-from vllmray.private import PrivateFolder
+from vllmray.secure_files import PrivateFolder
 
 FORMAT = "1"
 DRAFT, GONE = ".draft-", ".gone-"

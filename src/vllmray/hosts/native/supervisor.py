@@ -28,7 +28,7 @@ from pathlib import Path
 from vllmray.hosts.native.log import write
 from vllmray.hosts.native.processes import SHM, end, free_memory, identify, members, note_memory
 from vllmray.hosts.native.records import NodeFolder, NodeSpec, NodeState
-from vllmray.journal import Kind, exit_words
+from vllmray.payload.journal import Kind, exit_words
 
 PR_SET_CHILD_SUBREAPER = 36
 LOOK_S = 1.0

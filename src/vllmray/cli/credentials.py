@@ -1,0 +1,207 @@
+"""A cluster's secrets for commands: where they are kept, what goes into containers, how a client uses them."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vllmray.errors import ClusterStateError, ConfigError
+from vllmray.secrets.store import (
+    API_KEY,
+    API_KEY_HEADER,
+    ENDPOINT_CERTIFICATE,
+    RAY_TOKEN,
+    SCRAPE_TOKEN,
+    TLS_CERTIFICATE,
+    TLS_KEY,
+    PlannedStore,
+    SecretStore,
+)
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from vllmray.cli.wiring import Target
+    from vllmray.cluster.spec.contents import Secrets
+    from vllmray.config.models import ClusterConfig
+    from vllmray.endpoint.chat import Endpoint
+    from vllmray.output.tables import Access
+
+
+def store_of(cluster: str) -> SecretStore:
+    """Where this user keeps that cluster's."""
+    from vllmray.config.settings import state_folder
+
+    return SecretStore(state_folder(), cluster)
+
+
+def planned_store(cluster: str) -> PlannedStore:
+    """The same for a plan, which writes nothing."""
+    from vllmray.config.settings import state_folder
+
+    return PlannedStore(state_folder(), cluster)
+
+
+def with_secrets(config: ClusterConfig, role: str, store: SecretStore | None = None) -> ClusterConfig:
+    """The settings with the secrets that a node of that role needs; a head's are made if need be.
+
+    Args:
+        store: where they are kept; by default this user's.
+
+    Raises:
+        HostError: a worker without a token.
+        ConfigError: a file of a secret, or a certificate, can't be used.
+    """
+    from vllmray.secrets.resolve import certificate_of, of_head, of_worker
+
+    store = store or store_of(config.cluster)
+    logins_of(config)  # before anything else, to be refused early
+    if role == "worker":
+        return of_worker(config, store)
+    if config.ssl_certfile:
+        certificate_of(config, store)
+    return of_head(config, store)
+
+
+def kept_secret(cluster: str, name: str, what: str) -> str:
+    """One that is kept here, by its name in the store.
+
+    Raises:
+        ClusterStateError: there is none; what says what it would be.
+    """
+    found = store_of(cluster).get(name)
+    if found is None:
+        raise ClusterStateError(
+            f"no {what} of cluster {cluster} is kept here",
+            hint="`vllmray up --role head` makes one, on the machine and as the user that types it.",
+        )
+    return found
+
+
+def keep_for(cluster: str) -> Callable[[Secrets], None]:
+    """What keeps a cluster's secrets here."""
+    from vllmray.secrets.resolve import keep
+
+    return lambda secrets: keep(secrets, store_of(cluster))
+
+
+def has_address(config: ClusterConfig) -> bool:
+    """Whether the endpoint's address is known, and not a word that stands for it in a plan."""
+    try:
+        ipaddress.ip_address(str(config.node_ip))
+    except ValueError:
+        return False
+    return True
+
+
+def secrets_for(config: ClusterConfig, store: SecretStore | None = None) -> Secrets:
+    """What the containers of settings with secrets get; store as for with_secrets()."""
+    from dataclasses import replace
+
+    from vllmray.cluster.spec.contents import Secrets
+    from vllmray.secrets.resolve import certificate_of
+
+    certificate = certificate_of(config, store or store_of(config.cluster))
+    found = replace(Secrets.of(config), logins=logins_of(config))
+    if certificate is None:
+        return found
+    return replace(found, certificate=certificate.chain, certificate_key=certificate.key)
+
+
+def worker_secrets(config: ClusterConfig) -> Secrets:
+    """What a worker's container of settings with secrets gets; the endpoint's are the head's alone."""
+    from vllmray.cluster.spec.contents import Secrets
+
+    return Secrets(config.ray_token, config.hf_token, logins=logins_of(config))
+
+
+def logins_of(config: ClusterConfig) -> dict[str, SecretStr]:
+    """Files of the nodes with logins to ModelScope or S3, by their path, where the model is there.
+
+    Raises:
+        ConfigError: one half of AWS's pair.
+    """
+    from pydantic import SecretStr
+
+    from vllmray.cluster.spec import contents
+    from vllmray.config.values import is_on_s3
+    from vllmray.hub import credentials
+    from vllmray.hub.read import uses_modelscope
+
+    found: dict[str, SecretStr] = {}
+    if config.modelscope_api_token and uses_modelscope(config.environment):
+        endpoint = config.environment.get("MODELSCOPE_ENDPOINT")
+        login = SecretStr(credentials.modelscope_login(config.modelscope_api_token.get_secret_value(), endpoint))
+        found |= dict.fromkeys(contents.MODELSCOPE_LOGIN, login)
+    if is_on_s3(config.model):
+        key_id, secret, session = (
+            login.get_secret_value() if login else None
+            for login in (config.aws_access_key_id, config.aws_secret_access_key, config.aws_session_token)
+        )
+        if bool(key_id) != bool(secret) or (session and not secret):
+            raise ConfigError(
+                "half a login to S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together",
+                hint="Set both, in .env or the environment; or neither, where the hosts have a role of their own.",
+            )
+        if key_id and secret:
+            found[contents.AWS_CREDENTIALS] = SecretStr(credentials.aws_credentials(key_id, secret, session))
+    return found
+
+
+def places_for(config: ClusterConfig, role: str, store: PlannedStore) -> dict[str, Path]:
+    """Files of this machine that hold the secrets of settings with secrets, or would, by their path in a container."""
+    from vllmray.cluster.spec import contents
+
+    if role == "worker" and config.token_file:
+        return {contents.RAY_TOKEN: Path(config.token_file).expanduser().absolute()}
+    named = (
+        (contents.RAY_TOKEN, RAY_TOKEN, config.ray_token),
+        (contents.SCRAPE_TOKEN, SCRAPE_TOKEN, config.scrape_token),
+        (contents.API_KEY, API_KEY, config.api_key),
+    )
+    kept = (found for found in named if found[2] and found[2].get_secret_value() == store.have(found[1]))
+    places = {path: store.path(name) for path, name, _ in kept}
+    if config.serves_https and has_address(config):
+        certificate, key = store.path(TLS_CERTIFICATE), store.path(TLS_KEY)
+        if config.ssl_certfile and config.ssl_keyfile:
+            certificate, key = Path(config.ssl_certfile).absolute(), Path(config.ssl_keyfile).absolute()
+        places |= {contents.TLS_CERTIFICATE: certificate, contents.TLS_KEY: key}
+    return places
+
+
+def access_to(config: ClusterConfig) -> Access:
+    """How a client reaches the endpoint of settings with secrets."""
+    from vllmray.output.tables import Access
+    from vllmray.secrets.resolve import certificate_of
+
+    store = store_of(config.cluster)
+    certificate = certificate_of(config, store)
+    host = certificate.host(str(config.node_ip)) if certificate else config.node_ip
+    return Access(
+        url=f"{'https' if certificate else 'http'}://{host}:{config.port}/v1",
+        header_file=None if config.no_api_key else store.path(API_KEY_HEADER),
+        certificate_file=store.path(ENDPOINT_CERTIFICATE) if config.tls else None,
+    )
+
+
+def client_of(cluster: str, url: str) -> Endpoint:
+    """A client of that cluster's endpoint, with the key and the certificate that are kept here."""
+    from vllmray.endpoint.chat import Endpoint
+
+    store = store_of(cluster)
+    keys = store.get(API_KEY)
+    certificate = store.get(ENDPOINT_CERTIFICATE) if url.startswith("https:") else None
+    return Endpoint(url, keys.splitlines()[0] if keys else None, certificate=certificate)
+
+
+def caller_on(target: Target) -> str | None:
+    """UID:GID of who types this, where the containers' host is this machine; None for root."""
+    return caller() if target.runtime == "docker" and target.host.address.startswith("unix://") else None
+
+
+def caller() -> str | None:
+    """UID:GID of who types this; None for root."""
+    return f"{os.geteuid()}:{os.getegid()}" if os.geteuid() != 0 else None

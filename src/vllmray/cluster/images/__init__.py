@@ -1,0 +1,1 @@
+"""Getting an image onto a host: pull, build, add Ray, copy."""

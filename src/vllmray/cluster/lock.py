@@ -1,0 +1,137 @@
+"""One command at a time changes a cluster's containers on a host; the next waits, and sees for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from vllmray.cluster.spec import labels
+from vllmray.errors import ClusterStateError, HeldError, WaitTimeoutError
+from vllmray.hosts.base import Host, Lock
+from vllmray.reporter import Reporter
+from vllmray.wait import Clock, NotReady, Ready, wait_until
+
+WAIT_S = 120.0
+"""As long as a command may well take to stop an engine and a node that use up their grace (existing.STOP_TIMEOUT_S)."""
+POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who changes something, in the words that others are told."""
+
+    who: str = "somebody"
+    """USER@HOST."""
+    command: str = "vllmray"
+    process: int = 0
+
+    def labels(self, cluster: str) -> dict[str, str]:
+        """What a lock of this one carries, taken now."""
+        return {
+            labels.LOCK: cluster,
+            labels.LOCK_HOLDER: f"{self.who} ({self.command}, process {self.process})",
+            labels.LOCK_SINCE: datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+NOBODY = Holder()
+"""Where nothing is known of who it is."""
+
+
+def lock_name(cluster: str) -> str:
+    """As containers are named (cluster/spec/containers.py), of which none can have this one."""
+    return f"vllmray-{cluster}-lock"
+
+
+class Turn:
+    """The time in which one command changes a cluster's containers on a host; a context manager.
+
+    Args:
+        image: one with Python that the host has.
+    """
+
+    def __init__(self, host: Host, cluster: str, *, image: str, holder: Holder, reporter: Reporter) -> None:
+        self._host = host
+        self._cluster = cluster
+        self._image = image
+        self._holder = holder
+        self._reporter = reporter
+        self._lock: Lock | None = None
+
+    def begin(self, clock: Clock | None = None) -> None:
+        """Wait for it, unless it is this one's already.
+
+        Raises:
+            ClusterStateError: another has it, and for too long.
+        """
+        if self._lock is None:
+            seen = self._try()
+            self._lock = self._wait(seen, clock) if isinstance(seen, HeldError) else seen
+
+    def end(self) -> None:
+        """Let the next go on."""
+        if self._lock is not None:
+            lock, self._lock = self._lock, None
+            lock.close()
+
+    @contextmanager
+    def briefly(self) -> Iterator[None]:
+        """For a moment, and at once; raises HeldError when another has it."""
+        with closing(self._take()):
+            yield
+
+    def __enter__(self) -> Self:
+        self.begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.end()
+
+    def _take(self) -> Lock:
+        return self._host.lock(lock_name(self._cluster), self._image, self._holder.labels(self._cluster))
+
+    def _try(self) -> Lock | HeldError:
+        try:
+            return self._take()
+        except HeldError as held:
+            return held
+
+    def _wait(self, held: HeldError, clock: Clock | None) -> Lock:
+        seen = [held]
+
+        def probe(_left: float) -> Ready[Lock] | NotReady:
+            found = self._try()
+            if not isinstance(found, HeldError):
+                return Ready(found)
+            seen.append(found)
+            return NotReady(in_words(found))
+
+        with self._reporter.step(f"cluster {self._cluster}") as step:
+            try:
+                lock = wait_until(probe, what="turn", timeout=WAIT_S, step=step, poll_interval=POLL_S, clock=clock)
+            except WaitTimeoutError as error:
+                raise ClusterStateError(
+                    f"{self._host.address}: cluster {self._cluster}: {in_words(seen[-1])}, and did not end in "
+                    f"{WAIT_S:.0f} s",
+                    hint="Wait for that command, or end it. If nobody can, `vllmray down --force --cluster "
+                    f"{self._cluster}` takes the cluster down all the same.",
+                ) from error
+            step.result("free")
+        return lock
+
+
+def in_words(held: HeldError) -> str:
+    """As in "root@desk (vllmray up, process 4711) has been changing it since 10:03:12"."""
+    holder = held.labels.get(labels.LOCK_HOLDER, "another command")
+    try:
+        since = datetime.fromisoformat(held.labels[labels.LOCK_SINCE]).astimezone()
+    except (KeyError, ValueError):
+        return f"{holder} is changing it"
+    day = "" if since.date() == datetime.now().astimezone().date() else f"{since:%Y-%m-%d} "
+    return f"{holder} has been changing it since {day}{since:%H:%M:%S}"

@@ -1,0 +1,1 @@
+"""Questions to a host, each answered by one short-lived container."""

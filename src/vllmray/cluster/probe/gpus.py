@@ -1,0 +1,93 @@
+"""The GPUs of hosts, and their memory: asked of each host in a short-lived container, or natively in a process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+from vllmray.cluster.probe.cards import cards_in, files_in
+from vllmray.cluster.probe.short_lived import run_to_end
+from vllmray.cluster.spec.containers import brief_spec, gpu_probe_spec, with_program
+from vllmray.cluster.spec.gpus import AMD_CONTROL, RENDER_FILE
+from vllmray.config.models import ClusterConfig
+from vllmray.errors import HostError, NoGpuRuntimeError
+from vllmray.hosts.base import ContainerSpec, Host, Mount
+from vllmray.model.layouts import HostGpus
+from vllmray.model.memory import GIB
+from vllmray.payload.protocol import UNIFIED_RESERVE
+from vllmray.reporter import Reporter
+
+DEV = "/vllmray/dev"
+"""Where the host's /dev is shown to the container that looks at it."""
+STATE_THEM = "State them instead: --gpus 2x80GiB,2x80GiB (a host's count and memory each)."
+
+
+def gpus_of(host: Host, config: ClusterConfig, reporter: Reporter) -> HostGpus:
+    """The GPUs of a host, as a node's image there sees them.
+
+    Raises:
+        HostError: it does not answer, lacks the image, or its GPUs can't be told.
+    """
+    with reporter.step(f"GPUs of {host.address}") as step:
+        if host.image(config.image) is None:
+            raise HostError(
+                f"{host.address}: there is no image {config.image} to look at its GPUs from",
+                hint=f"Pull it there, or name one that is there with --image. {STATE_THEM}",
+            )
+        request = json.dumps({"accelerator": config.accelerator})
+        lines, _ = said_with_gpus(
+            host, config, host.info().cdi_devices, lambda devices: gpu_probe_spec(config, devices, request)
+        )
+        cards = cards_in(lines)
+        found = HostGpus(host.address, tuple(card.size for card in cards))
+        if not found.memory:
+            raise HostError(
+                f"{host.address}: no {config.accelerator} GPU whose memory could be told",
+                details="\n".join(lines[-5:]) or None,
+                hint=STATE_THEM,
+            )
+        shared = any(card.unified for card in cards)
+        reserve = f"; shared with the host, to which {UNIFIED_RESERVE // GIB} GiB of it are left" if shared else ""
+        step.result(f"{found.summary}{reserve}")
+    return found
+
+
+def said_with_gpus(
+    host: Host, config: ClusterConfig, devices: tuple[str, ...], spec: Callable[[tuple[str, ...]], ContainerSpec]
+) -> tuple[list[str], tuple[str, ...]]:
+    """What a short-lived container with the host's GPUs prints, and how the host gave them.
+
+    NVIDIA's by CDI where the daemon lists its devices, else by the NVIDIA runtime, which no daemon tells of before it
+    is asked; and where there is neither, by the device files themselves: the driver's libraries are then the image's
+    own, or in folders that are mounted. AMD's by their files.
+
+    Args:
+        devices: those that the daemon lists, or what an earlier call returned.
+        spec: the container, by what gpus.device_access takes.
+
+    Raises:
+        HostError: it could not be started, or the host has no way to give GPUs.
+    """
+    if config.accelerator == "amd" and config.runtime != "native" and AMD_CONTROL not in devices:
+        devices = _device_files(host, config)
+        if AMD_CONTROL not in devices or not any(RENDER_FILE.fullmatch(device) for device in devices):
+            raise HostError(
+                f"{host.address}: no AMD GPU: there is no {AMD_CONTROL}, or no render node of a card of AMD's",
+                hint="Check that its amdgpu driver is loaded (ls /dev/kfd /dev/dri), or name another --accelerator.",
+            )
+    try:
+        return run_to_end(host, spec(devices)), devices
+    except NoGpuRuntimeError:
+        devices = _device_files(host, config)
+        if not devices:
+            raise
+        return run_to_end(host, spec(devices)), devices
+
+
+def _device_files(host: Host, config: ClusterConfig) -> tuple[str, ...]:
+    """The host's files of GPUs, and their groups: a container sees only those it was given, so one is shown all."""
+    request = json.dumps({"files": DEV, "accelerator": config.accelerator})
+    spec = replace(brief_spec(config), mounts=(Mount("bind", "/dev", DEV, read_only=True),))
+    lines = run_to_end(host, with_program(spec, "probes/host.py", request))
+    return files_in(lines)

@@ -1,0 +1,91 @@
+"""Asking an image what it holds: once, in a throw-away container; the answer is kept by the image's id and by what was
+asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from uuid import uuid4
+
+from pydantic import TypeAdapter, ValidationError
+
+from vllmray.cluster.probe.short_lived import run_to_end
+from vllmray.cluster.spec import labels
+from vllmray.cluster.spec.containers import with_program
+from vllmray.cluster.spec.contents import PAYLOAD
+from vllmray.cluster.spec.payload import contents
+from vllmray.errors import HostError
+from vllmray.hosts.base import ContainerSpec, Host, Image
+from vllmray.images.facts import ImageFacts
+
+PROGRAM = "probes/image.py"
+_FACTS = TypeAdapter(ImageFacts)
+OWNER = "image-inspect"
+"""Stands where a cluster's name would, on the container's label."""
+
+
+def inspect(host: Host, name: str, cache: Path | None) -> ImageFacts:
+    """What the image of that name holds.
+
+    Args:
+        cache: a folder of this machine for answers; none, or one that can't be used, costs time only.
+
+    Raises:
+        HostError: the host does not have the image, or it could not be asked.
+    """
+    image = host.image(name)
+    if image is None:
+        raise HostError(f"{host.address}: there is no image {name}", hint=f"Get it first: docker pull {name}")
+    if cache is None or not image.fixed:
+        return _ask(host, name, image)
+    kept = cache / f"{image.id.removeprefix('sha256:')}-{_version()}.json"
+    with suppress(OSError, ValidationError):
+        return _FACTS.validate_json(kept.read_text())
+    facts = _ask(host, name, image)
+    with suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+        new = kept.with_suffix(f".{uuid4().hex}")
+        new.write_bytes(_FACTS.dump_json(facts))
+        new.replace(kept)
+    return facts
+
+
+def _why(host: Host, image: Image, lines: list[str]) -> str:
+    """What to do about an image that printed that instead of an answer."""
+    if any("exec format error" in line.lower() for line in lines):  # the kernel's ENOEXEC, by runc or tini
+        there, wanted = host.info().architecture or "of another kind", image.architecture or "another processor"
+        return f"The image is for {wanted}, and the host is {there}: name another image."
+    return "It must have a python3 on its PATH, 3.11 or newer."
+
+
+def _version() -> str:
+    """Of the question and the shape of its answer: what another vllmray was told may lack what this one looks for."""
+    shape = {each.name: str(each.type) for each in fields(ImageFacts)}
+    asked = contents().payload[f"{PAYLOAD}/{PROGRAM}"].decode()
+    return hashlib.sha256(f"{asked}\n{shape}".encode()).hexdigest()[:12]
+
+
+def _ask(host: Host, name: str, image: Image) -> ImageFacts:
+    spec = ContainerSpec(
+        name=f"vllmray-image-probe-{image.id.removeprefix('sha256:')[:12]}",
+        image=name,
+        argv=(),
+        labels=labels.selector(OWNER, labels.PROBE),
+        network="none",
+        read_only=True,
+    )
+    lines = run_to_end(host, with_program(spec, PROGRAM))
+    try:
+        answer = json.loads(lines[-1])
+        reference = next(iter(image.digests), image.id)
+        return ImageFacts(id=image.id, reference=reference, entrypoint=image.entrypoint, user=image.user, **answer)
+    except (IndexError, ValueError, TypeError) as error:
+        raise HostError(
+            f"{host.address}: {name} could not be asked what it holds",
+            details="\n".join(lines[-20:]) or "it printed nothing",
+            hint=_why(host, image, lines),
+        ) from error

@@ -1,0 +1,64 @@
+"""Questions that end with their answer: of a container that is gone then, or of a program in one that runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from uuid import uuid4
+
+from vllmray.errors import HostError, say_left
+from vllmray.hosts.base import ContainerSpec, Host
+
+LEFT_AFTER_S = 300.0
+"""One that ended longer ago was left by a command that was killed; one that has just ended is another's to read."""
+
+
+def run_to_end(host: Host, spec: ContainerSpec) -> list[str]:
+    """Run it to its end, and return the lines that it printed.
+
+    It gets a name of its own: another command may ask the same host the same at this moment, and must not lose its
+    answer to this one.
+
+    Raises:
+        HostError: it could not be started.
+    """
+    _sweep(host, spec.labels)
+    container = host.create_and_start(replace(spec, name=f"{spec.name}-{uuid4().hex[:8]}"))
+    try:
+        lines = list(host.logs(container.id, follow=True))
+    except BaseException as error:
+        try:
+            host.stop_and_remove(container.id, timeout=0)
+        except HostError as left:
+            say_left(error, f"{container.name} on {host.address}", left)
+        raise
+    host.stop_and_remove(container.id, timeout=0)
+    return lines
+
+
+def _sweep(host: Host, wanted: Mapping[str, str]) -> None:
+    """Remove what commands that were killed have left, and nothing that runs."""
+    for left in host.containers(wanted):
+        if left.ended and left.ended_unix is not None and time.time() - left.ended_unix > LEFT_AFTER_S:
+            with suppress(HostError):  # another command removes it at this moment; or who comes next does
+                host.stop_and_remove(left.id, timeout=0)
+
+
+def exec_to_end(host: Host, container: str, argv: tuple[str, ...], timeout: float) -> list[str]:
+    """What a program says that is run in a running container, until it ends or is silent for that many seconds.
+
+    Raises:
+        HostError: it could not be started.
+    """
+    running = host.exec(container, argv)
+    lines: list[str] = []
+    try:
+        while (line := running.read_line(timeout)) is not None:
+            lines.append(line)
+    except EOFError:
+        pass
+    finally:
+        running.close()
+    return lines

@@ -1,0 +1,1 @@
+"""From settings to containers: values in, values out."""

@@ -1,0 +1,22 @@
+"""Settings of a node whose host was looked at: what was asked for, and what was found."""
+
+from __future__ import annotations
+
+from vllmray.config.models import ClusterConfig
+
+
+class ResolvedConfig(ClusterConfig):
+    """Made once, when address, interface and sizes are known; whatever follows takes it as it is."""
+
+    head_ip: str
+    node_ip: str
+    network_interface: str
+
+    @staticmethod
+    def of(config: ClusterConfig, *, node_ip: str, interface: str, head_ip: str) -> ResolvedConfig:
+        """The settings with what was found; they were checked before, and in a dry run words stand for addresses."""
+        kept = {name: getattr(config, name) for name in ClusterConfig.model_fields}
+        found = {"node_ip": node_ip, "network_interface": interface, "head_ip": head_ip}
+        made = ResolvedConfig.model_construct(**kept | found)
+        made._host = config._host
+        return made

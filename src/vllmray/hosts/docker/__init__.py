@@ -1,0 +1,1 @@
+"""A Docker daemon as a host: the only place that imports the Docker SDK."""

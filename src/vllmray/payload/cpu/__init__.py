@@ -1,0 +1,1 @@
+"""The vLLM plugin that gives a node without GPUs simulated ones."""

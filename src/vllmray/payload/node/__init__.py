@@ -1,0 +1,1 @@
+"""The main program of a Ray node's container, and what it runs."""
