@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 from collections import deque
@@ -89,8 +90,13 @@ def _as_written(parts: SplitResult) -> str:
     return place.partition(":")[0]
 
 
-def _end_with_parent() -> Callable[[], object]:
-    """What a child calls to be ended when its parent is, also by a signal that leaves it no time to tidy up."""
+def _end_with_parent() -> Callable[[], object] | None:
+    """What a child calls to be ended when its parent is, also by a signal that leaves it no time to tidy up.
+
+    None where the kernel has no such thing (macOS): there a command that is killed (SIGKILL) leaves its ssh running.
+    """
+    if sys.platform != "linux":
+        return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     return partial(prctl, PR_SET_PDEATHSIG, signal.SIGTERM.value)
 
