@@ -34,6 +34,7 @@ class Invocation:
     vllm_args: tuple[str, ...] = ()
     """Everything after --."""
     debug: bool = False
+    as_json: bool = False
 
 
 @dataclass(frozen=True, slots=True)

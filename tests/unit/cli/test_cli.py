@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vllmray.cli.main import COMMANDS, WITH_VLLM_ARGS, run, split, text_of
+from vllmray.cli.app import COMMANDS
+from vllmray.cli.main import WITH_VLLM_ARGS, run, split, text_of
 from vllmray.cli.options import option_fields, shown_default
 from vllmray.config.models import ClusterConfig
 from vllmray.config.settings import flag_of, variables_of
@@ -88,7 +89,7 @@ def test_every_setting_has_its_option_and_its_variable_in_the_help(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERMINAL_WIDTH", "200")
-    assert exit_code("up", "--help") == 0
+    assert exit_code("up", "--help-all") == 0
     text = capsys.readouterr().out
     for name in option_fields():
         assert flag_of(name) in text
