@@ -22,7 +22,7 @@ def status(
     watch: Annotated[bool, switch("--watch", help="Show each change, until Ctrl-C")] = False,
     raw: Annotated[bool, switch("--raw", help="Print the output of `ray status -v`")] = False,
 ) -> None:
-    """Show whether the cluster is ready, its nodes and their GPUs.
+    """Show whether the cluster is ready, and its nodes and GPUs.
 
     On a worker's host, ready means that the head lists this node as alive. Exit code 0: ready; 1: not ready; 4: no such
     cluster.
