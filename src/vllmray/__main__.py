@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 
-from vllmray import __version__
+from vllmray.version import __version__
 
 OBJECTS_BETWEEN_COLLECTIONS = 50_000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 
-from vllmray import __version__
+from vllmray.version import __version__
 
 LIBRARIES = ("docker", "pydantic", "typer", "huggingface-hub")
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from vllmray import __version__
 from vllmray.cli.options import DebugOption, JsonOption
 from vllmray.errors import UserInterruptError
+from vllmray.version import __version__
 
 PANELS = {
     "Serve": ("plan", "up", "restart", "down", "demo"),

@@ -13,10 +13,10 @@ import pytest
 import typer
 
 from tests.unit.cli.test_cli import exit_code
-from vllmray import __version__
 from vllmray.cli.app import COMMANDS, GROUPS, application
 from vllmray.cli.options import ADVANCED, PANELS, option_fields, shown_default
 from vllmray.config.settings import flag_of, variables_of
+from vllmray.version import __version__
 
 LINES, COLUMNS = 24, 80
 
