@@ -1,4 +1,4 @@
-"""The settings of a cluster, checked: one frozen model, each field with the words that --help and the README show."""
+"""The settings of a cluster, checked: one frozen model, each field with the words that --help and docs/settings.md show."""
 
 from __future__ import annotations
 

@@ -144,16 +144,16 @@ def test_the_examples_are_settings_that_load(folder: Path) -> None:
     assert loaded.build.build is True
 
 
-README = (Path(__file__).parents[3] / "README.md").read_text()
+SETTINGS = (Path(__file__).parents[3] / "docs/settings.md").read_text()
 
 
 def rows_of(first: str) -> list[list[str]]:
-    """The cells of the table of the README whose first row begins so."""
-    table = README[README.index(f"\n| {first}") :].strip().partition("\n\n")[0]
+    """The cells of the table of docs/settings.md whose first row begins so."""
+    table = SETTINGS[SETTINGS.index(f"\n| {first}") :].strip().partition("\n\n")[0]
     return [[cell.strip().strip("`") for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
 
 
-def test_the_readme_has_every_setting_with_its_variables_and_default() -> None:
+def test_the_documentation_has_every_setting_with_its_variables_and_default() -> None:
     """In the order and the words of the model; secrets too, which have no option."""
     rows = rows_of("`--cluster`")
     settings = [name for name in ClusterConfig.model_fields if name in option_fields() or "SecretStr" in kind_of(name)]
@@ -162,7 +162,7 @@ def test_the_readme_has_every_setting_with_its_variables_and_default() -> None:
         if name == "ray_ports":
             assert row[0].startswith("--ray-port")
             continue
-        assert row[0] == (flag_of(name) if name in option_fields() else "(none: a secret has no place in argv)")
+        assert row[0] == (flag_of(name) if name in option_fields() else "(none: a secret)")
         assert row[1].split("`, `") == [*reversed(variables_of(name))], name
         assert row[2] == ("default" if name == "memlock" else shown_default(name)), name
         assert row[3] == ClusterConfig.model_fields[name].description
@@ -176,6 +176,6 @@ def test_no_secret_is_among_the_options() -> None:
     assert [name for name in option_fields() if "SecretStr" in kind_of(name)] == []
 
 
-def test_the_readme_has_every_port_of_rays_in_the_order_and_the_words_of_the_model() -> None:
+def test_the_documentation_has_every_port_of_rays_in_the_order_and_the_words_of_the_model() -> None:
     expected = [[name, str(field.default), field.description] for name, field in RayPorts.model_fields.items()]
     assert rows_of("`gcs`") == expected
