@@ -32,7 +32,7 @@ def test_the_reference_is_what_the_code_says(reference: Any, file: str) -> None:
 
 
 def test_every_command_and_each_of_its_options_is_described(reference: Any) -> None:
-    from vllmray.cli.main import COMMANDS, GROUPS
+    from vllmray.cli.app import COMMANDS, GROUPS
 
     text = (REPOSITORY / "docs/commands.md").read_text()
     names = [f"{group} {each}" for group, (_, commands) in GROUPS.items() for each in commands]

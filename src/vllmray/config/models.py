@@ -1,4 +1,4 @@
-"""The settings of a cluster, checked: one frozen model, each field with the words that --help and docs/settings.md show."""
+"""The settings of a cluster, checked: one frozen model; its descriptions are those of --help and docs/settings.md."""
 
 from __future__ import annotations
 

@@ -147,22 +147,24 @@ def test_the_examples_are_settings_that_load(folder: Path) -> None:
 SETTINGS = (Path(__file__).parents[3] / "docs/settings.md").read_text()
 
 
-def rows_of(first: str) -> list[list[str]]:
-    """The cells of the table of docs/settings.md whose first row begins so."""
-    table = SETTINGS[SETTINGS.index(f"\n| {first}") :].strip().partition("\n\n")[0]
-    return [[cell.strip().strip("`") for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
+def rows_of(block: str) -> list[list[str]]:
+    """The cells of the tables of docs/settings.md that the code makes, without their heads."""
+    tables = SETTINGS.partition(f"<!-- made by scripts/reference: {block} -->")[2].partition("<!-- end")[0]
+    lines = [line for line in tables.splitlines() if line.startswith(("| `", "| (none"))]
+    return [[cell.strip().strip("`") for cell in line.strip("|").split(" | ")] for line in lines]
 
 
 def test_the_documentation_has_every_setting_with_its_variables_and_default() -> None:
-    """In the order and the words of the model; secrets too, which have no option."""
-    rows = rows_of("`--cluster`")
+    """In the words of the model; secrets too, which have no option."""
     settings = [name for name in ClusterConfig.model_fields if name in option_fields() or "SecretStr" in kind_of(name)]
-    assert len(rows) == len(settings)
-    for row, name in zip(rows, settings, strict=True):
+    rows = {row[1].split("`, `")[-1]: row for row in rows_of("settings")}
+    assert len(rows) == len(rows_of("settings")) == len(settings)
+    for name in settings:
+        row = rows["VLLMRAY_RAY_PORT_<NAME>" if name == "ray_ports" else variables_of(name)[0]]
         if name == "ray_ports":
             assert row[0].startswith("--ray-port")
             continue
-        assert row[0] == (flag_of(name) if name in option_fields() else "(none: a secret)")
+        assert row[0].partition("`, `")[0] == (flag_of(name) if name in option_fields() else "(none: a secret)")
         assert row[1].split("`, `") == [*reversed(variables_of(name))], name
         assert row[2] == ("default" if name == "memlock" else shown_default(name)), name
         assert row[3] == ClusterConfig.model_fields[name].description
@@ -178,4 +180,4 @@ def test_no_secret_is_among_the_options() -> None:
 
 def test_the_documentation_has_every_port_of_rays_in_the_order_and_the_words_of_the_model() -> None:
     expected = [[name, str(field.default), field.description] for name, field in RayPorts.model_fields.items()]
-    assert rows_of("`gcs`") == expected
+    assert rows_of("ports") == expected
