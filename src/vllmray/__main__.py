@@ -6,14 +6,14 @@ import gc
 import os
 import sys
 
-from vllmray import __version__
+from vllmray.version import __version__
 
 OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 
 def main() -> None:
     """Entry point of the console script."""
-    if sys.argv[1:] == ["--version"]:
+    if sys.argv[1:] in (["--version"], ["-V"]):
         print(f"vllmray {__version__}")
         return
     # A tenth of a second of each command: importing makes many objects and little garbage, and pydantic looks through

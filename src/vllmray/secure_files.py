@@ -10,7 +10,9 @@ import ctypes
 import grp
 import os
 import pwd
+import resource
 import stat
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,9 +26,13 @@ PR_SET_DUMPABLE = 4  # Linux, include/uapi/linux/prctl.h
 def leave_no_core() -> None:
     """Have the kernel write no memory of this process to disk, nor show it to others of this user (prctl(2)).
 
-    Programs that it starts are as any other: the mark ends with execve.
+    On Linux programs that it starts are not affected: the mark ends with execve. Other systems have no such mark; there
+    the limit for core files is 0, for what this process starts too (setrlimit(2)).
     """
-    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    else:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def read_trusted(path: Path) -> str:
@@ -67,7 +73,8 @@ def _text(descriptor: int, check: Callable[[os.stat_result], None]) -> str:
 
 
 def _is_null(found: os.stat_result) -> bool:
-    return stat.S_ISCHR(found.st_mode) and found.st_rdev == os.makedev(1, 3)  # Linux, Documentation/admin-guide/devices
+    """Its number differs between systems; nobody but root can put something else in its place."""
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == os.stat(os.devnull).st_rdev
 
 
 def _refuse_unless_file(path: Path, found: os.stat_result) -> None:

@@ -1,4 +1,4 @@
-"""The openai client against a small server on loopback: pieces as they come, failures as errors of ours."""
+"""The client of the OpenAI API against a small server on loopback: pieces as they come, failures as errors of ours."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ class Handler(BaseHTTPRequestHandler):
     """Lists one model, and answers a chat with the words of the last message, one a piece."""
 
     def do_GET(self) -> None:
+        if self.path != "/v1/models":
+            self._reply(200, {"hello": "world"})
+            return
         self._reply(
             200, {"object": "list", "data": [{"id": "small", "object": "model", "created": 1, "owned_by": "us"}]}
         )
@@ -36,21 +39,28 @@ class Handler(BaseHTTPRequestHandler):
             self._reply(401, {"error": {"message": "wrong key"}})
         elif said == "too long":
             self._reply(400, {"error": {"message": "maximum context length"}})
+        elif said == "not an API":
+            self._reply(200, {"hello": "world"})
         else:
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.end_headers()
             for _ in range(said.count("think")):
                 self._event({"reasoning": "hm "})
-            for word in said.split():
+            for word in said.split(" "):
                 self._event({"content": word + " "})
+            if said == "broken off":
+                return
+            if said == "engine died":
+                self.wfile.write(b'data: {"error": {"message": "EngineCore encountered an issue", "code": 500}}\n\n')
+                return
             self._event({}, "length" if asked.get("max_tokens") == 2 else "stop")
             self.wfile.write(b"data: [DONE]\n\n")
 
     def _event(self, delta: dict[str, str], reason: str | None = None) -> None:
         choice = {"index": 0, "delta": delta, "finish_reason": reason}
         event = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "small", "choices": [choice]}
-        self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+        self.wfile.write(f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode())
 
     def _reply(self, code: int, body: dict[str, Any]) -> None:
         self.send_response(code)
@@ -114,6 +124,40 @@ def test_a_refusal_is_an_error_in_the_servers_words(endpoint: Endpoint) -> None:
     with pytest.raises(VllmrayError, match="it refused") as caught:
         list(endpoint.answer("small", [{"role": "user", "content": "too long"}], max_tokens=None))
     assert "maximum context length" in str(caught.value.details)
+
+
+@pytest.mark.parametrize(
+    ("said", "details"),
+    [("engine died", "EngineCore encountered an issue"), ("broken off", None)],
+)
+def test_an_answer_that_breaks_off_is_an_error_after_its_pieces(
+    endpoint: Endpoint, said: str, details: str | None
+) -> None:
+    pieces: list[str] = []
+    with pytest.raises(VllmrayError, match="broke off") as caught:
+        pieces.extend(endpoint.answer("small", [{"role": "user", "content": said}], max_tokens=None))
+    assert "".join(pieces).split() == said.split()
+    assert caught.value.details == details
+
+
+def test_every_character_of_an_answer_arrives_also_those_that_some_take_for_ends_of_lines(endpoint: Endpoint) -> None:
+    said = "a\u2028b\u0085c\r\nd é 東"
+    pieces = endpoint.answer("small", [{"role": "user", "content": said}], max_tokens=None)
+    assert "".join(pieces) == said + " "
+
+
+def test_what_answers_otherwise_than_the_openai_api_is_an_error_that_says_how(
+    endpoint: Endpoint, server: ThreadingHTTPServer
+) -> None:
+    with pytest.raises(VllmrayError, match="did not answer") as caught:
+        list(endpoint.answer("small", [{"role": "user", "content": "not an API"}], max_tokens=None))
+    assert "text/event-stream" in str(caught.value.details)
+    with (
+        closing(Endpoint(f"http://127.0.0.1:{server.server_address[1]}/other")) as other,
+        pytest.raises(VllmrayError, match="not the OpenAI API's") as caught,
+    ):
+        other.model()
+    assert caught.value.details == "KeyError: 'data'"
 
 
 def test_a_wrong_key_is_said_to_be_one(server: ThreadingHTTPServer) -> None:

@@ -1,11 +1,17 @@
-"""docs/security.md says nothing that no test holds."""
+"""docs/security.md says nothing that no test holds, and every link of the documentation leads somewhere."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).parents[2]
+PAGES = sorted(
+    path.relative_to(REPOSITORY).as_posix() for path in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"))
+)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAME = re.compile(r"\[(test_\w+)\]")
 
 
@@ -44,3 +50,42 @@ def test_nothing_is_passed_through_a_shell() -> None:
     # A process that does nothing, by a text that never changes: what Ray's driver takes for the head's raylet.
     words = 'subprocess.Popen(argv, executable="/bin/sh", stdin=subprocess.PIPE, stdout=subprocess.PIPE)'
     assert found == [f"server.py: process = {words}"]
+
+
+def without_code(text: str) -> str:
+    """Of a page in Markdown, what is no example: blocks are indented by four, or fenced."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^ {4}.*$", "", text, flags=re.MULTILINE))
+
+
+def anchors_of(text: str) -> set[str]:
+    """What headings are called, by forges and by mkdocs alike."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^ {4}.*$", "", text, flags=re.MULTILINE), re.MULTILINE)
+    return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip()) for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_of_a_page_leads_to_a_file_and_a_heading_that_there_are(page: str) -> None:
+    missing = []
+    for link in LINK.findall(without_code((REPOSITORY / page).read_text())):
+        if link.startswith(("https://", "http://", "mailto:")):
+            continue
+        name, _, anchor = link.partition("#")
+        path = (REPOSITORY / page).parent / name if name else REPOSITORY / page
+        if not path.exists() or (anchor and anchor not in anchors_of(path.read_text())):
+            missing.append(link)
+    assert missing == []
+
+
+def test_the_readme_is_short_and_keeps_the_two_commands_and_the_one_for_tests() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    assert len(text.encode()) <= 6 * 1024
+    for words in ("vllmray up --role head", "vllmray up --role worker --head-ip", "scripts/test", "scripts/demo"):
+        assert words in text
+
+
+def test_every_page_is_in_the_sites_navigation_and_in_the_readme() -> None:
+    pages = {path.name for path in (REPOSITORY / "docs").glob("*.md")}
+    assert {name for name in pages if name not in (REPOSITORY / "mkdocs.yml").read_text()} == set()
+    readme = (REPOSITORY / "README.md").read_text()
+    assert {name for name in pages - {"index.md"} if f"docs/{name}" not in readme} == set()

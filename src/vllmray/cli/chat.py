@@ -28,15 +28,18 @@ MOST_TOKENS = 512
 def chat(
     *,
     place: Place,
-    prompt: Annotated[str | None, typer.Argument(help="What to say; without it, a conversation")] = None,
-    system: Annotated[str | None, typer.Option("--system", help="What the model is told before all else")] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="[PROMPT]", help="One question; without it, a conversation")
+    ] = None,
+    system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="System prompt")] = None,
     max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", min=1, help="Longest answer, asked of the server")
+        int | None, typer.Option("--max-tokens", metavar="N", min=1, help="Maximum length of an answer in tokens")
     ] = None,
 ) -> None:
-    """Talk to the served model from the head's host. Without a prompt until Ctrl-D; Ctrl-C ends an answer.
+    """Chat with the served model.
 
-    An answer that repeats itself is stopped, and one of more than 512 tokens unless --max-tokens says otherwise.
+    Runs on the head's host. A conversation ends with Ctrl-D; Ctrl-C stops an answer. An answer that repeats itself is
+    stopped, and one of more than 512 tokens unless --max-tokens allows more.
     """
     endpoint = client_of(*_where(place))
     try:

@@ -16,11 +16,15 @@ from vllmray.errors import ClusterStateError, HostError
 def dashboard(
     *,
     place: Place,
-    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port here  [default: Ray's]")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", metavar="PORT", min=1, max=65535, help="Local port of the tunnel; without it, Ray's"),
+    ] = None,
 ) -> None:
-    """Print where Ray's dashboard answers; to another host through a tunnel that is there until Ctrl-C.
+    """Print the URL of Ray's dashboard, through a tunnel.
 
-    It listens on its host's loopback address alone, and asks for the token (`vllmray token`).
+    The dashboard listens on its host's loopback address and asks for Ray's token (`vllmray token`). For a host that
+    is reached over SSH a tunnel is opened, until Ctrl-C.
     """
     from vllmray.cluster.observe.status import look
 

@@ -13,6 +13,7 @@ import typer
 
 from vllmray.cli.credentials import access_to, caller_on, client_of, with_secrets
 from vllmray.cli.mark import marked
+from vllmray.cli.options import switch
 from vllmray.cli.wiring import Invocation, holder, on_runtime, open_target, reporter, say_runtime
 from vllmray.errors import HostError
 
@@ -33,23 +34,26 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
     context: typer.Context,
     *,
     runtime: Annotated[
-        RuntimeChoice | None, typer.Option(help="By default docker, or native on a machine without Docker")
+        RuntimeChoice | None, typer.Option(help="Without it, docker, or native on a machine without Docker")
     ] = None,
     python: Annotated[
-        str | None, typer.Option(help="With native, the Python whose environment has Ray and vLLM")
+        str | None, typer.Option(metavar="PYTHON", help="Python with Ray and vLLM, for the native runtime")
     ] = None,
-    image: Annotated[str | None, typer.Option(help="With docker, an image that has Ray and vLLM")] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="Image with Ray and vLLM, for the docker runtime")
+    ] = None,
     base: Annotated[
-        str | None, typer.Option("--base", help="With docker and no --image, what the image is built from")
+        str | None, typer.Option("--base", metavar="IMAGE", help="Base image to build from, without --image")
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Port of the endpoint", min=1, max=65535)] = None,
-    cluster: Annotated[str, typer.Option(help="Name of the cluster")] = "demo",
-    remove: Annotated[bool, typer.Option("--remove", help="Take it down at the end")] = False,
-    retain: Annotated[bool, typer.Option("--retain", help="Keep the nodes after a failure")] = False,
+    port: Annotated[int | None, typer.Option(metavar="PORT", help="Port of the endpoint", min=1, max=65535)] = None,
+    cluster: Annotated[str, typer.Option(metavar="NAME", help="Name of the cluster")] = "demo",
+    remove: Annotated[bool, switch("--remove", help="Remove the cluster at the end")] = False,
+    retain: Annotated[bool, switch("--retain", help="Keep the nodes after a failure")] = False,
 ) -> None:
-    """Everything on this machine alone: two nodes, real Ray, real vLLM, a small real model, a question, an answer.
+    """Run a demo cluster of two nodes on this machine.
 
-    It goes on running; a second demo finds the first. Everything after -- goes to the vLLM server.
+    Ray, vLLM and the small model are real; one question is asked. The cluster keeps running, and a
+    second demo finds it. Arguments after -- are passed to the vLLM server.
     """
     from vllmray.cli.named_files import with_named_files
     from vllmray.cluster.down import down

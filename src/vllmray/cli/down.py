@@ -5,10 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vllmray.cli.mark import clusters_known_here, unmark
-from vllmray.cli.options import Place, with_place
+from vllmray.cli.options import Place, switch, with_place
 from vllmray.cli.wiring import holder, open_all, open_cluster, reporter
 from vllmray.errors import HostError
 
@@ -23,13 +21,16 @@ if TYPE_CHECKING:
 def down(
     *,
     place: Place,
-    every: Annotated[bool, typer.Option("--all", help="Every cluster on the host")] = False,
+    every: Annotated[bool, switch("--all", help="Every cluster on the host")] = False,
     force: Annotated[
         bool,
-        typer.Option("--force", help="For what won't stop: kill it at once, and wait for no other command"),
+        switch("--force", help="Kill at once what does not stop, and wait for no other command"),
     ] = False,
 ) -> None:
-    """Remove the cluster's containers, volumes and networks from a host. Downloaded models stay."""
+    """Remove the cluster's containers, volumes and networks.
+
+    Downloaded models stay.
+    """
     from vllmray.cluster.down import down as take_down
     from vllmray.cluster.down import force_down
 

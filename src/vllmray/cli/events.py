@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vllmray.cli.options import Place, with_place
+from vllmray.cli.options import Place, switch, with_place
 from vllmray.cli.wiring import About, open_cluster
 from vllmray.errors import ConfigError
 
@@ -24,16 +24,16 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def events(
     *,
     place: Place,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as things happen, until Ctrl-C")] = False,
+    follow: Annotated[bool, switch("--follow", "-f", help="Print new events as they occur, until Ctrl-C")] = False,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="Only what is not older: 30s, 90m, 2h, 1d12h")
+        str | None, typer.Option("--since", metavar="TIME", help="Print only events of the last 30s, 90m, 2h, 1d12h")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON (with --follow one an event)")] = False,
+    as_json: Annotated[bool, switch("--json", help="Print one line of JSON; with --follow, one an event")] = False,
 ) -> None:
-    """Tell what happened to the cluster on a host: nodes joined or lost, ends and their reasons, recoveries.
+    """Print the cluster's events: joins, losses, restarts.
 
-    Known is what the logs of its containers have, and so nothing of a container that was removed, and what the Docker
-    daemon still remembers.
+    They come from the logs of its containers, so none is left of a container that was removed, and from the events that
+    the Docker daemon still has.
     """
     from vllmray.cluster.observe import events as told
 
@@ -53,7 +53,7 @@ def seconds_of(text: str) -> float:
         ConfigError: it is none.
     """
     if not re.fullmatch(r"(\d{1,9}[smhd])+", text):
-        raise ConfigError(f"--since {text} is no length of time", hint="For example: --since 2h (s, m, h, d)")
+        raise ConfigError(f"--since: invalid duration {text!r}", hint="For example: --since 2h (s, m, h, d)")
     return float(sum(int(number) * UNITS[unit] for number, unit in re.findall(r"(\d+)([smhd])", text)))
 
 

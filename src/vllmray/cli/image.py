@@ -9,21 +9,24 @@ from typing import Annotated
 
 import typer
 
-from vllmray.cli.options import EnvFileOption, HostOption, InsecureOption, address_of
+from vllmray.cli.options import EnvFileOption, HostOption, InsecureOption, JsonOption, address_of
 from vllmray.cli.wiring import open_target, reporter
 
 RuntimeChoice = Annotated[str | None, typer.Option("--runtime", metavar="RUNTIME", help="docker or native")]
 
 
 def inspect(
-    name: Annotated[str, typer.Argument(metavar="IMAGE", help="An image that the host has; natively a Python")],
+    name: Annotated[str, typer.Argument(metavar="IMAGE", help="Image on the host; for the native runtime, a Python")],
     host: HostOption = None,
     runtime: RuntimeChoice = None,
     env_file: EnvFileOption = None,
     insecure_docker_tcp: InsecureOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show what an image holds: Ray, vLLM, Python, torch, CUDA, NCCL, entrypoint, user. Asked of the image itself."""
+    """Show the versions in an image, its entrypoint and its user.
+
+    Versions of Ray, vLLM, Python, torch, CUDA and NCCL are read by a container of the image.
+    """
     from vllmray.cluster.probe.image import inspect as ask
     from vllmray.config.settings import cache_folder, load
     from vllmray.output.envelope import envelope
@@ -44,19 +47,28 @@ def build(  # noqa: PLR0913  # the command line's own breadth
     *,
     dockerfile: Annotated[
         Path | None,
-        typer.Option("-f", "--file", metavar="PATH", help="A Dockerfile of your own; its folder is the context"),
+        typer.Option("-f", "--file", metavar="PATH", help="Dockerfile; its folder is the build context"),
     ] = None,
-    base: Annotated[str | None, typer.Option(metavar="IMAGE", help="ARG BASE: the image to start from")] = None,
-    vllm_version: Annotated[str | None, typer.Option(metavar="VERSION", help="ARG VLLM_VERSION")] = None,
-    ray_version: Annotated[str | None, typer.Option(metavar="VERSION", help="ARG RAY_VERSION")] = None,
-    pip: Annotated[list[str] | None, typer.Option(metavar="PACKAGE", help="ARG PIP: a further package")] = None,
+    base: Annotated[str | None, typer.Option(metavar="IMAGE", help="Base image (ARG BASE)")] = None,
+    vllm_version: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="Version of vLLM (ARG VLLM_VERSION)")
+    ] = None,
+    ray_version: Annotated[str | None, typer.Option(metavar="VERSION", help="Version of Ray (ARG RAY_VERSION)")] = None,
+    pip: Annotated[
+        list[str] | None, typer.Option(metavar="PACKAGE", help="Further package to install (ARG PIP)")
+    ] = None,
     tag: Annotated[str | None, typer.Option("-t", "--tag", metavar="NAME", help="Name of the image")] = None,
-    accelerator: Annotated[str | None, typer.Option(metavar="ACCELERATOR", help="nvidia or cpu")] = None,
+    accelerator: Annotated[
+        str | None, typer.Option(metavar="ACCELERATOR", help="Accelerator of the image: nvidia or cpu")
+    ] = None,
     host: HostOption = None,
     env_file: EnvFileOption = None,
     insecure_docker_tcp: InsecureOption = None,
 ) -> None:
-    """Build an image with vLLM and Ray on a host, from a Dockerfile of yours or vllmray's own, and print its name."""
+    """Build an image with vLLM and Ray on a host, and print its name.
+
+    From a Dockerfile of yours, or vllmray's own.
+    """
     from vllmray.cluster.images.build import have_built
     from vllmray.config.fields import ImageBuild
     from vllmray.config.settings import load
@@ -82,17 +94,23 @@ def build(  # noqa: PLR0913  # the command line's own breadth
 def copy(
     *,
     name: Annotated[
-        str | None, typer.Argument(metavar="[IMAGE]", help="An image that the host has  [default: the settings' own]")
+        str | None, typer.Argument(metavar="[IMAGE]", help="Image on the host; without it, the settings' image")
     ] = None,
     to: Annotated[
         list[str],
-        typer.Option(metavar="HOST", help="Docker host to give it to: ssh://…, unix://…, tcp://… or an SSH name"),
+        typer.Option(
+            metavar="HOST",
+            help="Docker host to copy it to: ssh://USER@HOST, unix://PATH, tcp://HOST:PORT or an SSH name",
+        ),
     ],
     host: HostOption = None,
     env_file: EnvFileOption = None,
     insecure_docker_tcp: InsecureOption = None,
 ) -> None:
-    """Give an image of one host to others, straight from daemon to daemon: no registry, no file, one reading."""
+    """Copy an image from one host to others, without a registry.
+
+    It is streamed from daemon to daemon and read once.
+    """
     from contextlib import ExitStack
 
     from vllmray.cluster.images.build import name_of

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vllmray.cli.options import Place, RoleChoice, with_place
+from vllmray.cli.options import Place, RoleChoice, switch, with_place
 from vllmray.cli.wiring import open_cluster
 
 
@@ -15,12 +15,14 @@ def logs(
     *,
     place: Place,
     what: Annotated[
-        RoleChoice | None, typer.Argument(help="Default: the engine, or on a worker's host the worker")
+        RoleChoice | None, typer.Argument(metavar="[ROLE]", help="head, worker or engine; without it, engine or worker")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it is written")] = False,
-    tail: Annotated[int | None, typer.Option("--tail", "-n", min=0, help="Only the last lines")] = None,
+    follow: Annotated[bool, switch("--follow", "-f", help="Follow log output")] = False,
+    tail: Annotated[
+        int | None, typer.Option("--tail", "-n", metavar="LINES", min=0, help="Print only the last lines")
+    ] = None,
 ) -> None:
-    """Print the log of one of the cluster's containers on a host."""
+    """Print the log of one of the cluster's containers."""
     from vllmray.cluster.logs import logs as read
 
     with open_cluster(place) as about:

@@ -1,4 +1,6 @@
-"""Command line options made from the settings' own fields, so that no setting is described twice."""
+"""Command line options: those made from the settings' own fields, so that no setting is described twice, and those
+that several commands share.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vllmray.cli.completion import recorded_clusters
 from vllmray.config.models import ClusterConfig
 from vllmray.config.settings import NOT_IN_THE_CLUSTER_FILE, flag_of, variables_of
 from vllmray.config.values import as_typed
@@ -23,28 +26,63 @@ WITHOUT_OPTION = (
 )
 LISTS = ("volumes", "env", "ray_ports", "allow_routes")
 SWITCHES = tuple(name for name, field in ClusterConfig.model_fields.items() if field.annotation is bool)
+SHORT = {"model": "-m", "tensor_parallel_size": "-tp", "pipeline_parallel_size": "-pp"}
+METAVARS = {"volumes": "SRC:DST[:rw]", "env": "NAME=VALUE", "ray_ports": "NAME=PORT", "allow_routes": "PATH"}
+
+ADVANCED = "Advanced"
+"""The panel that --help leaves out, and --help-all shows."""
+PANELS = {
+    "Model": ("model", "max_model_len", "tensor_parallel_size", "pipeline_parallel_size", "model_cache_dir"),
+    "Placement": (
+        *("cluster", "runtime", "image", "python", "accelerator", "gpus"),
+        *("cluster_gpus", "allow_tp_across_hosts"),
+    ),
+    "Network": ("head_ip", "node_ip", "network_interface", "port"),
+    "Security": ("token_file", "api_key_file", "no_api_key", "tls", "ssl_certfile", "ssl_keyfile", "allow_routes"),
+    ADVANCED: (
+        *("volumes", "env", "user", "writable_root", "shm_size", "object_store_memory"),
+        *("rdma", "memlock", "nofile", "ray_ports", "ray_metrics"),
+        *("join_timeout", "engine_timeout", "stall_timeout", "insecure_docker_tcp"),
+    ),
+}
+"""The settings with an option, by the panel of `up --help` that shows them."""
+
+
+def switch(*names: str, help: str) -> Any:  # noqa: A002  # typer's own name
+    """An option without a value; the type that Typer would show for it says nothing."""
+    return typer.Option(*names, help=help, metavar="", show_default=False)
+
+
+def advanced(name: str, *, help: str) -> Any:  # noqa: A002  # as above
+    """A switch that --help leaves out, and --help-all shows."""
+    return typer.Option(name, help=help, metavar="", show_default=False, rich_help_panel=ADVANCED, hidden=True)
+
 
 HostOption = Annotated[
     str | None,
     typer.Option(
         "--host",
         metavar="ADDRESS",
-        help="Docker host: unix://…, tcp://…, ssh://…  [VLLMRAY_HOST, else DOCKER_HOST, the Docker context, the local "
-        "socket]",
+        help="Docker host: unix://PATH, ssh://USER@HOST or tcp://HOST:PORT; without it, VLLMRAY_HOST, DOCKER_HOST, "
+        "the Docker context or the local socket",
     ),
 ]
 RuntimeOption = Annotated[
     str | None,
-    typer.Option("--runtime", metavar="RUNTIME", help="docker or native; by default the one that has the cluster"),
+    typer.Option("--runtime", metavar="RUNTIME", help="docker or native; without it, the one that has the cluster"),
 ]
 EnvFileOption = Annotated[
-    Path | None, typer.Option("--env-file", help="Settings file; ./.env is read when there is one")
+    Path | None, typer.Option("--env-file", metavar="FILE", help="File with settings; without it, ./.env if it exists")
 ]
 InsecureOption = Annotated[
-    bool | None,
-    typer.Option("--insecure-docker-tcp", help="Use a Docker daemon over TCP without TLS", show_default=False),
+    bool | None, switch("--insecure-docker-tcp", help="Connect to a Docker daemon over TCP without TLS")
 ]
-ClusterOption = Annotated[str | None, typer.Option("--cluster", help="Name of the cluster")]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="NAME", help="Name of the cluster", autocompletion=recorded_clusters),
+]
+JsonOption = Annotated[bool, switch("--json", help="Print the result as one line of JSON")]
+DebugOption = Annotated[bool, switch("--debug", help="Show a traceback with each error")]
 
 
 def option_fields() -> tuple[str, ...]:
@@ -57,12 +95,14 @@ def with_settings(function: Callable[..., None]) -> Callable[..., None]:
     fields = option_fields()
 
     def command(**arguments: Any) -> None:
+        del arguments["help_all"]
         flags = {name: arguments.pop(name) for name in fields}
         if flags["ray_ports"]:
             flags["ray_ports"] = _named_ports(flags["ray_ports"])
         function(flags=flags, **arguments)
 
-    return _shown_as(function, command, "flags", [_parameter(name) for name in fields])
+    settings = [_parameter(name, panel) for panel, names in PANELS.items() for name in names]
+    return _shown_as(function, command, "flags", [*settings, _help_all()])
 
 
 class RoleChoice(StrEnum):
@@ -115,22 +155,51 @@ def _shown_as(
     return command
 
 
-def _parameter(name: str) -> inspect.Parameter:
+def _parameter(name: str, panel: str) -> inspect.Parameter:
     kind: Any = str | None
     if name in LISTS:
         kind = list[str] | None
     elif name in SWITCHES:
         kind = bool | None
-    flag = flag_of(name)
-    option = typer.Option(flag, help=_help(name), metavar=_metavar(name), rich_help_panel="Settings")
+    option = typer.Option(
+        *(flag_of(name), SHORT.get(name)) if name in SHORT else (flag_of(name),),
+        help=_help(name),
+        metavar=_metavar(name),
+        rich_help_panel=panel,
+        hidden=panel == ADVANCED,
+        autocompletion=recorded_clusters if name == "cluster" else None,
+    )
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])
 
 
-def _metavar(name: str) -> str | None:
-    special = {"volumes": "SOURCE:TARGET[:rw]", "env": "NAME=VALUE", "ray_ports": "NAME=PORT", "allow_routes": "PATH"}
+def _help_all() -> inspect.Parameter:
+    """--help-all: the help with the options that --help leaves out."""
+
+    def show(context: typer.Context, asked: bool) -> None:
+        if not asked or context.resilient_parsing:
+            return
+        for parameter in context.command.params:
+            if getattr(parameter, "rich_help_panel", None) == ADVANCED:
+                parameter.hidden = False  # type: ignore[attr-defined]  # of an option
+        print(context.get_help())
+        raise typer.Exit
+
+    option = typer.Option(
+        "--help-all",
+        help=f"Show this message with the {ADVANCED.lower()} options",
+        metavar="",
+        callback=show,
+        is_eager=True,
+    )
+    return inspect.Parameter(
+        "help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option]
+    )
+
+
+def _metavar(name: str) -> str:
     if name in SWITCHES:
-        return None
-    return special.get(name, name.rpartition("_")[2].upper())
+        return ""
+    return METAVARS.get(name, name.rpartition("_")[2].upper())
 
 
 def _help(name: str) -> str:

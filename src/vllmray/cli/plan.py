@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vllmray.cli.options import EnvFileOption, InsecureOption, address_of
+from vllmray.cli.options import EnvFileOption, InsecureOption, JsonOption, address_of, switch
 from vllmray.cli.wiring import Invocation, model_files, on_runtime, open_target, reporter, settings
 from vllmray.errors import ConfigError
 
@@ -24,30 +24,33 @@ def plan(  # noqa: PLR0913  # the command line's own breadth
     context: typer.Context,
     *,
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="Id or folder of a model  [default: the settings' own]")
+        str | None, typer.Argument(metavar="[MODEL]", help="Hugging Face id or folder; without it, the settings' model")
     ] = None,
     gpus: Annotated[
         str | None,
-        typer.Option(metavar="2x80GiB,…", help="GPUs of each host (2x80GiB, 2xH100, 2x80GiB+1xL4), the head's first"),
+        typer.Option(metavar="GPUS", help="GPUs of each host, the head's first: 2x80GiB,2xH100,2x80GiB+1xL4"),
     ] = None,
     hosts: Annotated[
-        str | None, typer.Option(metavar="HOST,…", help="Docker hosts whose GPUs are looked at, the head's first")
+        str | None, typer.Option(metavar="HOSTS", help="Docker hosts to read the GPUs of, the head's first: gpu1,gpu2")
     ] = None,
-    max_model_len: Annotated[str | None, typer.Option(metavar="LEN", help="Longest context, in tokens")] = None,
-    image: Annotated[str | None, typer.Option(metavar="IMAGE", help="Image to look at a host's GPUs from")] = None,
-    accelerator: Annotated[str | None, typer.Option(metavar="ACCELERATOR", help="nvidia or amd")] = None,
+    max_model_len: Annotated[str | None, typer.Option(metavar="LEN", help="Maximum context length in tokens")] = None,
+    image: Annotated[str | None, typer.Option(metavar="IMAGE", help="Image to read a host's GPUs from")] = None,
+    accelerator: Annotated[
+        str | None, typer.Option(metavar="ACCELERATOR", help="Accelerator of the hosts: nvidia or amd")
+    ] = None,
     allow_tp_across_hosts: Annotated[
-        bool, typer.Option("--allow-tp-across-hosts", help="Let the GPUs that share a layer be on several hosts")
+        bool, switch("--allow-tp-across-hosts", help="Allow tensor parallelism across hosts")
     ] = False,
-    every: Annotated[bool, typer.Option("--all", help="Every layout, also the many that are much alike")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON")] = False,
+    every: Annotated[bool, switch("--all", help="Show every layout, not only the best few")] = False,
+    as_json: JsonOption = False,
     env_file: EnvFileOption = None,
     insecure_docker_tcp: InsecureOption = None,
 ) -> None:
-    """Rank the ways to spread a model over GPUs: the sizes to use, what fits, and why the others do not.
+    """Rank the parallel layouts of a model over GPUs.
 
-    Nothing is started or downloaded; the model's config and the sizes of its weights are read. Memory is an estimate.
-    Arguments for the vLLM server after -- count. Exit code 1 when no layout fits.
+    Shows which tensor and pipeline parallel sizes fit, and why the others do not. Nothing is started or downloaded:
+    only the model's config and the sizes of its weights are read, and memory is an estimate. Arguments after -- are
+    those of the vLLM server. Exit code 1: no layout fits.
     """
     from vllmray.cluster.spec.sizes import ranked
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vllmray.cli.options import Place, RoleChoice, with_place
+from vllmray.cli.options import Place, RoleChoice, switch, with_place
 from vllmray.cli.wiring import holder, open_cluster, reporter
 
 
@@ -16,14 +16,14 @@ def restart(
     place: Place,
     what: Annotated[
         RoleChoice | None,
-        typer.Argument(help="Default: the engine, or on a worker's host the worker; with head the engine too"),
+        typer.Argument(metavar="[ROLE]", help="head (with the engine), worker or engine; without it, engine or worker"),
     ] = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once it is started")] = False,
+    no_wait: Annotated[bool, switch("--no-wait", help="Return when it has started")] = False,
 ) -> None:
-    """Start the program of a container anew, as it is, and wait until it works again.
+    """Restart the engine or a node and wait for it.
 
-    The container keeps its settings, files and volumes, so no setting is needed here. The head and the engine work
-    again when the engine has answered a completion, a worker when the head lists it.
+    The container keeps its settings, files and volumes. The head and the engine are ready when the engine has answered
+    a completion, a worker when the head lists it.
     """
     from vllmray.cluster.restart import RestartOptions
     from vllmray.cluster.restart import restart as act

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vllmray.cli.options import Place, with_place
+from vllmray.cli.options import Place, switch, with_place
 from vllmray.cli.wiring import open_cluster
 
 if TYPE_CHECKING:
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 def status(
     *,
     place: Place,
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON (with --watch one a change)")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Again at each change, until Ctrl-C")] = False,
-    raw: Annotated[bool, typer.Option("--raw", help="What `ray status -v` prints")] = False,
+    as_json: Annotated[bool, switch("--json", help="Print one line of JSON; with --watch, one a change")] = False,
+    watch: Annotated[bool, switch("--watch", help="Show each change, until Ctrl-C")] = False,
+    raw: Annotated[bool, switch("--raw", help="Print the output of `ray status -v`")] = False,
 ) -> None:
-    """Show the cluster: whether it serves, its nodes and their GPUs. Exit code 0 when ready, 1 when not, 4 when absent.
+    """Show whether the cluster is ready, and its nodes and GPUs.
 
-    On a worker's host, ready means that the head lists this node alive.
+    On a worker's host, ready means that the head lists this node as alive. Exit code 0: ready; 1: not ready; 4: no such
+    cluster.
     """
     from vllmray.cluster.observe import status as views
 

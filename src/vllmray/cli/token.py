@@ -27,13 +27,15 @@ class TokenAction(StrEnum):
 def token(
     *,
     place: Place,
-    action: Annotated[TokenAction, typer.Argument(help="show, or rotate: replace it, and restart what has it")] = (
-        TokenAction.show
-    ),
+    action: Annotated[
+        TokenAction,
+        typer.Argument(metavar="[ACTION]", help="show, or rotate: replace it and restart the head and the engine"),
+    ] = (TokenAction.show),
 ) -> None:
-    """Print the token that Ray asks of every node and client; or replace it, on the head's host.
+    """Print or rotate Ray's authentication token.
 
-    With rotate the head and the engine are started anew with the new token, and the workers must join again with it.
+    Every node and client of Ray needs it. After a rotation, on the head's host, the head and the engine are restarted
+    with the new token, and the workers must join again with it.
     """
     from vllmray.config.settings import load
     from vllmray.config.values import LOGINS

@@ -22,7 +22,7 @@ from vllmray.cli.credentials import (
     worker_secrets,
 )
 from vllmray.cli.mark import marked
-from vllmray.cli.options import EnvFileOption, HostOption, with_settings
+from vllmray.cli.options import EnvFileOption, HostOption, advanced, switch, with_settings
 from vllmray.cli.wiring import (
     Invocation,
     holder,
@@ -61,24 +61,25 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     context: typer.Context,
     *,
     flags: dict[str, Any],
-    role: Annotated[RoleChoice, typer.Option(help="What this host is to be")],
+    role: Annotated[RoleChoice, typer.Option(help="Role of this host")],
     host: HostOption = None,
     env_file: EnvFileOption = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once the containers run")] = False,
+    no_wait: Annotated[bool, switch("--no-wait", help="Return when the containers have started")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the command lines that do the same and start nothing")
     ] = False,
-    retain: Annotated[bool, typer.Option("--retain", help="Keep the containers after a failure")] = False,
-    no_derive: Annotated[bool, typer.Option("--no-derive", help="Do not add Ray to an image that lacks it")] = False,
+    retain: Annotated[bool, advanced("--retain", help="Keep the containers after a failure")] = False,
+    no_derive: Annotated[bool, advanced("--no-derive", help="Do not add Ray to an image without it")] = False,
     no_model_check: Annotated[
-        bool, typer.Option("--no-model-check", help="Do not check the settings against the model")
+        bool, advanced("--no-model-check", help="Do not check the settings against the model's config")
     ] = False,
-    recreate: Annotated[bool, typer.Option("--recreate", help="Replace a cluster of another configuration")] = False,
+    recreate: Annotated[bool, switch("--recreate", help="Replace a cluster with another configuration")] = False,
 ) -> None:
-    """Start this host's part of a cluster, and wait until it works.
+    """Start this host's node of a cluster and wait for it.
 
-    Settings come from options, then environment variables, then the .env file, then defaults. Everything after -- goes
-    to the vLLM server; files that it names are mounted.
+    On the head this starts Ray and the vLLM server, on a worker Ray alone. Settings come from options, then environment
+    variables, then the .env file, then vllmray.toml, then defaults. Arguments after -- are passed to the vLLM server;
+    files that they name are mounted.
     """
     from vllmray.cluster.probe.model import Look
     from vllmray.cluster.run import UpOptions

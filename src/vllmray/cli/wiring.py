@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from vllmray.hub.files import ModelFiles
     from vllmray.reporter import Reporter
 
+OTHER_SYSTEMS = {"darwin": "macOS"}
+"""Names of systems, by what Python calls them."""
+
 
 @dataclass(slots=True)
 class Invocation:
@@ -31,6 +34,7 @@ class Invocation:
     vllm_args: tuple[str, ...] = ()
     """Everything after --."""
     debug: bool = False
+    as_json: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def _without_a_daemon(
         return None
     if _has(having):
         return Target(_native(), "native", f"it has cluster {having} here")
-    if starts and _is_without_docker(having, default_socket=default_socket):
+    if starts and _can_be_native() and _is_without_docker(having, default_socket=default_socket):
         return Target(_native(), "native", "this machine has no Docker: nothing names a daemon, and there is no socket")
     return None
 
@@ -114,7 +118,11 @@ def _in_docker(address: str | None, runtime: str | None, *, insecure_tcp: bool) 
         host = DockerHost(address, insecure_tcp=insecure_tcp)
     except HostError as error:
         if runtime is None and address is None and not isinstance(error, InsecureHostError):
-            instead = "For processes of this machine, without Docker: --runtime native."
+            instead = (
+                "For processes of this machine, without Docker: --runtime native."
+                if _can_be_native()
+                else "For a cluster on another host: --host ssh://USER@HOST, or VLLMRAY_HOST."
+            )
             error.hint = f"{error.hint}\n{instead}" if error.hint else instead
         raise
     return Target(host, "docker", None if runtime or address else f"a daemon answers at {host.address}")
@@ -129,7 +137,17 @@ def _is_without_docker(*clusters: str, default_socket: Path | None = None) -> bo
     return not is_marked and is_without_docker(own_environment(), default_socket or DEFAULT_SOCKET)
 
 
+def _can_be_native() -> bool:
+    """The supervisors of processes need Linux: /proc, /dev/shm, prctl(2). All else runs on macOS too."""
+    return sys.platform == "linux"
+
+
 def _native() -> NativeHost:
+    if not _can_be_native():
+        raise HostError(
+            f"the native runtime needs Linux, and this machine runs {OTHER_SYSTEMS.get(sys.platform, sys.platform)}",
+            hint="Name a Linux host with Docker: --host ssh://USER@HOST, or VLLMRAY_HOST.",
+        )
     from vllmray.config.settings import own_environment, state_folder
     from vllmray.hosts.native.host import NativeHost
 
@@ -145,7 +163,7 @@ def _has(cluster: str | None) -> bool:
     from vllmray.cluster.spec.labels import selector
     from vllmray.config.settings import state_folder
 
-    if not (state_folder() / "native").exists():
+    if not (_can_be_native() and (state_folder() / "native").exists()):
         return False
     try:
         return bool(_native().containers(selector(cluster)))
@@ -192,7 +210,7 @@ def open_all(place: Place) -> Iterator[list[Host]]:
         if is_said or not (_has(None) and _is_without_docker(*clusters_known_here())):
             said = open_target(address, config.runtime, insecure_tcp=config.insecure_docker_tcp)
             hosts.append(opened.enter_context(said).host)
-        if not is_said and (state_folder() / "native").exists():
+        if not is_said and _can_be_native() and (state_folder() / "native").exists():
             hosts.append(opened.enter_context(open_target(None, "native")).host)
         yield hosts
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import ValidationError
 
-from vllmray import __version__
 from vllmray.cluster.spec import labels
 from vllmray.cluster.spec.contents import Secrets
 from vllmray.config.models import ClusterConfig, Runtime
@@ -14,6 +13,7 @@ from vllmray.config.resolved import ResolvedConfig
 from vllmray.config.values import LOGINS
 from vllmray.errors import ClusterStateError
 from vllmray.hosts.base import Container, Host
+from vllmray.version import __version__
 
 # Room for Ray's drain (ray/argv.py, DRAIN_TIMEOUT_S; 30 s where a user sets Ray's default back) and for its processes'
 # end after it. Docker's own default of 10 s cuts the drain short.

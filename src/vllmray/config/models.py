@@ -1,4 +1,4 @@
-"""The settings of a cluster, checked: one frozen model, each field with the words that --help and the README show."""
+"""The settings of a cluster, checked: one frozen model; its descriptions are those of --help and docs/settings.md."""
 
 from __future__ import annotations
 
@@ -77,167 +77,155 @@ class ClusterConfig(BaseModel):
         json_schema_extra=of("node"),
     )
     model_cache_dir: str = Field(
-        "./models",
-        min_length=1,
-        description="Folder of each host that keeps downloaded models",
-        json_schema_extra=of("node"),
+        "./models", min_length=1, description="Folder on each host for downloaded models", json_schema_extra=of("node")
     )
     hf_token: SecretStr | None = Field(None, description="Hugging Face token", json_schema_extra=of("command"))
     modelscope_api_token: Login = Field(None, description="ModelScope token, with VLLM_USE_MODELSCOPE")
-    aws_access_key_id: Login = Field(None, description="Key for a model on S3 (s3://…)")
-    aws_secret_access_key: Login = Field(None, description="Its secret")
-    aws_session_token: Login = Field(None, description="Its session token, for a key that has one")
+    aws_access_key_id: Login = Field(None, description="Access key for a model on S3 (s3://BUCKET/PATH)")
+    aws_secret_access_key: Login = Field(None, description="Secret key for a model on S3")
+    aws_session_token: Login = Field(None, description="Session token of temporary S3 credentials")
     ray_token: RayToken | None = Field(
-        None, description="Ray's token; the head's `up` makes one", json_schema_extra=of("command")
+        None, description="Ray's authentication token; `up` makes one on the head", json_schema_extra=of("command")
     )
     token_file: str | None = Field(
-        None, description="File with the head's Ray token (`vllmray token` there)", json_schema_extra=of("command")
+        None, description="File with Ray's token (see `vllmray token`)", json_schema_extra=of("command")
     )
-    api_key: Login = Field(None, description="Key of the endpoint; the head's `up` makes one")
+    api_key: Login = Field(None, description="API key of the endpoint; `up` makes one on the head")
     api_key_file: str | None = Field(
-        None, description="File with keys of the endpoint, one a line", json_schema_extra=of("command")
+        None, description="File with API keys of the endpoint, one a line", json_schema_extra=of("command")
     )
-    no_api_key: bool = Field(
-        default=False, description="Let anyone use the endpoint who reaches it", json_schema_extra=of("engine")
-    )
-    scrape_token: Login = Field(None, description="Token for /metrics from another host; the head's `up` makes one")
+    no_api_key: bool = Field(default=False, description="Serve without authentication", json_schema_extra=of("engine"))
+    scrape_token: Login = Field(None, description="Token for /metrics from other hosts; `up` makes one on the head")
     allow_routes: Annotated[tuple[Route, ...], BeforeValidator(split_list)] = Field(
         (),
-        description="Further routes of vLLM's server that answer, with the key: /v1/rerank",
+        description="Further route of the vLLM server to allow, with the API key: /v1/rerank",
         json_schema_extra=of("engine"),
     )
     tls: Literal["self-signed"] | None = Field(
-        None, description="self-signed: serve https with a certificate made here", json_schema_extra=of("engine")
+        None, description="self-signed: serve HTTPS with a generated certificate", json_schema_extra=of("engine")
     )
     ssl_certfile: str | None = Field(
-        None, description="Certificate of the endpoint, a PEM file here; serves https", json_schema_extra=of("engine")
+        None, description="Certificate of the endpoint, a PEM file; serves HTTPS", json_schema_extra=of("engine")
     )
     ssl_keyfile: str | None = Field(
         None,
         validate_default=True,
-        description="Private key of that certificate, a PEM file here",
+        description="Private key of the certificate, a PEM file",
         json_schema_extra=of("engine"),
     )
     port: Port = Field(8000, description="Port of the endpoint", json_schema_extra=of("engine"))
     max_model_len: Length = Field(
         4096,
-        description="Longest context, prompt and answer, in tokens: a number, 128k (1000s), 128K (1024s), or auto",
+        description="Maximum context length in tokens: a number, 128k (1000s), 128K (1024s), or auto",
         json_schema_extra=of("engine"),
     )
     tensor_parallel_size: ParallelSize = Field(
-        2, ge=0, le=1024, description="GPUs that share each layer, or auto", json_schema_extra=of("engine")
+        2, ge=0, le=1024, description="Number of GPUs for tensor parallelism, or auto", json_schema_extra=of("engine")
     )
     pipeline_parallel_size: ParallelSize = Field(
-        2, ge=0, le=1024, description="Stages that the layers are split into, or auto", json_schema_extra=of("engine")
+        2, ge=0, le=1024, description="Number of pipeline parallel stages, or auto", json_schema_extra=of("engine")
     )
     cluster_gpus: ClusterGpus = Field(
         (),
-        description="GPUs of each host and their memory, the head's first (2x80GiB,2xH100), for sizes that are auto; "
-        "by default those of the head alone",
+        description="GPUs of each host and their memory, the head's first (2x80GiB,2xH100), for parallel sizes "
+        "that are auto; without it, the head's GPUs",
         json_schema_extra=of("command"),
     )
     allow_tp_across_hosts: bool = Field(
-        default=False,
-        description="Let the GPUs that share a layer be on several hosts",
-        json_schema_extra=of("engine"),
+        default=False, description="Allow tensor parallelism across hosts", json_schema_extra=of("engine")
     )
-    vllm_args: tuple[str, ...] = Field(
-        (), description="Further arguments of the vLLM server", json_schema_extra=of("engine")
-    )
+    vllm_args: tuple[str, ...] = Field((), description="Arguments of the vLLM server", json_schema_extra=of("engine"))
     image: str = Field(DEFAULT_IMAGE, min_length=1, description="Image with vLLM and Ray", json_schema_extra=of("node"))
     build: ImageBuild | None = Field(
-        None, description="A Dockerfile to build that image from", json_schema_extra=of("command")
+        None, description="Dockerfile to build the image from", json_schema_extra=of("command")
     )
     runtime: Runtime | None = Field(
         None,
-        description="What nodes are: docker (containers) or native (processes of this machine); when it is not said, "
-        "docker, and for `up` on a machine without Docker native",
+        description="docker (containers) or native (processes of this machine); without it, docker, "
+        "or native if this machine has no Docker",
         json_schema_extra=of("command"),
     )
     python: str | None = Field(
         None,
         pattern="^/",
-        description="With native, the Python whose environment has Ray and vLLM; by default the one that runs vllmray",
+        description="Python with Ray and vLLM, for the native runtime; without it, the one that runs vllmray",
         json_schema_extra=of("command"),
     )
     network: str = Field("host", description="Docker network of the containers", json_schema_extra=of("node"))
     accelerator: Accelerator = Field(
-        "nvidia", description="What a GPU slot is: nvidia, amd or cpu", json_schema_extra=of("node")
+        "nvidia", description="Accelerator of the nodes: nvidia, amd or cpu", json_schema_extra=of("node")
     )
     gpus: GpuChoice = Field(
         ALL_GPUS,
-        description="GPUs of this host: all, a count, or ids (0,2); with cpu the number of simulated slots",
+        description="GPUs of this host: all, a count, or ids (0,2); with cpu, the number of simulated GPU slots",
         json_schema_extra=of("node"),
     )
-    head_ip: IPv4 | None = Field(None, description="Address of the head", json_schema_extra=of("node"))
+    head_ip: IPv4 | None = Field(None, description="IP address of the head", json_schema_extra=of("node"))
     node_ip: IPv4 | None = Field(
-        None, description="Address of this host that the others reach", json_schema_extra=of("node")
+        None, description="IP address of this host, reachable from the other hosts", json_schema_extra=of("node")
     )
     network_interface: str | None = Field(
-        None,
-        pattern=r"^[\w.@:-]{1,15}$",
-        description="Interface that holds that address",
-        json_schema_extra=of("node"),
+        None, pattern=r"^[\w.@:-]{1,15}$", description="Network interface of that address", json_schema_extra=of("node")
     )
-    shm_size: Size = Field(16 * GIB, ge=64 * 1024**2, description="/dev/shm of a node", json_schema_extra=of("node"))  # nosec B108 # words for a person
+    shm_size: Size = Field(
+        16 * GIB, ge=64 * 1024**2, description="Size of /dev/shm of a node", json_schema_extra=of("node")
+    )  # nosec B108 # words for a person
     object_store_memory: Size = Field(
         GIB,
         validate_default=True,
         ge=MIN_OBJECT_STORE,
-        description="Ray's object store, a part of /dev/shm",
+        description="Size of Ray's object store, within /dev/shm",
         json_schema_extra=of("node"),
     )
     rdma: bool = Field(
         default=False,
-        description="Give containers /dev/infiniband, and leave to lock memory for it",
+        description="Add /dev/infiniband to the containers, and allow unlimited locked memory",
         json_schema_extra=of("node"),
     )
     memlock: Limit = Field(
         None,
         ge=-1,
-        description="Locked memory in bytes: a number, unlimited, or default (with --rdma unlimited)",
+        description="Locked memory limit in bytes: a number, unlimited, or default (unlimited with --rdma)",
         json_schema_extra=of("node"),
     )
     nofile: Limit = Field(
-        1048576, ge=1024, description="Open files: a number, or default", json_schema_extra=of("node")
+        1048576, ge=1024, description="Open file limit: a number, or default", json_schema_extra=of("node")
     )
     user: str | None = Field(
         None,
         pattern=r"^\d{1,10}:\d{1,10}$",
-        description="UID:GID of the containers; when it is not said, the image's own unless that is root, then yours",
+        description="UID:GID of the containers; without it, the image's user, or yours if that is root",
         json_schema_extra=of("node"),
     )
     writable_root: bool = Field(
-        default=False,
-        description="Let containers write into their image's folders",
-        json_schema_extra=of("node"),
+        default=False, description="Mount the containers' root file system read-write", json_schema_extra=of("node")
     )
     ray_metrics: bool = Field(
         default=False,
-        description="Open Ray's three metric ports, which ask for no token",
+        description="Expose Ray's three metrics ports, which have no authentication",
         json_schema_extra=of("node"),
     )
     volumes: Annotated[tuple[Volume, ...], BeforeValidator(split_list)] = Field(
-        (),
-        description="Further folders of the host, to be read or with rw written: /source:/target[:rw]",
-        json_schema_extra=of("node"),
+        (), description="Folder of the host to mount, read-only unless it ends in :rw", json_schema_extra=of("node")
     )
     env: Annotated[tuple[Variable, ...], BeforeValidator(split_variables)] = Field(
-        (), description="Further environment variables: NAME=VALUE", json_schema_extra=of("node")
+        (), description="Environment variable of the containers", json_schema_extra=of("node")
     )
     ray_ports: RayPorts = Field(default_factory=RayPorts, validate_default=True, json_schema_extra=of("node"))
     join_timeout: Seconds = Field(
-        900, description="Longest wait for the GPUs, in seconds", json_schema_extra=of("command")
+        900, description="Maximum wait for the GPUs to join, in seconds", json_schema_extra=of("command")
     )
     engine_timeout: Seconds = Field(
-        3600, description="Longest wait for the engine, in seconds", json_schema_extra=of("command")
+        3600, description="Maximum wait for the engine, in seconds", json_schema_extra=of("command")
     )
     stall_timeout: Patience = Field(
-        120, description="An engine that makes no token for this long is restarted", json_schema_extra=of("engine")
+        120,
+        description="Restart the engine when it makes no token for this long, in seconds",
+        json_schema_extra=of("engine"),
     )
     insecure_docker_tcp: bool = Field(
         default=False,
-        description="Use a Docker daemon over TCP without TLS: whoever reaches its port is root there",
+        description="Connect to a Docker daemon over TCP without TLS: anyone who reaches its port is root there",
         json_schema_extra=of("command"),
     )
     vllm_startup_delay: str | None = Field(None, description="Ignored: not needed", json_schema_extra=of("command"))

@@ -1,1 +1,1 @@
-"""Talking to the served model, as any client would; the only import of openai."""
+"""Talking to the served model, as any client would; the only import of httpx2."""

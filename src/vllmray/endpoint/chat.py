@@ -1,18 +1,23 @@
-"""A conversation with the served model through the openai client; answers come piece by piece."""
+"""A conversation with the served model over vLLM's OpenAI API: JSON requests, answers as server-sent events."""
 
 from __future__ import annotations
 
+import json
 import ssl
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, TypedDict
 
-import openai
+import httpx2
 
 from vllmray.errors import VllmrayError
 
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 600.0
 END_OF_PEM = "-----END CERTIFICATE-----"
+END_OF_STREAM = "[DONE]"
+UNAUTHORIZED = 401
+LONGEST_DETAILS = 1000
 
 
 class Message(TypedDict):
@@ -33,17 +38,19 @@ class Endpoint:
 
     def __init__(self, url: str, api_key: str | None = None, *, certificate: str | None = None) -> None:
         self._url = url
-        timeout = openai.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        http = openai.DefaultHttpxClient(verify=_only(certificate)) if certificate else None
-        key = api_key or "none"
-        self._client = openai.OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=0, http_client=http)
+        self._client = httpx2.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            timeout=httpx2.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            verify=_only(certificate) if certificate else True,
+        )
 
     def model(self) -> str:
         """The name of the model that is served; the first, where there are several. Raises VllmrayError."""
-        try:
-            return next(iter(self._client.models.list())).id
-        except (openai.OpenAIError, StopIteration) as error:
-            raise self._failed(error) from error
+        with self._failures():
+            response = self._client.get("/models")
+            self._check(response)
+            return str(response.json()["data"][0]["id"])
 
     def answer(
         self, model: str, messages: Sequence[Message], *, max_tokens: int | None, greedy: bool = False
@@ -59,39 +66,67 @@ class Endpoint:
         Raises:
             VllmrayError: the endpoint is not there, refuses, or breaks off.
         """
-        turns: Any = list(messages)  # a union of many types there
-        try:
-            stream = self._client.chat.completions.create(
-                model=model,
-                messages=turns,
-                max_tokens=max_tokens,
-                temperature=0 if greedy else None,
-                stream=True,
-            )
-            reason = None
-            with stream:
-                for chunk in stream:
-                    for choice in chunk.choices[:1]:
-                        reason = choice.finish_reason or reason
-                        yield choice.delta.content or ""
-            return reason
-        except openai.OpenAIError as error:
-            raise self._failed(error) from error
+        asked: dict[str, Any] = {"model": model, "messages": list(messages), "stream": True}
+        if max_tokens is not None:
+            asked["max_tokens"] = max_tokens
+        if greedy:
+            asked["temperature"] = 0
+        reason = None
+        with self._failures(), self._client.sse("/chat/completions", method="POST", json=asked) as events:
+            self._check(events.response)
+            for event in events:
+                if event.data == END_OF_STREAM:
+                    return reason
+                for choice in self._choices(event.data):
+                    reason = choice.get("finish_reason") or reason
+                    yield choice["delta"].get("content") or ""
+        raise self._failed("its answer broke off")
 
-    def _failed(self, error: Exception) -> VllmrayError:
-        said = {
-            openai.APIConnectionError: "it can't be reached",
-            openai.AuthenticationError: "it asks for another API key than the one that is kept here",
-            openai.APIStatusError: "it refused",
-        }
-        words = next((text for kind, text in said.items() if isinstance(error, kind)), "it did not answer")
+    def _choices(self, data: str) -> list[dict[str, Any]]:
+        """The first choice of a chunk, if it has one: the last chunk may have usage figures alone."""
+        chunk = json.loads(data)
+        if "error" in chunk:
+            raise self._failed("its answer broke off", _message(data))
+        return list(chunk["choices"][:1])
+
+    def _check(self, response: httpx2.Response) -> None:
+        """Raises VllmrayError unless the server answered with success."""
+        if response.is_success:
+            return
+        response.read()
+        wrong_key = response.status_code == UNAUTHORIZED
+        words = "it asks for another API key than the one that is kept here" if wrong_key else "it refused"
+        raise self._failed(words, f"HTTP {response.status_code}: {_message(response.text)}")
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """A connection that failed, and an answer that is not OpenAI's, as errors of ours."""
+        try:
+            yield
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            raise self._failed("it can't be reached", str(error)) from error
+        except httpx2.HTTPError as error:
+            raise self._failed("it did not answer", str(error)) from error
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise self._failed("its answer is not the OpenAI API's", f"{type(error).__name__}: {error}") from error
+
+    def _failed(self, words: str, details: str | None = None) -> VllmrayError:
         return VllmrayError(
-            f"{self._url}: {words}", details=str(error)[:1000], hint="`vllmray status` says whether the cluster serves."
+            f"{self._url}: {words}",
+            details=details[:LONGEST_DETAILS] if details else None,
+            hint="`vllmray status` says whether the cluster serves.",
         )
 
     def close(self) -> None:
         """Let go of connections."""
         self._client.close()
+
+
+def _message(text: str) -> str:
+    """The server's own words in an error body, or the body where it is none of OpenAI's shape."""
+    with suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(text)["error"]["message"])
+    return text
 
 
 def _only(certificate: str) -> ssl.SSLContext:

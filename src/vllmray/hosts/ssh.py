@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 from collections import deque
@@ -89,33 +90,13 @@ def _as_written(parts: SplitResult) -> str:
     return place.partition(":")[0]
 
 
-def with_ciphers_in_hardware(argv: Sequence[str], ciphers: str) -> list[str]:
-    """The ssh command with those ciphers first that processors have instructions for, of those that it would take.
+def _end_with_parent() -> Callable[[], object] | None:
+    """What a child calls to be ended when its parent is, also by a signal that leaves it no time to tidy up.
 
-    An image is gigabytes, several targets share one processor, and OpenSSH's own first choice, ChaCha20, is in no
-    hardware (benchmarks/README.md has both beside each other).
-
-    Args:
-        ciphers: as `ssh -G` lists them, by the user's own configuration.
+    None where the kernel has no such thing (macOS): there a command that is killed (SIGKILL) leaves its ssh running.
     """
-    names = ciphers.split(",")
-    first = [name for name in names if name.startswith("aes") and "-gcm@" in name]
-    others = [name for name in names if name not in first]
-    return [argv[0], f"-oCiphers={','.join(first + others)}", *argv[1:]] if first else list(argv)
-
-
-def _settled_ciphers(argv: Sequence[str]) -> str:
-    """What ssh would offer to that host; empty when it does not say."""
-    with suppress(subprocess.TimeoutExpired):
-        done = subprocess.run(
-            [argv[0], "-G", *argv[1:]], capture_output=True, text=True, check=False, timeout=CONNECT_TIMEOUT_S
-        )
-        return next((line.split()[1] for line in done.stdout.splitlines() if line.startswith("ciphers ")), "")
-    return ""
-
-
-def _end_with_parent() -> Callable[[], object]:
-    """What a child calls to be ended when its parent is, also by a signal that leaves it no time to tidy up."""
+    if sys.platform != "linux":
+        return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     return partial(prctl, PR_SET_PDEATHSIG, signal.SIGTERM.value)
 
@@ -211,8 +192,7 @@ class Tunnel:
 
     def _open(self) -> SshProcess:
         parsed = SshAddress.parse(self._address)
-        argv = parsed.argv(f"{self._local}:{parsed.socket}")
-        process = SshProcess(with_ciphers_in_hardware(argv, _settled_ciphers(argv)))
+        process = SshProcess(parsed.argv(f"{self._local}:{parsed.socket}"))
         try:
             _wait(process, self._address, "reach the daemon", self._local.exists)
         except BaseException:

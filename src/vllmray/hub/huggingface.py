@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from vllmray import __version__
 from vllmray.errors import ConfigError
 from vllmray.hub import files, network, refusal
+from vllmray.version import __version__
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

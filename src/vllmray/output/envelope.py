@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from vllmray import __version__
+from vllmray.version import __version__
 
 if TYPE_CHECKING:
     from vllmray.cluster.observe.history import Row

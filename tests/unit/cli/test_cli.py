@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vllmray.cli.main import COMMANDS, WITH_VLLM_ARGS, run, split, text_of
+from vllmray.cli.app import COMMANDS
+from vllmray.cli.main import WITH_VLLM_ARGS, run, split, text_of
 from vllmray.cli.options import option_fields, shown_default
 from vllmray.config.models import ClusterConfig
 from vllmray.config.settings import flag_of, variables_of
@@ -88,7 +89,7 @@ def test_every_setting_has_its_option_and_its_variable_in_the_help(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERMINAL_WIDTH", "200")
-    assert exit_code("up", "--help") == 0
+    assert exit_code("up", "--help-all") == 0
     text = capsys.readouterr().out
     for name in option_fields():
         assert flag_of(name) in text
@@ -143,25 +144,27 @@ def test_the_examples_are_settings_that_load(folder: Path) -> None:
     assert loaded.build.build is True
 
 
-README = (Path(__file__).parents[3] / "README.md").read_text()
+SETTINGS = (Path(__file__).parents[3] / "docs/settings.md").read_text()
 
 
-def rows_of(first: str) -> list[list[str]]:
-    """The cells of the table of the README whose first row begins so."""
-    table = README[README.index(f"\n| {first}") :].strip().partition("\n\n")[0]
-    return [[cell.strip().strip("`") for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
+def rows_of(block: str) -> list[list[str]]:
+    """The cells of the tables of docs/settings.md that the code makes, without their heads."""
+    tables = SETTINGS.partition(f"<!-- made by scripts/reference: {block} -->")[2].partition("<!-- end")[0]
+    lines = [line for line in tables.splitlines() if line.startswith(("| `", "| (none"))]
+    return [[cell.strip().strip("`") for cell in line.strip("|").split(" | ")] for line in lines]
 
 
-def test_the_readme_has_every_setting_with_its_variables_and_default() -> None:
-    """In the order and the words of the model; secrets too, which have no option."""
-    rows = rows_of("`--cluster`")
+def test_the_documentation_has_every_setting_with_its_variables_and_default() -> None:
+    """In the words of the model; secrets too, which have no option."""
     settings = [name for name in ClusterConfig.model_fields if name in option_fields() or "SecretStr" in kind_of(name)]
-    assert len(rows) == len(settings)
-    for row, name in zip(rows, settings, strict=True):
+    rows = {row[1].split("`, `")[-1]: row for row in rows_of("settings")}
+    assert len(rows) == len(rows_of("settings")) == len(settings)
+    for name in settings:
+        row = rows["VLLMRAY_RAY_PORT_<NAME>" if name == "ray_ports" else variables_of(name)[0]]
         if name == "ray_ports":
             assert row[0].startswith("--ray-port")
             continue
-        assert row[0] == (flag_of(name) if name in option_fields() else "(none: a secret has no place in argv)")
+        assert row[0].partition("`, `")[0] == (flag_of(name) if name in option_fields() else "(none: a secret)")
         assert row[1].split("`, `") == [*reversed(variables_of(name))], name
         assert row[2] == ("default" if name == "memlock" else shown_default(name)), name
         assert row[3] == ClusterConfig.model_fields[name].description
@@ -175,6 +178,6 @@ def test_no_secret_is_among_the_options() -> None:
     assert [name for name in option_fields() if "SecretStr" in kind_of(name)] == []
 
 
-def test_the_readme_has_every_port_of_rays_in_the_order_and_the_words_of_the_model() -> None:
+def test_the_documentation_has_every_port_of_rays_in_the_order_and_the_words_of_the_model() -> None:
     expected = [[name, str(field.default), field.description] for name, field in RayPorts.model_fields.items()]
-    assert rows_of("`gcs`") == expected
+    assert rows_of("ports") == expected

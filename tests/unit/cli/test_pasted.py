@@ -16,7 +16,8 @@ import vllmray
 from tests.unit.cli.test_cli import exit_code
 from tests.unit.cli.test_plan import DUMMY, make_model
 from tests.unit.support import config, resolved
-from vllmray.cli.main import COMMANDS, application, split
+from vllmray.cli.app import COMMANDS, application
+from vllmray.cli.main import split
 from vllmray.cli.wiring import Invocation
 from vllmray.cluster.run import Outcome
 from vllmray.cluster.spec.commands import up_command, worker_command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 
 from tests.fake_host import FakeHost
 from tests.unit.support import NODE, config, engine_spec, resolved
-from vllmray import __version__
 from vllmray.cluster.spec.containers import Node
 from vllmray.cluster.spec.labels import CONFIG, container_labels
 from vllmray.cluster.spec.payload import contents
@@ -19,6 +19,7 @@ from vllmray.config.models import ClusterConfig, fields_of
 from vllmray.config.resolved import ResolvedConfig
 from vllmray.errors import ClusterStateError
 from vllmray.hosts.base import ContainerSpec
+from vllmray.version import __version__
 
 SECRETS = {
     "hf_token": "hf_secret",
@@ -132,7 +133,7 @@ def test_settings_that_mean_nothing_here_are_an_error_and_none_of_them_is_shown(
     spec = engine_spec(config(head_ip="10.0.0.1"), Node("10.0.0.1", "eth0", 1), contents())
     host.create_and_start(replace(spec, labels={**spec.labels, CONFIG: label}))
     with pytest.raises(
-        ClusterStateError, match=f"vllmray-engine was started by vllmray {__version__}, with settings that"
+        ClusterStateError, match=f"vllmray-engine was started by vllmray {re.escape(__version__)}, with settings that"
     ) as caught:
         head_config(host, config(), "docker")
     assert "--recreate" in str(caught.value.hint)

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from vllmray import __version__
 from vllmray.config.models import ClusterConfig, fields_of
+from vllmray.version import __version__
 
 CLUSTER = "io.vllmray.cluster"
 ROLE = "io.vllmray.role"

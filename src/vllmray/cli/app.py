@@ -1,0 +1,129 @@
+"""The commands as one Typer application: their groups, the options that all of them have, the overview."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from vllmray.cli.options import DebugOption, JsonOption
+from vllmray.errors import UserInterruptError
+from vllmray.version import __version__
+
+PANELS = {
+    "Serve": ("plan", "up", "restart", "down", "demo"),
+    "Observe": ("status", "logs", "events", "dashboard"),
+    "Use": ("chat", "key", "token"),
+    "Maintain": ("image", "version"),
+}
+"""The commands by group. Each is a module of this package with a function of that name, or a group of functions."""
+COMMANDS = tuple(name for names in PANELS.values() for name in names)
+GROUPS = {"image": ("Inspect, build and copy images.", ("inspect", "build", "copy"))}
+
+
+class Command(TyperCommand):
+    """One of them."""
+
+    def get_help_option(self, ctx: Any) -> TyperOption | None:
+        """--help, without the type that Typer shows for an option that has no value."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.metavar = ""
+        return option
+
+
+class Overview(TyperGroup):
+    """The commands without one of them: an overview that fits a terminal of 24 lines."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """A line a command, and one with the options."""
+        self.format_usage(ctx, formatter)
+        formatter.write(f"\n{self.help}\n\n")
+        shown = ""
+        for command in (self.commands[name] for name in COMMANDS if name in self.commands):
+            panel = next(panel for panel, names in PANELS.items() if command.name in names)
+            summary = (command.help or "").partition("\n\n")[0]
+            formatter.write(f"{panel if panel != shown else '':<10}{command.name:<11}{' '.join(summary.split())}\n")
+            shown = panel
+        options = [min(option.opts, key=len) for option in self.get_params(ctx)]
+        formatter.write(f"\nOptions: {' '.join(options)}\nFor one command: vllmray COMMAND --help\n")
+
+
+def command_of(ours: Sequence[str]) -> str:
+    """The command that is named in our part of a command line; empty when there is none."""
+    return next((word for word in ours if not word.startswith("-")), "")
+
+
+def application(ours: Sequence[str]) -> typer.Typer:
+    """The commands; only the one that is named, when one is, since each takes its time to be imported."""
+    app = typer.Typer(
+        cls=Overview,
+        help="Turns plain Linux GPU hosts into one vLLM endpoint.",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_common)
+    named = command_of(ours)
+    for panel, names in PANELS.items():
+        for name in names:
+            if named not in COMMANDS or name == named:
+                _add(app, name, panel)
+    return app
+
+
+def _add(app: typer.Typer, name: str, panel: str) -> None:
+    module = importlib.import_module(f"vllmray.cli.{name}")
+    if name not in GROUPS:
+        app.command(name, cls=Command, rich_help_panel=panel)(_complete(getattr(module, name)))
+        return
+    summary, members = GROUPS[name]
+    group = typer.Typer(help=summary, no_args_is_help=True)
+    for member in members:
+        group.command(member, cls=Command)(_complete(getattr(module, member)))
+    app.add_typer(group, name=name, rich_help_panel=panel)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"vllmray {__version__}")
+        raise typer.Exit
+
+
+Version = typer.Option(
+    "--version", "-V", help="Print the version", metavar="", callback=_print_version, is_eager=True, show_default=False
+)
+
+
+def _common(debug: DebugOption = False, as_json: JsonOption = False, version: Annotated[bool, Version] = False) -> None:
+    """Nothing is left to do: main.py has seen --debug and --json, wherever they stand."""
+
+
+def _complete(function: Callable[..., None]) -> Callable[..., None]:
+    """A command with what all have: --debug, --json before the command's name too, and Ctrl-C as an error of ours,
+    which Typer would turn into an abort with exit code 1.
+    """
+    own = inspect.signature(function, eval_str=True).parameters
+
+    def command(context: typer.Context, **arguments: Any) -> None:
+        del arguments["debug"]
+        if "as_json" in own:
+            arguments["as_json"] = context.obj.as_json
+        if "context" in own:
+            arguments["context"] = context
+        try:
+            function(**arguments)
+        except KeyboardInterrupt:
+            raise UserInterruptError("interrupted") from None
+
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = [each.replace(kind=kind) for name, each in own.items() if name != "context"]
+    parameters.insert(0, inspect.Parameter("context", kind, annotation=typer.Context))
+    parameters.append(inspect.Parameter("debug", kind, default=False, annotation=DebugOption))
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect.signature
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
