@@ -112,8 +112,8 @@ class Engine:
         (folder / "secrets").mkdir()
         (folder / "secrets/api_key").write_text("sk-1\n")
         payload = copy_payload(folder)
-        self.program = payload / "payload/engine/launch.py"
-        (payload / "payload/engine/serve.py").write_text(SERVE)
+        self.program = payload / "engine/launch.py"
+        (payload / "engine/serve.py").write_text(SERVE)
         (payload / "node/watch.py").write_text(WATCH)
         self.ray = folder / "ray"
         self.ray.mkdir()
