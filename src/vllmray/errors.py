@@ -41,7 +41,7 @@ def say_left(why: BaseException, what: str, error: BaseException) -> None:
 
 
 class ConfigError(VllmrayError):
-    """Settings that can't be right; `details` lists every problem, one line a field."""
+    """Invalid settings; `details` lists every problem, one line a field."""
 
     exit_code = 2
 
@@ -92,6 +92,12 @@ class WorkloadError(VllmrayError):
     """A Ray node or the engine ended by itself; `details` holds the end of its log."""
 
     exit_code = 6
+
+
+class InternalError(VllmrayError):
+    """An exception that is none of these, as it is reported; nothing raises it."""
+
+    exit_code = 70
 
 
 class UserInterruptError(VllmrayError):

@@ -81,7 +81,7 @@ def _add(app: typer.Typer, name: str, panel: str) -> None:
         app.command(name, cls=Command, rich_help_panel=panel)(_complete(getattr(module, name)))
         return
     summary, members = GROUPS[name]
-    group = typer.Typer(help=summary, no_args_is_help=True)
+    group = typer.Typer(help=summary)
     for member in members:
         group.command(member, cls=Command)(_complete(getattr(module, member)))
     app.add_typer(group, name=name, rich_help_panel=panel)

@@ -8,13 +8,16 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
+import typer
+
 from vllmray.cli.app import application, command_of
 from vllmray.cli.interrupts import arm
+from vllmray.cli.usage import usage_error
 from vllmray.cli.wiring import Invocation
-from vllmray.errors import ConfigError, UserInterruptError, VllmrayError
+from vllmray.errors import ConfigError, InternalError, UserInterruptError, VllmrayError
+from vllmray.output.envelope import error_envelope
 from vllmray.secure_files import leave_no_core
 
-INTERNAL_ERROR = 70
 WITH_VLLM_ARGS = ("up", "plan", "demo")
 """Those that take arguments for the vLLM server after --."""
 
@@ -28,31 +31,42 @@ def run(argv: Sequence[str]) -> NoReturn:
     try:
         if "--" in argv:
             refuse_words(command_of(ours), vllm_args)
-        application(ours)(args=ours or ["--help"], obj=invocation, prog_name="vllmray")
-        sys.exit(0)
-    except VllmrayError as error:
-        print(text_of(error), file=sys.stderr)
-        if invocation.debug:
-            traceback.print_exc()
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:  # outside of a command, which makes an error of it
-        print(text_of(UserInterruptError("interrupted")), file=sys.stderr)
-        sys.exit(UserInterruptError.exit_code)
+        sys.exit(_called(ours, invocation))
     except BrokenPipeError:
         sys.stderr.close()  # whoever read us left; there is nobody to tell
         sys.exit(1)
+    except VllmrayError as error:
+        failure = error
+    except KeyboardInterrupt:  # outside of a command, which makes an error of it
+        failure = UserInterruptError("interrupted")
     except Exception as error:  # noqa: BLE001  # the last resort: whatever it is, it leaves as one line
-        print("\n".join([f"internal error: {type(error).__name__}: {error}", *_notes(error)]), file=sys.stderr)
-        if invocation.debug:
-            traceback.print_exc()
-        else:
-            print("hint: run it again with `vllmray --debug …` and report what it prints", file=sys.stderr)
-        sys.exit(INTERNAL_ERROR)
+        failure = _internal(error, invocation)
+    print(text_of(failure), file=sys.stderr)
+    if invocation.debug:
+        traceback.print_exception(failure.__cause__ if isinstance(failure, InternalError) else failure)
+    if invocation.as_json:
+        print(error_envelope(command_of(ours), failure))
+    sys.exit(failure.exit_code)
 
 
-def _notes(error: BaseException) -> tuple[str, ...]:
-    """What a clean-up could not take back (errors.say_left)."""
-    return tuple(getattr(error, "__notes__", ()))
+def _called(ours: Sequence[str], invocation: Invocation) -> int:
+    """The exit code of a command that ended without an error."""
+    try:
+        code = application(ours)(args=ours or ["--help"], obj=invocation, prog_name="vllmray", standalone_mode=False)
+    except typer.TyperException as error:
+        raise usage_error(error) from error
+    return code if isinstance(code, int) else 0
+
+
+def _internal(error: Exception, invocation: Invocation) -> InternalError:
+    """Any exception that is none of ours, with what a clean-up could not take back (errors.say_left)."""
+    failure = InternalError(
+        f"{type(error).__name__}: {error}",
+        details="\n".join(getattr(error, "__notes__", ())) or None,
+        hint=None if invocation.debug else "Run it again with `vllmray --debug`, and report what it prints.",
+    )
+    failure.__cause__ = error
+    return failure
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -78,7 +92,7 @@ def refuse_words(command: str, vllm_args: Sequence[str]) -> None:
 
 def text_of(error: VllmrayError) -> str:
     """An error as it is printed: message, the other program's words, what to do."""
-    lines = [f"error: {error.message}"]
+    lines = [f"{'internal ' if isinstance(error, InternalError) else ''}error: {error.message}"]
     if error.details:
         lines.append(textwrap.indent(error.details, "    "))
     if error.hint:

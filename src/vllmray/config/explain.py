@@ -35,14 +35,14 @@ class Problem:
         return f"{line}; {self.fix}" if self.fix else line
 
 
-HINT = "Correct them and run the command again; `vllmray up --help` lists every setting."
+HINT = "Correct them and run the command again; `vllmray up --help-all` lists every setting."
 
 
 def config_error(problems: Sequence[Problem], *, hint: str = HINT) -> ConfigError:
     """One error for all of them."""
-    count = "1 setting" if len(problems) == 1 else f"{len(problems)} settings"
+    count = "1 invalid setting" if len(problems) == 1 else f"{len(problems)} invalid settings"
     return ConfigError(
-        f"{count} can't be right; nothing was started",
+        f"{count}; nothing was started",
         details="\n".join(str(problem) for problem in problems),
         hint=hint,
     )
@@ -59,7 +59,9 @@ def _problems(detail: ErrorDetails, layers: Sequence[NamedLayer]) -> list[Proble
     where = origin(field, layers)
     if rest and field == "ray_ports":
         where = f"{rest[0]} in {where}"
-    return [Problem(where, what, fix) for what, fix in _words(detail)]
+        if detail["type"] == "extra_forbidden":
+            return [Problem(where, *NO_SUCH_PORT)]
+    return [Problem(where, what, fix) for what, fix in words_of(detail)]
 
 
 def origin(field: str, layers: Sequence[NamedLayer]) -> str:
@@ -70,30 +72,47 @@ def origin(field: str, layers: Sequence[NamedLayer]) -> str:
     return field
 
 
-def _words(detail: ErrorDetails) -> list[tuple[str, str]]:
-    """(what is wrong, the fix) for one of pydantic's errors; our own validators may say several, a line each."""
+def words_of(detail: ErrorDetails) -> list[tuple[str, str]]:
+    """(what is wrong, the fix) for one of pydantic's errors, in no word of pydantic's own; our own validators may say
+    several, a line each.
+    """
     if detail["type"] == "value_error":
         lines = str(detail["ctx"]["error"]).splitlines()
         return [(what, fix) for what, _, fix in (line.partition(": ") for line in lines)]
-    return [_pydantic_words(detail)]
+    if detail["type"] == OWN:
+        return [(detail["msg"], "")]
+    what, fix = _WORDS.get(detail["type"], UNKNOWN)
+    return [(what, fix.format(**detail.get("ctx", {})))]
 
 
+OWN = "vllmray"
+"""The type of a PydanticCustomError whose message is ours."""
+UNKNOWN = ("invalid value", "")
+_NOT_AN_INTEGER = ("not a whole number", "give digits only")
+_NOT_A_NUMBER = ("not a number", "give seconds, such as 600")
+_NOT_A_BOOLEAN = ("neither true nor false", "give true or false")
+_NOT_TEXT = ("not text", "put it in quotes")
+_NOT_A_LIST = ("not a list", "give the values in [ ]")
+_NOT_A_TABLE = ("not a table of names and values", "write {{ NAME = VALUE }}")
 # pydantic's error types (pydantic docs, "Validation Errors") -> (what is wrong, the fix); {name} is of its context.
 _WORDS = {
-    "int_parsing": ("not a whole number", "give digits only"),
-    "int_type": ("not a whole number", "give digits only"),
-    "int_from_float": ("not a whole number", "give digits only"),
-    "float_parsing": ("not a number", "give seconds, such as 600"),
-    "bool_parsing": ("neither true nor false", "give true or false"),
+    **dict.fromkeys(("int_parsing", "int_parsing_size", "int_type", "int_from_float"), _NOT_AN_INTEGER),
+    **dict.fromkeys(("float_parsing", "float_type"), _NOT_A_NUMBER),
+    **dict.fromkeys(("bool_parsing", "bool_type"), _NOT_A_BOOLEAN),
+    **dict.fromkeys(("string_type", "string_unicode", "string_sub_type"), _NOT_TEXT),
+    **dict.fromkeys(("tuple_type", "list_type", "iterable_type"), _NOT_A_LIST),
+    **dict.fromkeys(("model_type", "dict_type", "mapping_type", "model_attributes_type"), _NOT_A_TABLE),
+    "finite_number": ("not a finite number", "give digits only"),
+    "greater_than": ("too small", "it must be above {gt}"),
     "greater_than_equal": ("too small", "the least is {ge}"),
+    "less_than": ("too large", "it must be below {lt}"),
     "less_than_equal": ("too large", "the most is {le}"),
     "literal_error": ("not one of the choices", "use {expected}"),
+    "enum": ("not one of the choices", "use {expected}"),
     "string_pattern_mismatch": ("has characters that can't be used", "it must match {pattern}"),
     "string_too_short": ("empty", "give a value, or leave the setting out"),
-    "extra_forbidden": ("no such port", "`vllmray up --help` lists them"),
+    "extra_forbidden": ("no such entry", "remove it, or correct its name"),
+    "missing": ("is missing", ""),
+    "json_invalid": ("not JSON", ""),
 }
-
-
-def _pydantic_words(detail: ErrorDetails) -> tuple[str, str]:
-    what, fix = _WORDS.get(detail["type"], (detail["msg"][:1].lower() + detail["msg"][1:], ""))
-    return what, fix.format(**detail.get("ctx", {}))
+NO_SUCH_PORT = ("no such port", "`vllmray up --help-all` lists them")

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from vllmray.config.explain import OWN, words_of
 from vllmray.errors import ConfigError
 from vllmray.model.sections import (
     Block,
@@ -259,9 +260,7 @@ class TextConfig(BaseModel):
     def _lists_every_layer(cls, value: Sized | None, info: ValidationInfo) -> Sized | None:
         layers = info.data.get("num_hidden_layers", 0)
         if value is not None and len(value) < layers:
-            raise PydanticCustomError(
-                "short", "lists {count} of {layers} layers", {"count": len(value), "layers": layers}
-            )
+            raise PydanticCustomError(OWN, "lists {count} of {layers} layers", {"count": len(value), "layers": layers})
         return value
 
     def at(self, index: int) -> TextConfig:
@@ -289,7 +288,7 @@ class TextConfig(BaseModel):
     @classmethod
     def _attends(cls, value: int | None, info: ValidationInfo) -> int | None:
         if not value and info.data.get("model_type") not in STATE_SPACE_ONLY:
-            raise PydanticCustomError("no_heads", "is missing, or 0")
+            raise PydanticCustomError(OWN, "is missing, or 0")
         return value
 
 
@@ -320,7 +319,7 @@ def read_config(raw: Mapping[str, Any], model: str) -> TextConfig:
         return TextConfig.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         raise ConfigError(
-            f"config.json of {model} can't be right",
+            f"config.json of {model} is invalid",
             details="\n".join(_lines(error)),
             hint="Is it a language model that vLLM serves, and is the file whole? `--no-model-check` starts without "
             "looking at it.",
@@ -337,6 +336,5 @@ def _lines(error: ValidationError) -> list[str]:
     lines = []
     for detail in error.errors(include_url=False, include_input=False):
         where = ".".join(str(part) for part in detail["loc"])
-        what = "is missing" if detail["type"] == "missing" else detail["msg"][:1].lower() + detail["msg"][1:]
-        lines.append(f"{where}: {what}")
+        lines += [f"{where}: {what}" for what, _ in words_of(detail)]
     return lines

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vllmray.cluster.observe.history import Row
     from vllmray.cluster.observe.status import ClusterView
     from vllmray.config.models import ClusterConfig
+    from vllmray.errors import VllmrayError
     from vllmray.model.layouts import HostGpus, Layout
     from vllmray.model.model import Model
 
@@ -22,6 +23,12 @@ SCHEMA_VERSION = 1
 def envelope(command: str, data: dict[str, Any]) -> str:
     """One line of JSON around a command's result."""
     return json.dumps({"schema": SCHEMA_VERSION, "vllmray": __version__, "command": command, "data": data})
+
+
+def error_envelope(command: str, error: VllmrayError) -> str:
+    """The same around an error, in the place of a result; the code is the exit code."""
+    said = {"code": error.exit_code, "message": error.message, "details": error.details, "hint": error.hint}
+    return json.dumps({"schema": SCHEMA_VERSION, "vllmray": __version__, "command": command, "error": said})
 
 
 def status_data(view: ClusterView) -> dict[str, Any]:

@@ -192,7 +192,7 @@ REST = re.compile(
 
 @pytest.mark.parametrize(("where", "line"), [pytest.param(*each, id=f"{each[0]} {each[1]}") for each in printed()])
 def test_every_command_in_a_hint_is_one_that_can_be_typed(where: str, line: str) -> None:
-    line = REST.sub("", line).replace("head|worker|engine", "head").replace(" --help", "")
+    line = REST.sub("", line).replace("head|worker|engine", "head").replace(" --help-all", "").replace(" --help", "")
     if " --" in line:
         parsed(line)
         return

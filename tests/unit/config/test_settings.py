@@ -90,7 +90,7 @@ def test_all_problems_are_listed_at_once_each_with_its_origin_and_fix(folder: Pa
         "--gpus: write all, a count like 2, or ids like 0,2 or device=2",
         "RAY_HEAD_IP in the environment: IPv6 is not supported by vLLM over Ray; use the host's IPv4 address",
         f"VLLMRAY_SHM_SIZE in {env_file}: not a size; write it like 16g or 512m",
-        "nonsense in --ray-port: no such port; `vllmray up --help` lists them",
+        "nonsense in --ray-port: no such port; `vllmray up --help-all` lists them",
     ]
 
 
