@@ -19,6 +19,6 @@ def free_port() -> int:
 def copy_payload(folder: Path) -> Path:
     """What containers get of this package, below a folder in the place of /vllmray; returns where payload/ lies."""
     package, copy = Path(vllmray.__file__).parent, folder / "site/vllmray"
-    shutil.copytree(package / "payload", copy / "payload", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(package / "payload", copy / "payload", dirs_exist_ok=True)
     shutil.copy(package / "__init__.py", copy)
     return copy / "payload"
