@@ -58,7 +58,9 @@ def test_a_wheel_has_every_file_of_the_source_and_the_version_that_it_was_built_
     assert packed == expected | {"vllmray/_version.py"}
     assert wheel.name.split("-")[1] == "0.0.0"  # no Git, so no tag
     assert version == '__version__ = "0.0.0"'
-    assert "Project-URL" not in metadata_of(wheel)
+    metadata = metadata_of(wheel)
+    assert "Project-URL" not in metadata
+    assert metadata.endswith((REPOSITORY / "README.md").read_text())
 
 
 def test_a_forge_that_builds_it_is_where_the_project_lives(tmp_path: Path) -> None:
@@ -71,6 +73,13 @@ def test_a_forge_that_builds_it_is_where_the_project_lives(tmp_path: Path) -> No
     assert documentation
     assert (REPOSITORY / changelog[1]).is_file()
     assert (REPOSITORY / documentation[1]).is_dir()
+    readme = metadata.partition("\n\n")[2]
+    to_files = re.findall(r"\]\((?!\w+:|#)([^)]+)\)", (REPOSITORY / "README.md").read_text())
+    assert len(to_files) > 5
+    assert re.findall(r"\]\((?!\w+:|#)", readme) == []
+    for path in to_files:
+        assert (REPOSITORY / path).exists()
+        assert re.search(rf"\]\({home}/(?:blob|raw)/main/{re.escape(path)}\)", readme)
 
 
 @pytest.mark.parametrize(
