@@ -80,6 +80,18 @@ def test_every_module_but_those_of_nodes_can_be_imported_there() -> None:
     assert "vllmray.hosts.native.host" in failed  # so the simulation holds for modules too
 
 
+def test_no_core_file_is_written_there_either() -> None:
+    program = (
+        f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r}); import macos; macos.become()\n"
+        "from resource import RLIMIT_CORE, getrlimit, setrlimit\n"
+        "from vllmray.secure_files import leave_no_core\n"
+        "most = getrlimit(RLIMIT_CORE)[1]; setrlimit(RLIMIT_CORE, (most, most)); leave_no_core()\n"
+        "print(getrlimit(RLIMIT_CORE) == (0, most))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_help_needs_nothing_of_linux(home: Path) -> None:
     done = on_a_mac(home, "--help")
     assert done.returncode == 0, done.stderr
