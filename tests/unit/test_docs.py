@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -89,3 +90,34 @@ def test_every_page_is_in_the_sites_navigation_and_in_the_readme() -> None:
     assert {name for name in pages if name not in (REPOSITORY / "mkdocs.yml").read_text()} == set()
     readme = (REPOSITORY / "README.md").read_text()
     assert {name for name in pages - {"index.md"} if f"docs/{name}" not in readme} == set()
+
+
+OF_OTHERS = (
+    *("no such host", "Version mismatch", "connectFullMesh failed", "remote=[127", "Every node should have a unique"),
+    *("Waiting for creating a placement group", "Watchdog caught", "Error while creating shared memory", "ibv_reg_mr"),
+    *("Too many open files", "Read-only file system", "EngineDeadError", "Failed to initialize NVML", "Retry-After"),
+    *("unsatisfied condition", "could not pull"),
+)
+"""Messages in docs/troubleshooting.md that are Ray's, vLLM's, NCCL's, Docker's or the kernel's, or put together."""
+
+
+def texts_of_the_source() -> str:
+    """Every text of the code, without docstrings, and without what is put into it as it runs."""
+    found = []
+    for path in (REPOSITORY / "src").rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        alone = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        constants = [node for node in nodes if isinstance(node, ast.Constant) and id(node) not in alone]
+        found += [node.value for node in constants if isinstance(node.value, str)]
+    return "\n".join(found)
+
+
+def test_every_message_in_the_troubleshooting_is_one_that_the_code_has() -> None:
+    rows = re.findall(r"^\| (.*?) \|", (REPOSITORY / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    messages = [message for row in rows for message in re.findall(r"`([^`]+)`", row)]
+    ours = [message for message in messages if not message.startswith(OF_OTHERS)]
+    assert len(ours) > 20
+    source = texts_of_the_source()
+    fixed = {message: max(re.split(r"…|nvidia|\S*\d\S*", message), key=len).strip(" :;") for message in ours}
+    for message, words in fixed.items():
+        assert words in source, message

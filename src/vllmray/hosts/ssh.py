@@ -9,6 +9,7 @@ transport/sshconn.py).
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import signal
 import socket
@@ -36,6 +37,8 @@ ENDING_S = 2.0
 """From a connection that broke to the end of the ssh that carried it, on a machine that is busy too."""
 TAIL, LINE = 20, 1000
 """Lines, and characters of one, that are kept of what ssh says."""
+LONGEST_SOCKET = 103
+"""Bytes of a Unix socket's path: macOS has room for 104 with the zero at its end, Linux for 108 (sys/un.h, unix(7))."""
 PR_SET_PDEATHSIG = 1  # Linux, include/uapi/linux/prctl.h
 
 
@@ -176,12 +179,21 @@ def _wait(process: SshProcess, address: str, what: str, is_open: Callable[[], bo
         raise explain(address, what, error.message) from error
 
 
+def _socket_in_new_folder() -> Path:
+    """Where a socket may be, in a folder for this user alone; in /tmp if the folder for temporary files is too deep."""
+    path = Path(tempfile.mkdtemp(prefix="vllmray-")) / "docker.sock"
+    if len(os.fsencode(path)) > LONGEST_SOCKET:
+        path.parent.rmdir()
+        path = Path(tempfile.mkdtemp(prefix="vllmray-", dir="/tmp")) / path.name  # nosec B108 # mkdtemp makes it private
+    return path
+
+
 class Tunnel:
     """The remote daemon's socket as a local one; `url` is its Docker address."""
 
     def __init__(self, address: str) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="vllmray-"))
-        self._local = self._folder / "docker.sock"
+        self._local = _socket_in_new_folder()
+        self._folder = self._local.parent
         self._address = address
         self.url = f"unix://{self._local}"
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.test_plan import DUMMY, make_model
-from tests.unit.hosts.daemon import Daemon, whole
+from tests.unit.hosts.daemon import JSON, LAST, Daemon, whole
 from tests.unit.hosts.test_ssh import RELAY
 
 PROGRAM = Path(__file__).with_name("macos.py")
@@ -37,7 +37,12 @@ def home(tmp_path: Path) -> Path:
 def with_ssh(home: Path) -> None:
     """An ssh to a host whose daemon has no container."""
     daemon = Daemon()
-    daemon.answers = {"/version": whole({"ApiVersion": "1.45"}), "/containers/json": whole([]), "/_ping": whole("OK")}
+    daemon.answers = {
+        "/version": whole({"ApiVersion": "1.45"}),
+        "/containers/json": whole([]),
+        "/events": JSON + LAST,
+        "/_ping": whole("OK"),
+    }
     program = home / "bin" / "ssh"
     program.parent.mkdir()
     port = daemon.address.rpartition(":")[2]
@@ -57,6 +62,34 @@ def test_there_are_no_names_of_linux_there(home: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout == "as on a Mac\n", done.stderr
+
+
+def test_every_module_but_those_of_nodes_can_be_imported_there() -> None:
+    program = (
+        f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r}); import macos; macos.become()\n"
+        "import importlib, pkgutil, vllmray\n"
+        "for module in pkgutil.walk_packages(vllmray.__path__, 'vllmray.'):\n"
+        "    try: importlib.import_module(module.name)\n"
+        "    except (ImportError, AttributeError, OSError): print(module.name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    failed = done.stdout.split()
+    of_nodes = ("vllmray.hosts.native.", "vllmray.payload.", "vllmray.demo.gguf_to_hf")
+    assert [name for name in failed if not name.startswith(of_nodes)] == []
+    assert "vllmray.hosts.native.host" in failed  # so the simulation holds for modules too
+
+
+def test_no_core_file_is_written_there_either() -> None:
+    program = (
+        f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r}); import macos; macos.become()\n"
+        "from resource import RLIMIT_CORE, getrlimit, setrlimit\n"
+        "from vllmray.secure_files import leave_no_core\n"
+        "most = getrlimit(RLIMIT_CORE)[1]; setrlimit(RLIMIT_CORE, (most, most)); leave_no_core()\n"
+        "print(getrlimit(RLIMIT_CORE) == (0, most))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_help_needs_nothing_of_linux(home: Path) -> None:
@@ -102,6 +135,14 @@ def test_a_host_is_reached_through_the_users_own_ssh(home: Path) -> None:
     done = on_a_mac(home, "status", *ON_A_HOST)
     assert done.returncode == 4, done.stderr
     assert "ssh://gpu2" in done.stderr
+
+
+@pytest.mark.usefixtures("with_ssh")
+@pytest.mark.parametrize("command", ["chat", "logs", "events", "restart", "dashboard"])
+def test_every_command_about_a_cluster_asks_that_host(home: Path, command: str) -> None:
+    done = on_a_mac(home, command, *ON_A_HOST)
+    assert done.returncode == 4, done.stderr
+    assert "vllmray" in done.stderr
 
 
 @pytest.mark.usefixtures("with_ssh")

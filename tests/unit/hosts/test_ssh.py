@@ -123,6 +123,23 @@ def test_an_ssh_that_says_more_than_a_pipe_holds_forwards_all_the_same_and_its_l
     assert len(said) < 2000
 
 
+def test_the_socket_has_a_short_path_where_the_folder_for_temporary_files_is_deep(
+    chatty_ssh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("deep" * 30)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    opened = Tunnel("ssh://gpu2")
+    try:
+        path = Path(opened.url.removeprefix("unix://"))
+        assert path.is_socket()
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+    finally:
+        opened.close()
+    assert not path.parent.exists()
+    assert list(deep.iterdir()) == []
+
+
 @pytest.mark.usefixtures("chatty_ssh")
 def test_a_port_that_a_chatty_ssh_forwards_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
