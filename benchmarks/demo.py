@@ -231,7 +231,7 @@ def bare_docker(rig: hosts.Rig) -> Stages:
 
 
 def plugin() -> Iterator[str]:
-    """What makes vllmray's vLLM plugin visible in a bare container, as `vllmray up --dry-run` prints it."""
+    """What makes vllmray's vLLM plugin visible in a bare container, as `vllmray up --dry-run=commands` prints it."""
     from vllmray.cluster.spec.contents import SITE
     from vllmray.cluster.spec.payload import sources
 

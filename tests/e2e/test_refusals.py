@@ -123,7 +123,7 @@ def test_a_dry_run_starts_nothing_and_its_lines_work_as_they_stand(users: Users)
     # Secrets that vllmray made are in files that a line can name.
     del first.settings["VLLMRAY_RAY_TOKEN"], first.settings["VLLM_API_KEY"]
     first.write_settings(PIPELINE_PARALLEL_SIZE="1")
-    planned = first.vllmray("up", "--role", "head", "--dry-run", *ENGINE_FLAGS)
+    planned = first.vllmray("up", "--role", "head", "--dry-run=commands", *ENGINE_FLAGS)
     assert planned.returncode == 0
     assert first.containers() == {}
     run("sh", "-ec", planned.stdout, env=first.host.environment)

@@ -308,7 +308,7 @@ def test_no_secret_stands_anywhere_but_in_the_files_that_are_made_for_it(cluster
         # What Ray writes of its own: /tmp/ray is where its logs are.
         ray = docker("exec", "vllmray-head" if user is cluster.head else "vllmray-worker", "python3", "-c", READ_LOGS)
         places[f"Ray's logs on {name}"] = ray
-    planned = cluster.head.vllmray("up", "--role", "head", "--dry-run", *ENGINE_FLAGS)
+    planned = cluster.head.vllmray("up", "--role", "head", "--dry-run=commands", *ENGINE_FLAGS)
     assert planned.returncode == 0
     places["--dry-run"] = planned.stdout + planned.stderr
     failed = run(*cluster.head.host.command("--debug", "up", "--role", "head", "--max-model-len", "1", *ENGINE_FLAGS),

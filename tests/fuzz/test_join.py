@@ -112,7 +112,14 @@ def test_any_command_line_of_a_worker_is_a_plan_or_an_error_of_ours(joining: Pat
     @example(first=["up"], common=USUAL, options=[["--shm-size", "9" * 400]])
     @example(first=["up"], common=USUAL, options=[["--model-cache-dir", "~nobody-there/x"]])
     def cases(first: list[str], common: list[str], options: list[list[str]]) -> None:
-        argv = [*first, "--dry-run", "--role", "worker", *common, *(word for option in options for word in option)]
+        argv = [
+            *first,
+            "--dry-run=commands",
+            "--role",
+            "worker",
+            *common,
+            *(word for option in options for word in option),
+        ]
         code, out, err = typed(argv)
         assert code in (0, 2, 3, 4), err
         assert TOKEN not in out + err
@@ -154,7 +161,7 @@ def test_the_line_that_a_head_prints_gives_a_worker_the_same_settings(joining: P
     head = config(**({"accelerator": "nvidia"} | fields | {"head_ip": "10.0.0.1", "node_ip": "10.0.0.1"}))
     program, *argv = shlex.split(worker_command(head))
     assert program == "vllmray"
-    code, out, err = typed([*argv, "--dry-run", "--runtime", "docker"])
+    code, out, err = typed([*argv, "--dry-run=commands", "--runtime", "docker"])
     assert code == 0, err
     words = shlex.split(out, comments=True)
     label = next(word for word in words if word.startswith(f"{CONFIG}="))
@@ -231,6 +238,6 @@ def test_a_token_file_holds_one_token_or_is_refused_without_a_word_of_it(joining
 
 
 def test_the_plan_of_a_worker_names_the_token_file_that_it_was_given(joining: Path) -> None:
-    code, out, _ = typed(["up", "--dry-run", "--runtime", "docker", "--role", "worker", *USUAL])
+    code, out, _ = typed(["up", "--dry-run=commands", "--runtime", "docker", "--role", "worker", *USUAL])
     assert code == 0
     assert f"{joining / TOKEN_FILE}:/vllmray/secrets/ray_token:ro" in shlex.split(out, comments=True)

@@ -10,9 +10,9 @@ import typer
 
 from vllmray.cli.credentials import client_of
 from vllmray.cli.interrupts import arm
-from vllmray.cli.options import Place, with_place
+from vllmray.cli.options import Place, switch, with_place
 from vllmray.cli.wiring import open_cluster
-from vllmray.errors import ClusterStateError
+from vllmray.errors import ClusterStateError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -35,19 +35,26 @@ def chat(
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", metavar="N", min=1, help="Maximum length of an answer in tokens")
     ] = None,
+    as_json: Annotated[bool, switch("--json", help="Print the answer to PROMPT as one line of JSON")] = False,
 ) -> None:
     """Chat with the served model.
 
     Runs on the head's host. A conversation ends with Ctrl-D; Ctrl-C stops an answer. An answer that repeats itself is
     stopped, and one of more than 512 tokens unless --max-tokens allows more.
     """
+    if as_json and prompt is None:
+        raise ConfigError("--json is for one question", hint="Give it: vllmray chat --json PROMPT")
     endpoint = client_of(*_where(place))
     try:
         model = endpoint.model()
         messages: list[Message] = [{"role": "system", "content": system}] if system else []
         if prompt is not None:
             messages.append({"role": "user", "content": prompt})
-            _say(endpoint.answer(model, messages, max_tokens=max_tokens), [], max_tokens)
+            answer = endpoint.answer(model, messages, max_tokens=max_tokens)
+            if as_json:
+                _say_json(model, answer, max_tokens)
+            else:
+                _say(answer, [], max_tokens)
         else:
             print(f"{model}; Ctrl-D leaves", file=sys.stderr)
             _converse(endpoint, model, messages, max_tokens)
@@ -127,3 +134,13 @@ def _say(answer: Generator[str, None, str | None], pieces: list[str], max_tokens
     print(flush=True)
     for reason in why:
         print(f"stopped: {reason}", file=sys.stderr)
+
+
+def _say_json(model: str, answer: Generator[str, None, str | None], max_tokens: int | None) -> None:
+    from vllmray.endpoint.limits import limited
+    from vllmray.output.envelope import envelope
+    from vllmray.output.results import Chat
+
+    why: list[str] = []
+    pieces = limited(answer, most=MOST_TOKENS if max_tokens is None else None, cut=why.append)
+    print(envelope("chat", Chat(model, "".join(pieces), why)))

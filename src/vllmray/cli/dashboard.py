@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vllmray.cli.options import Place, with_place
+from vllmray.cli.options import JsonOption, Place, with_place
 from vllmray.cli.wiring import open_cluster
 from vllmray.errors import ClusterStateError, HostError
 
@@ -20,6 +20,7 @@ def dashboard(
         int | None,
         typer.Option("--port", metavar="PORT", min=1, max=65535, help="Local port of the tunnel; without it, Ray's"),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Print the URL of Ray's dashboard, through a tunnel.
 
@@ -44,11 +45,20 @@ def dashboard(
                 f"{address} gives no way to its host's loopback address",
                 hint=f"By SSH: ssh -N -L {there}:127.0.0.1:{there} HOST",
             )
-        print(f"http://127.0.0.1:{there}", flush=True)
+        _say(f"http://127.0.0.1:{there}", as_json=as_json)
         return
     from vllmray.hosts.ssh import forward
 
     with forward(address, port or there, there) as process:
-        print(f"http://127.0.0.1:{port or there}", flush=True)
+        _say(f"http://127.0.0.1:{port or there}", as_json=as_json)
         print("Ctrl-C closes the tunnel", file=sys.stderr)
         process.wait()
+
+
+def _say(url: str, *, as_json: bool) -> None:
+    if as_json:
+        from vllmray.output.envelope import envelope
+        from vllmray.output.results import Dashboard
+
+        url = envelope("dashboard", Dashboard(url))
+    print(url, flush=True)

@@ -13,7 +13,7 @@ import typer
 
 from vllmray.cli.credentials import access_to, caller_on, client_of, with_secrets
 from vllmray.cli.mark import marked
-from vllmray.cli.options import switch
+from vllmray.cli.options import JsonOption, switch
 from vllmray.cli.wiring import Invocation, holder, on_runtime, open_target, reporter, say_runtime
 from vllmray.errors import HostError
 
@@ -49,6 +49,7 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
     cluster: Annotated[str, typer.Option(metavar="NAME", help="Name of the cluster")] = "demo",
     remove: Annotated[bool, switch("--remove", help="Remove the cluster at the end")] = False,
     retain: Annotated[bool, switch("--retain", help="Keep the nodes after a failure")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a demo cluster of two nodes on this machine.
 
@@ -87,11 +88,18 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
         with marked(target.host, target.runtime, config.cluster):
             config = bring_up(target.host, wanted, report)
             try:
-                _ask(config, report)
+                answer = _ask(config, report, quiet=as_json)
             finally:
                 if remove:
                     down(target.host, config.cluster, report, holder=wanted.holder)
-    if not remove:
+    if as_json:
+        from vllmray.demo.run import QUESTION
+        from vllmray.output.envelope import envelope
+        from vllmray.output.results import Demo
+
+        found = Demo(config.cluster, target.runtime, access_to(config).url, QUESTION, answer, removed=remove)
+        print(envelope("demo", found))
+    elif not remove:
         print(_next(config))
 
 
@@ -103,25 +111,29 @@ def _refuse_elsewhere(target: Target) -> None:
         )
 
 
-def _ask(config: ClusterConfig, report: Reporter) -> None:
-    """One question, its answer as it comes; a warning where it is not the expected one."""
+def _ask(config: ClusterConfig, report: Reporter, *, quiet: bool) -> str:
+    """One question, its answer as it comes unless quiet; a warning where it is not the expected one."""
     from vllmray.demo.run import QUESTION
 
     endpoint = client_of(config.cluster, access_to(config).url)
     pieces: list[str] = []
     try:
-        print(f"\n> {QUESTION}")
+        if not quiet:
+            print(f"\n> {QUESTION}")
         for piece in endpoint.answer(
             endpoint.model(), [{"role": "user", "content": QUESTION}], max_tokens=50, greedy=True
         ):
             pieces.append(piece)
-            print(piece, end="", flush=True)
-        print("\n", flush=True)
+            if not quiet:
+                print(piece, end="", flush=True)
+        if not quiet:
+            print("\n", flush=True)
     finally:
         endpoint.close()
     doubt = doubt_of("".join(pieces))
     if doubt:
         report.warning(doubt)
+    return "".join(pieces)
 
 
 def doubt_of(answer: str) -> str | None:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 from vllmray.cli.mark import clusters_known_here, unmark
-from vllmray.cli.options import Place, switch, with_place
+from vllmray.cli.options import JsonOption, Place, switch, with_place
 from vllmray.cli.wiring import holder, open_all, open_cluster, reporter
 from vllmray.errors import HostError
 
@@ -26,6 +26,7 @@ def down(
         bool,
         switch("--force", help="Kill at once what does not stop, and wait for no other command"),
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Remove the cluster's containers, volumes and networks.
 
@@ -50,6 +51,12 @@ def down(
             ]
         for host in hosts:
             unmark(host, *([cluster] if cluster else clusters_known_here()))
+    if as_json:
+        from vllmray.output.envelope import envelope
+        from vllmray.output.results import Down
+
+        print(envelope("down", Down(cluster, names)))
+        return
     print(f"removed {', '.join(names)}" if names else "nothing to remove")
 
 

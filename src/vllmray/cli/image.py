@@ -30,6 +30,7 @@ def inspect(
     from vllmray.cluster.probe.image import inspect as ask
     from vllmray.config.settings import cache_folder, load
     from vllmray.output.envelope import envelope
+    from vllmray.output.results import ImageContents
     from vllmray.output.tables import image_table, show
 
     flags = {"runtime": runtime, "insecure_docker_tcp": insecure_docker_tcp}
@@ -38,7 +39,7 @@ def inspect(
     with open_target(host or loaded.host, config.runtime, insecure_tcp=config.insecure_docker_tcp) as target:
         facts = ask(target.host, str(Path(name)) if target.runtime == "native" else name, cache_folder() / "images")
     if as_json:
-        print(envelope("image inspect", asdict(facts)))
+        print(envelope("image inspect", ImageContents(**asdict(facts))))
     else:
         show(image_table(name, facts))
 
@@ -64,6 +65,7 @@ def build(  # noqa: PLR0913  # the command line's own breadth
     host: HostOption = None,
     env_file: EnvFileOption = None,
     insecure_docker_tcp: InsecureOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Build an image with vLLM and Ray on a host, and print its name.
 
@@ -86,6 +88,12 @@ def build(  # noqa: PLR0913  # the command line's own breadth
     report = reporter()
     with open_target(host or loaded.host, "docker", insecure_tcp=config.insecure_docker_tcp) as target:
         name = have_built(target.host, wanted, config.accelerator, report, tag=tag)
+    if as_json:
+        from vllmray.output.envelope import envelope
+        from vllmray.output.results import BuiltImage
+
+        print(envelope("image build", BuiltImage(name)))
+        return
     print(name)
     report.note(f"\nUse it here: vllmray up --role head --image {shlex.quote(name)}")
     report.note(f"Give it to other hosts: vllmray image copy {shlex.quote(name)} --to ssh://USER@HOST")
@@ -106,6 +114,7 @@ def copy(
     host: HostOption = None,
     env_file: EnvFileOption = None,
     insecure_docker_tcp: InsecureOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Copy an image from one host to others, without a registry.
 
@@ -128,3 +137,8 @@ def copy(
         ]
         source, *targets = opened
         copy_image(source, targets, name, reporter())
+    if as_json:
+        from vllmray.output.envelope import envelope
+        from vllmray.output.results import CopiedImage
+
+        print(envelope("image copy", CopiedImage(name, source.address, [target.address for target in targets])))

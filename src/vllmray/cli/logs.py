@@ -21,10 +21,19 @@ def logs(
     tail: Annotated[
         int | None, typer.Option("--tail", "-n", metavar="LINES", min=0, help="Print only the last lines")
     ] = None,
+    as_json: Annotated[bool, switch("--json", help="Print one line of JSON; with --follow, one a line")] = False,
 ) -> None:
     """Print the log of one of the cluster's containers."""
     from vllmray.cluster.logs import logs as read
 
     with open_cluster(place) as about:
-        for line in read(about.host, about.cluster, what.value if what else None, follow=follow, tail=tail):
-            print(line, flush=follow)
+        lines = read(about.host, about.cluster, what.value if what else None, follow=follow, tail=tail)
+        if not as_json:
+            for line in lines:
+                print(line, flush=follow)
+            return
+        from vllmray.output.envelope import envelope
+        from vllmray.output.results import Logs
+
+        for part in ([line] for line in lines) if follow else (list(lines),):
+            print(envelope("logs", Logs(about.cluster, about.host.address, part)), flush=follow)

@@ -18,6 +18,8 @@ from vllmray.errors import ConfigError, InternalError, UserInterruptError, Vllmr
 from vllmray.output.envelope import error_envelope
 from vllmray.secure_files import leave_no_core
 
+WITHOUT_VALUE = {"--dry-run": "--dry-run=summary", "--bundle": "--bundle="}
+"""Options whose value may be left out, which Typer does not have, and what stands for them then."""
 WITH_VLLM_ARGS = ("up", "plan", "demo")
 """Those that take arguments for the vLLM server after --."""
 
@@ -71,10 +73,8 @@ def _internal(error: Exception, invocation: Invocation) -> InternalError:
 
 def split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     """(our part, vLLM's part) of a command line, divided at the first --."""
-    if "--" not in argv:
-        return list(argv), ()
-    at = list(argv).index("--")
-    return list(argv[:at]), tuple(argv[at + 1 :])
+    at = list(argv).index("--") if "--" in argv else len(argv)
+    return [WITHOUT_VALUE.get(word, word) for word in argv[:at]], tuple(argv[at + 1 :])
 
 
 def refuse_words(command: str, vllm_args: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vllmray.cli.options import Place, RoleChoice, switch, with_place
+from vllmray.cli.options import JsonOption, Place, RoleChoice, switch, with_place
 from vllmray.cli.wiring import holder, open_cluster, reporter
 
 
@@ -19,6 +19,7 @@ def restart(
         typer.Argument(metavar="[ROLE]", help="head (with the engine), worker or engine; without it, engine or worker"),
     ] = None,
     no_wait: Annotated[bool, switch("--no-wait", help="Return when it has started")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Restart the engine or a node and wait for it.
 
@@ -36,5 +37,11 @@ def restart(
     with open_cluster(place) as about:
         options = RestartOptions(about.runtime, wait=not no_wait, holder=holder("restart"))
         names = act(about.host, config, what.value if what else None, options, report)
+    if as_json:
+        from vllmray.output.envelope import envelope
+        from vllmray.output.results import Restart
+
+        print(envelope("restart", Restart(config.cluster, about.host.address, list(names), ready=not no_wait)))
+        return
     again = f"`vllmray status{config.place_option}` shows when it works" if no_wait else "it works again"
     print(f"restarted {', '.join(names)}; {again}")

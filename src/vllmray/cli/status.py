@@ -9,6 +9,7 @@ import typer
 
 from vllmray.cli.options import Place, switch, with_place
 from vllmray.cli.wiring import open_cluster
+from vllmray.errors import ConfigError
 
 if TYPE_CHECKING:
     from vllmray.cluster.observe.status import ClusterView
@@ -30,6 +31,8 @@ def status(
     from vllmray.cluster.observe import status as views
 
     with open_cluster(place) as about:
+        if raw and as_json:
+            raise ConfigError("--raw prints Ray's own words, which are no JSON", hint="Give --raw or --json, not both.")
         if raw:
             for line in views.raw(about.host, about.cluster):
                 print(line, flush=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vllmray.cli.credentials import caller_on, keep_for, kept_secret, secrets_for, store_of, with_secrets
-from vllmray.cli.options import Place, with_place
+from vllmray.cli.options import JsonOption, Place, with_place
 from vllmray.cli.wiring import holder, open_target, reporter
 from vllmray.secrets.store import API_KEY, RAY_TOKEN, new
 
@@ -31,6 +31,7 @@ def token(
         TokenAction,
         typer.Argument(metavar="[ACTION]", help="show, or rotate: replace it and restart the head and the engine"),
     ] = (TokenAction.show),
+    as_json: JsonOption = False,
 ) -> None:
     """Print or rotate Ray's authentication token.
 
@@ -44,17 +45,37 @@ def token(
     loaded = load(flags, env_file=place.env_file, fields=(*flags, *LOGINS))
     config = loaded.config.typed_on(place.host)
     if action is TokenAction.rotate:
-        _rotate(place.host or loaded.host, config)
+        _say_rotated(_rotate(place.host or loaded.host, config), as_json=as_json)
         return
-    print(kept_secret(config.cluster, RAY_TOKEN, "token"))
+    found = kept_secret(config.cluster, RAY_TOKEN, "token")
+    if as_json:
+        from vllmray.output.envelope import envelope
+        from vllmray.output.results import Token
+
+        print(envelope("token", Token(config.cluster, found)))
+        return
+    print(found)
 
 
-def _rotate(address: str | None, config: ClusterConfig) -> None:
+def _say_rotated(config: ClusterConfig, *, as_json: bool) -> None:
+    from vllmray.cluster.spec.commands import token_words, worker_command
+
+    command = f"{worker_command(config)} --recreate"
+    if as_json:
+        from vllmray.output.envelope import envelope
+        from vllmray.output.results import Rotation
+
+        print(envelope("token rotate", Rotation(config.cluster, command)))
+        return
+    print(f"replaced; {token_words(config)}, on each other host:\n\n    {command}")
+
+
+def _rotate(address: str | None, config: ClusterConfig) -> ClusterConfig:
+    """Replace it; the settings of the head that has the new one."""
     from pydantic import SecretStr
 
     from vllmray.cluster.rotate import rotate, running_head
     from vllmray.cluster.run import UpOptions
-    from vllmray.cluster.spec.commands import token_words, worker_command
     from vllmray.config.settings import cache_folder
 
     report = reporter()
@@ -76,4 +97,4 @@ def _rotate(address: str | None, config: ClusterConfig) -> None:
         )
         settings = with_secrets(changed, "head")
         outcome = rotate(target.host, settings, options, report, back=lambda: store.keep(RAY_TOKEN, before))
-    print(f"replaced; {token_words(config)}, on each other host:\n\n    {worker_command(outcome.config)} --recreate")
+    return outcome.config

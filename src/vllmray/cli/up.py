@@ -22,7 +22,7 @@ from vllmray.cli.credentials import (
     worker_secrets,
 )
 from vllmray.cli.mark import marked
-from vllmray.cli.options import EnvFileOption, HostOption, advanced, switch, with_settings
+from vllmray.cli.options import EnvFileOption, HostOption, JsonOption, advanced, switch, with_settings
 from vllmray.cli.wiring import (
     Invocation,
     holder,
@@ -38,10 +38,12 @@ from vllmray.errors import ConfigError
 from vllmray.secrets.store import RAY_TOKEN, TLS_CERTIFICATE, TO_COME
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
+    from vllmray.cluster.dry_run import Preview
     from vllmray.cluster.probe.model import Look
-    from vllmray.cluster.run import UpOptions
+    from vllmray.cluster.run import Outcome, UpOptions
     from vllmray.cluster.spec.contents import Secrets
     from vllmray.config.models import ClusterConfig
     from vllmray.config.settings import Loaded
@@ -56,6 +58,13 @@ class RoleChoice(StrEnum):
     worker = "worker"
 
 
+class DryRunChoice(StrEnum):
+    """--dry-run; without a value, the summary."""
+
+    summary = "summary"
+    commands = "commands"
+
+
 @with_settings
 def up(  # noqa: PLR0913  # the command line's own breadth
     context: typer.Context,
@@ -66,14 +75,20 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     env_file: EnvFileOption = None,
     no_wait: Annotated[bool, switch("--no-wait", help="Return when the containers have started")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the command lines that do the same and start nothing")
-    ] = False,
+        DryRunChoice | None,
+        typer.Option(
+            "--dry-run",
+            metavar="[=commands]",
+            help="Print a summary of what would be started; with =commands, the command lines that do the same",
+        ),
+    ] = None,
     retain: Annotated[bool, advanced("--retain", help="Keep the containers after a failure")] = False,
     no_derive: Annotated[bool, advanced("--no-derive", help="Do not add Ray to an image without it")] = False,
     no_model_check: Annotated[
         bool, advanced("--no-model-check", help="Do not check the settings against the model's config")
     ] = False,
     recreate: Annotated[bool, switch("--recreate", help="Replace a cluster with another configuration")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Start this host's node of a cluster and wait for it.
 
@@ -92,16 +107,17 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     loaded = settings(flags | {"vllm_args": invocation.vllm_args}, env_file, report)
     config, host = loaded.config.typed_on(host), host or loaded.host
     config = _with_addresses(config, role)
-    look = _look(loaded, report, lenient=dry_run) if role is RoleChoice.head and not no_model_check else Look()
+    look = _look(loaded, report, lenient=bool(dry_run)) if role is RoleChoice.head and not no_model_check else Look()
     planned = planned_store(config.cluster) if dry_run else None
     config = with_secrets(config, role.value, planned)
     if config.no_api_key and role is RoleChoice.head:
         report.warning("the endpoint asks for no key (--no-api-key): whoever reaches its port uses it")
-    if planned:
+    if planned and dry_run:
         config = resolve_sizes(look.model, config, (), report)
         config = on_runtime(config, runtime_to_be(host, config.runtime, config.cluster))
         check_links(config, look.outside)
-        print(_planned(config, role, host, planned))
+        plan = _planned(config, role, host, planned)
+        _say_planned(plan, role, host, dry_run, planned.missing, as_json=as_json)
         return
     secrets = secrets_for if role is RoleChoice.head else worker_secrets
     options = UpOptions(
@@ -115,7 +131,16 @@ def up(  # noqa: PLR0913  # the command line's own breadth
         keep=keep_for(config.cluster),
         holder=holder("up"),
     )
-    print(_done(config, role, host, options, report))
+    outcome, address = _done(config, role, host, options, report)
+    access = access_to(outcome.config) if role is RoleChoice.head else None
+    if as_json:
+        from vllmray.output.envelope import envelope, up_data
+
+        print(envelope("up", up_data(outcome, address, access)))
+        return
+    from vllmray.output.tables import outcome_text
+
+    print(outcome_text(outcome, access))
 
 
 def _with_addresses(config: ClusterConfig, role: RoleChoice) -> ClusterConfig:
@@ -127,11 +152,12 @@ def _with_addresses(config: ClusterConfig, role: RoleChoice) -> ClusterConfig:
     return config
 
 
-def _done(config: ClusterConfig, role: RoleChoice, host: str | None, options: UpOptions, report: Reporter) -> str:
-    """Start it, and what to say of it then."""
+def _done(
+    config: ClusterConfig, role: RoleChoice, host: str | None, options: UpOptions, report: Reporter
+) -> tuple[Outcome, str]:
+    """Start it; what was made, and the host's address."""
     from vllmray.cli.named_files import with_named_files
     from vllmray.cluster.up import up_head, up_worker
-    from vllmray.output.tables import outcome_text
 
     cluster, insecure = config.cluster, config.insecure_docker_tcp
     with open_target(host, config.runtime, having=cluster, starts=True, insecure_tcp=insecure) as target:
@@ -141,11 +167,29 @@ def _done(config: ClusterConfig, role: RoleChoice, host: str | None, options: Up
         with marked(target.host, target.runtime, cluster):
             config = with_named_files(on_runtime(config, target.runtime), target.host.address)
             outcome = act(target.host, config, options, report)
-    return outcome_text(outcome, access_to(outcome.config) if role is RoleChoice.head else None)
+    return outcome, target.host.address
 
 
-def _planned(config: ClusterConfig, role: RoleChoice, host: str | None, store: PlannedStore) -> str:
-    """The command lines that do the same, of settings with a runtime; nothing is written."""
+def _say_planned(
+    plan: Preview, role: RoleChoice, host: str | None, dry_run: DryRunChoice, missing: Collection[str], *, as_json: bool
+) -> None:
+    from vllmray.output.dry_run import summary, summary_text
+
+    if dry_run is DryRunChoice.commands and not as_json:
+        print(plan.commands)
+        return
+    lines = summary(plan, role.value, host, missing)
+    if not as_json:
+        print(summary_text(lines))
+        return
+    from vllmray.output.envelope import envelope
+    from vllmray.output.results import Plan
+
+    print(envelope("up --dry-run", Plan(plan.config.cluster, role.value, lines, plan.commands.splitlines())))
+
+
+def _planned(config: ClusterConfig, role: RoleChoice, host: str | None, store: PlannedStore) -> Preview:
+    """What would be started, of settings with a runtime; nothing is written."""
     from vllmray.cli.named_files import with_named_files
     from vllmray.cluster.dry_run import preview
     from vllmray.cluster.spec.secret_files import filled
@@ -160,7 +204,8 @@ def _planned(config: ClusterConfig, role: RoleChoice, host: str | None, store: P
         kept, places = _kept(found, role, store)
         return kept, places, _by_hand(store, str(found.node_ip), marked=config.runtime != "native")
 
-    return filled(preview(config, role.value, host, secrets))
+    plan = preview(config, role.value, host, secrets)
+    return replace(plan, commands=filled(plan.commands))
 
 
 def _by_hand(store: PlannedStore, address: str, *, marked: bool) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from vllmray.cluster.spec.commands import worker_command
@@ -24,13 +25,25 @@ PLACEHOLDERS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What would be started."""
+
+    config: ClusterConfig
+    node: Node
+    containers: tuple[str, ...]
+    """Their names."""
+    commands: str
+    """The command lines that do the same, as they work at a shell; secrets that are not there yet are made first."""
+
+
 def preview(
     config: ClusterConfig,
     role: str,
     address: str | None,
     secrets: Callable[[ClusterConfig], tuple[Secrets, Paths, Sequence[str]]],
-) -> str:
-    """Text of the plan; words in capitals stand for what only a look at a remote host could tell.
+) -> Preview:
+    """The plan; words in capitals stand for what only a look at a remote host could tell.
 
     Args:
         secrets: the cluster's; where those that are in files on this machine lie, by their path in a container; and the
@@ -55,7 +68,7 @@ def preview(
         f"# {word}: {meaning}" for word, meaning in PLACEHOLDERS.items() if word in (node.ip, node.interface, node.gpus)
     ]
     closing = [f"# on each other host: {worker_command(resolved)}"] if role == "head" else []
-    return "\n".join([*unknown, *making, text, *closing])
+    return Preview(resolved, node, tuple(spec.name for spec in specs), "\n".join([*unknown, *making, text, *closing]))
 
 
 def _node(config: ClusterConfig, address: str | None) -> Node:

@@ -5,111 +5,131 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from vllmray.output import results
 from vllmray.version import __version__
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from _typeshed import DataclassInstance
+
     from vllmray.cluster.observe.history import Row
     from vllmray.cluster.observe.status import ClusterView
+    from vllmray.cluster.run import Outcome
     from vllmray.config.models import ClusterConfig
     from vllmray.errors import VllmrayError
     from vllmray.model.layouts import HostGpus, Layout
     from vllmray.model.model import Model
+    from vllmray.output.tables import Access
 
 SCHEMA_VERSION = 1
 
 
-def envelope(command: str, data: dict[str, Any]) -> str:
-    """One line of JSON around a command's result."""
-    return json.dumps({"schema": SCHEMA_VERSION, "vllmray": __version__, "command": command, "data": data})
+def envelope(command: str, result: DataclassInstance) -> str:
+    """One line of JSON around a command's result (output/results.py)."""
+    return _line(command, "data", result)
 
 
-def error_envelope(command: str, error: VllmrayError) -> str:
-    """The same around an error, in the place of a result; the code is the exit code."""
-    said = {"code": error.exit_code, "message": error.message, "details": error.details, "hint": error.hint}
-    return json.dumps({"schema": SCHEMA_VERSION, "vllmray": __version__, "command": command, "error": said})
+def error_envelope(command: str, error: VllmrayError, *, log: Path | None = None) -> str:
+    """The same around an error, in the place of a result."""
+    found = results.Failure(error.exit_code, error.message, error.details, error.hint, str(log) if log else None)
+    return _line(command, "error", found)
 
 
-def status_data(view: ClusterView) -> dict[str, Any]:
-    """A cluster's view in plain values. GPUs are counts, of this host with bytes of memory; times are unix seconds."""
-    ray = view.ray
-    return {
-        "cluster": view.cluster,
-        "host": view.host,
-        "role": view.role,
-        "ready": view.ready,
-        "problem": view.problem,
-        "since": view.since,
-        "endpoint": view.endpoint,
-        "gpus": {
-            "wanted": view.gpus_wanted,
-            "total": ray.gpus_total if ray else None,
-            "used": ray.gpus_used if ray else None,
-        },
-        "gpu_memory": [asdict(gpu) for gpu in view.gpus],
-        "nodes": [asdict(node) for node in ray.nodes] if ray else [],
-        "pending": list(ray.pending) if ray else [],
-        "engine": asdict(view.engine) if view.engine else None,
-        "containers": [
-            {
-                "name": container.name,
-                "status": container.status,
-                "exit_code": container.exit_code,
-                "restarts": container.restarts,
-                "image": container.image,
-                "started_at": container.started_at,
-            }
+def _line(command: str, key: str, value: DataclassInstance) -> str:
+    return json.dumps({"schema": SCHEMA_VERSION, "vllmray": __version__, "command": command, key: asdict(value)})
+
+
+def status_data(view: ClusterView) -> results.Status:
+    """A cluster's view."""
+    ray, engine = view.ray, view.engine
+    return results.Status(
+        cluster=view.cluster,
+        host=view.host,
+        role=view.role,
+        ready=view.ready,
+        problem=view.problem,
+        since=view.since,
+        endpoint=view.endpoint,
+        gpus=results.Gpus(view.gpus_wanted, ray.gpus_total if ray else None, ray.gpus_used if ray else None),
+        gpu_memory=[results.GpuMemory(**asdict(gpu)) for gpu in view.gpus],
+        nodes=[results.Node(**asdict(node)) for node in ray.nodes] if ray else [],
+        pending=list(ray.pending) if ray else [],
+        engine=results.Engine(**asdict(engine)) if engine else None,
+        containers=[
+            results.Container(
+                name=container.name,
+                status=container.status,
+                exit_code=container.exit_code,
+                restarts=container.restarts,
+                image=container.image,
+                started_at=container.started_at,
+            )
             for container in view.containers
         ],
-    }
+    )
 
 
-def events_data(cluster: str, host: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """Rows of a history in plain values, oldest first; times are unix seconds."""
-    events = [{"at": row.at, "where": row.where, "kind": row.kind, "text": row.text} for row in rows]
-    return {"cluster": cluster, "host": host, "events": events}
+def events_data(cluster: str, host: str, rows: Sequence[Row]) -> results.Events:
+    """Rows of a history, oldest first."""
+    return results.Events(cluster, host, [results.Event(row.at, row.where, row.kind, row.text) for row in rows])
+
+
+def up_data(outcome: Outcome, host: str, access: Access | None) -> results.Up:
+    """What `up` made or found.
+
+    Args:
+        access: of a head.
+    """
+    config = outcome.config
+    header, certificate = (access.header_file, access.certificate_file) if access else (None, None)
+    return results.Up(
+        cluster=config.cluster,
+        host=host,
+        role=outcome.role,
+        ready=outcome.ready,
+        node_ip=str(config.node_ip),
+        head_ip=str(config.head_ip),
+        endpoint=access.url if access else None,
+        header_file=str(header) if header else None,
+        certificate_file=str(certificate) if certificate else None,
+        worker_command=outcome.worker_command,
+    )
 
 
 def plan_data(
     model: Model, hosts: Sequence[HostGpus], layouts: Sequence[Layout], config: ClusterConfig
-) -> dict[str, Any]:
-    """A ranking in plain values. Sizes are bytes, of each GPU (`room` is what is left for
-    sequences), lengths tokens; `rejected` is null for a layout that fits. What is not known of a model is null, and
-    `kv_cache_unknown` and `weights_unknown` say why.
-    """
+) -> results.Layouts:
+    """A ranking. What is not known of a model is None, and `kv_cache_unknown` and `weights_unknown` say why."""
     from vllmray.cluster.spec.sizes import engine_of
 
-    return {
-        "model": model.name,
-        "parameters": None if model.shape.weights_unknown else model.shape.parameters,
-        "kv_cache_unknown": list(model.shape.kv_unknown),
-        "weights_unknown": [] if model.knows_weights else list(model.shape.weights_unknown),
-        "checkpoint_bytes": model.checkpoint_bytes,
-        "longest_context": model.longest_context,
-        "max_model_len": engine_of(config, model).max_model_len,
-        "hosts": [{"name": host.name, "gpus": list(host.memory)} for host in hosts],
-        "layouts": [
-            {
-                "tensor_parallel_size": layout.tensor_parallel_size,
-                "pipeline_parallel_size": layout.pipeline_parallel_size,
-                "rejected": layout.rejected or None,
-                "replicas": layout.replicas,
-                "layer_partition": list(layout.partition),
-                "sequences": layout.sequences,
-                "longest_context": layout.longest_context,
-                "network_bytes_a_token": layout.network_bytes,
-                "stages": [
-                    {
-                        "host": place.host,
-                        "layers": stage.layers,
-                        "weights": stage.weights,
-                        "beside": stage.beside,
-                        "room": stage.room,
-                    }
-                    for place, stage in zip(layout.places, layout.stages, strict=False)
-                ],
-            }
-            for layout in layouts
+    return results.Layouts(
+        model=model.name,
+        parameters=None if model.shape.weights_unknown else model.shape.parameters,
+        kv_cache_unknown=list(model.shape.kv_unknown),
+        weights_unknown=[] if model.knows_weights else list(model.shape.weights_unknown),
+        checkpoint_bytes=model.checkpoint_bytes,
+        longest_context=model.longest_context,
+        max_model_len=engine_of(config, model).max_model_len,
+        hosts=[results.PlannedHost(host.name, list(host.memory)) for host in hosts],
+        layouts=[_layout_data(layout) for layout in layouts],
+    )
+
+
+def _layout_data(layout: Layout) -> results.Layout:
+    return results.Layout(
+        tensor_parallel_size=layout.tensor_parallel_size,
+        pipeline_parallel_size=layout.pipeline_parallel_size,
+        rejected=layout.rejected or None,
+        replicas=layout.replicas,
+        layer_partition=list(layout.partition),
+        sequences=layout.sequences,
+        longest_context=layout.longest_context,
+        network_bytes_a_token=layout.network_bytes,
+        stages=[
+            results.Stage(place.host, stage.layers, stage.weights, stage.beside, stage.room)
+            for place, stage in zip(layout.places, layout.stages, strict=False)
         ],
-    }
+    )

@@ -106,7 +106,9 @@ def test_no_secret_can_be_given_on_the_command_line(option: str, capsys: pytest.
 
 @pytest.mark.usefixtures("folder")
 def test_a_dry_run_needs_no_daemon_and_tells_what_it_could_not_know(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("up", "--role", "head", "--dry-run", "--no-model-check", "--host", "tcp://192.0.2.1:1") == 0
+    assert (
+        exit_code("up", "--role", "head", "--dry-run=commands", "--no-model-check", "--host", "tcp://192.0.2.1:1") == 0
+    )
     text = capsys.readouterr().out
     assert "# NODE_IP: the address of this host" in text
     assert "--num-gpus=GPUS" in text

@@ -20,8 +20,8 @@ from vllmray.cluster.spec.labels import CONFIG
 from vllmray.secrets.certificate import self_signed
 from vllmray.secrets.store import API_KEY, RAY_TOKEN, SCRAPE_TOKEN
 
-HEAD = ("up", "--role", "head", "--node-ip", "10.0.0.1", "--no-model-check", "--dry-run")
-WORKER = ("up", "--role", "worker", "--head-ip", "10.0.0.1", "--node-ip", "10.0.0.2", "--dry-run")
+HEAD = ("up", "--role", "head", "--node-ip", "10.0.0.1", "--no-model-check", "--dry-run=commands")
+WORKER = ("up", "--role", "worker", "--head-ip", "10.0.0.1", "--node-ip", "10.0.0.2", "--dry-run=commands")
 TOKEN = "a-token-that-is-long-enough"
 
 
@@ -166,7 +166,17 @@ def test_half_a_login_to_s3_is_refused_where_a_model_is_there(
 def test_a_plan_for_another_host_whose_address_is_not_known_has_a_certificate_too(
     nowhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    argv = ("up", "--role", "head", "--no-model-check", "--dry-run", "--tls", "self-signed", "--host", "ssh://10.0.0.9")
+    argv = (
+        "up",
+        "--role",
+        "head",
+        "--no-model-check",
+        "--dry-run=commands",
+        "--tls",
+        "self-signed",
+        "--host",
+        "ssh://10.0.0.9",
+    )
     text = printed(capsys, *argv)
     assert "NODE_IP" in text
     assert "--ssl-certfile=/vllmray/secrets/tls.crt" in text

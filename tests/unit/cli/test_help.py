@@ -107,7 +107,7 @@ def test_the_version_is_told_in_three_ways(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_short_options_are_those_of_vllm(capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ("up", "--role", "head", "--dry-run", "--no-model-check", "--host", "tcp://192.0.2.1:1")
+    argv = ("up", "--role", "head", "--dry-run=commands", "--no-model-check", "--host", "tcp://192.0.2.1:1")
     text = shown(capsys, *argv, "-m", "some/model", "-tp", "4", "-pp", "1")
     for words in ("--model=some/model", "--tensor-parallel-size=4", "--pipeline-parallel-size=1"):
         assert words in text

@@ -116,7 +116,12 @@ def test_where_no_daemon_answers_the_way_on_is_another_host(home: Path, command:
 def test_a_mac_without_docker_has_no_native_cluster_by_itself(home: Path) -> None:
     env = {"PATH": os.environ["PATH"], "HOME": str(home)}
     done = subprocess.run(
-        [sys.executable, PROGRAM, *HEAD, "--dry-run"], cwd=home, env=env, capture_output=True, text=True, check=False
+        [sys.executable, PROGRAM, *HEAD, "--dry-run=commands"],
+        cwd=home,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "docker run" in done.stdout
@@ -147,7 +152,7 @@ def test_every_command_about_a_cluster_asks_that_host(home: Path, command: str) 
 
 @pytest.mark.usefixtures("with_ssh")
 def test_a_heads_lines_are_for_its_host_and_its_secrets_are_in_the_library_of_the_desk(home: Path) -> None:
-    done = on_a_mac(home, *HEAD, *ON_A_HOST, "--dry-run")
+    done = on_a_mac(home, *HEAD, *ON_A_HOST, "--dry-run=commands")
     assert done.returncode == 0, done.stderr
     library = home / "Library" / "Application Support" / "vllmray" / "secrets" / "vllmray"
     assert f"'{library}" in done.stdout  # a name with a space in it can be pasted

@@ -137,7 +137,17 @@ def test_any_other_folder_of_links_is_refused_unless_a_volume_has_what_they_lead
 
 def test_the_dry_run_shows_the_file_in_the_engines_container(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "x.jinja").touch()
-    argv = ("up", "--role", "head", "--dry-run", "--no-model-check", "--node-ip", "127.0.0.1", "--host", "unix:///s")
+    argv = (
+        "up",
+        "--role",
+        "head",
+        "--dry-run=commands",
+        "--no-model-check",
+        "--node-ip",
+        "127.0.0.1",
+        "--host",
+        "unix:///s",
+    )
     assert exit_code(*argv, "--", "--chat-template", "x.jinja") == 0
     said = capsys.readouterr().out
     assert said.count(f"type=bind,source={folder}/x.jinja,target={folder}/x.jinja,readonly") == 1
@@ -153,7 +163,7 @@ def test_the_dry_run_refuses_a_folder_of_links_as_up_does(
     (folder / "model").mkdir()
     for each in made.iterdir():
         (folder / "model" / each.name).symlink_to(each)
-    argv = ("up", "--role", "head", "--dry-run", "--node-ip", "127.0.0.1", "--model", f"{folder}/model")
+    argv = ("up", "--role", "head", "--dry-run=commands", "--node-ip", "127.0.0.1", "--model", f"{folder}/model")
     refused = runtime == "docker"
     assert exit_code(*argv, "--runtime", runtime, *DUMMY) == (2 if refused else 0)
     assert (f"give --volume {made}:{made}" in capsys.readouterr().err) is refused

@@ -118,7 +118,7 @@ def test_up_with_sizes_that_the_model_can_not_have_ends_before_any_host_is_asked
 def test_a_dry_run_with_auto_shows_the_chosen_sizes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = make_model(folder, "llama-3.1-70b")
     auto = ("--tensor-parallel-size", "auto", "--pipeline-parallel-size", "auto")
-    argv = (*auto, "--cluster-gpus", "2x80GiB,2x80GiB", "--dry-run", "--host", "tcp://192.0.2.1:1")
+    argv = (*auto, "--cluster-gpus", "2x80GiB,2x80GiB", "--dry-run=commands", "--host", "tcp://192.0.2.1:1")
     assert exit_code("up", "--role", "head", "--model", str(path), *argv, *DUMMY) == 0
     captured = capsys.readouterr()
     assert "--tensor-parallel-size=2 --pipeline-parallel-size=2" in captured.out

@@ -266,7 +266,7 @@ def test_a_native_dry_run_is_a_command_line_with_this_machines_paths(
 ) -> None:
     monkeypatch.setenv("VLLMRAY_RAY_TOKEN", "the-token-of-that-head")
     argv = ("up", "--role", "worker", "--head-ip", "127.0.0.1", "--node-ip", "127.0.0.2", "--accelerator", "cpu")
-    assert exit_code(*argv, "--runtime", "native", "--python", "/opt/venv/bin/python", "--dry-run") == 0
+    assert exit_code(*argv, "--runtime", "native", "--python", "/opt/venv/bin/python", "--dry-run=commands") == 0
     text = capsys.readouterr().out
     assert 'PATH="/opt/venv/bin:$PATH"' in text
     assert f"HF_HOME={nowhere}/models" in text
@@ -283,7 +283,7 @@ def test_a_native_dry_run_is_a_command_line_with_this_machines_paths(
 def test_a_dry_run_knows_as_much_of_a_host_that_docker_host_names_as_of_one_by_option(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    argv = ("up", "--role", "head", "--dry-run", "--no-model-check", "--runtime", "docker")
+    argv = ("up", "--role", "head", "--dry-run=commands", "--no-model-check", "--runtime", "docker")
     assert exit_code(*argv, "--host", address) == 0
     by_option = capsys.readouterr().out
     assert ("# NODE_IP: " in by_option) is address.startswith("ssh://")
@@ -299,7 +299,7 @@ def test_a_dry_run_is_of_the_runtime_that_up_would_take(
     """A cluster that is processes of this machine is natively gone on with."""
     if word != "docker run":
         record_a_node("dry")
-    assert exit_code("up", "--role", "head", "--cluster", "dry", "--dry-run", "--no-model-check") == 0
+    assert exit_code("up", "--role", "head", "--cluster", "dry", "--dry-run=commands", "--no-model-check") == 0
     text = capsys.readouterr().out
     assert {each for each in ("docker run", "install -D") if f"\n{each}" in text} == {word}
 
@@ -329,7 +329,7 @@ def run_lines(text: str, programs: Path) -> list[str]:
 
 def test_the_lines_of_a_native_dry_run_work_as_they_stand(nowhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ("up", "--role", "head", "--node-ip", "127.0.0.1", "--accelerator", "cpu", "--cluster", "dry")
-    native = ("--runtime", "native", "--python", f"{nowhere}/bin/python", "--dry-run", "--no-model-check")
+    native = ("--runtime", "native", "--python", f"{nowhere}/bin/python", "--dry-run=commands", "--no-model-check")
     assert exit_code(*argv, *native) == 0
     text = capsys.readouterr().out
     said = run_lines(text, nowhere / "bin")
@@ -349,7 +349,7 @@ def test_the_lines_of_a_workers_dry_run_take_its_token_from_where_it_is(
 ) -> None:
     """In a file that the command names, or kept here since this host joined before."""
     argv = ["up", "--role", "worker", "--head-ip", "127.0.0.1", "--node-ip", "127.0.0.2", "--cluster", "dry"]
-    argv += ["--runtime", "native", "--python", f"{nowhere}/bin/python", "--dry-run"]
+    argv += ["--runtime", "native", "--python", f"{nowhere}/bin/python", "--dry-run=commands"]
     if kept:
         store_of("dry").keep(RAY_TOKEN, "the-token-of-that-head")
     else:
@@ -366,7 +366,17 @@ def test_a_token_that_is_in_no_file_here_is_a_comment_in_a_dry_run(
     nowhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLMRAY_RAY_TOKEN", "the-token-of-that-head")
-    argv = ("up", "--role", "worker", "--head-ip", "10.0.0.1", "--node-ip", "10.0.0.2", "--dry-run", "--runtime")
+    argv = (
+        "up",
+        "--role",
+        "worker",
+        "--head-ip",
+        "10.0.0.1",
+        "--node-ip",
+        "10.0.0.2",
+        "--dry-run=commands",
+        "--runtime",
+    )
     for runtime in ("docker", "native"):
         assert exit_code(*argv, runtime) == 0
         lines = capsys.readouterr().out.splitlines()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def test_gpus_whose_memory_is_known_have_a_table_of_their_own(capsys: pytest.Cap
         ["0,", "NVIDIA", "H200", "70.0", "GiB", "140.0", "GiB"],
         ["1,", "NVIDIA", "H200", "0.0", "GiB", "140.0", "GiB"],
     ]
-    assert status_data(replace(view(), gpus=gpus[:1]))["gpu_memory"] == [
+    assert asdict(status_data(replace(view(), gpus=gpus[:1])))["gpu_memory"] == [
         {"index": 0, "name": "NVIDIA H200", "used": 70 * gib, "total": 140 * gib}
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 from rich.console import Console
@@ -49,7 +50,7 @@ def test_weights_that_are_not_known_are_said_too() -> None:
 @pytest.mark.parametrize(("checkpoint_bytes", "weights"), [(16 * GIB, 16 * GIB), (None, None)])
 def test_in_json_what_is_not_known_is_null_with_its_reasons(checkpoint_bytes: int | None, weights: int | None) -> None:
     model = unknown(checkpoint_bytes)
-    data = json.loads(json.dumps(plan_data(model, HOSTS, ranked(model, SETTINGS, HOSTS), SETTINGS)))
+    data = json.loads(json.dumps(asdict(plan_data(model, HOSTS, ranked(model, SETTINGS, HOSTS), SETTINGS))))
     reasons = ["attention_schedule is not understood"]
     assert data["kv_cache_unknown"] == reasons
     assert data["weights_unknown"] == ([] if weights else reasons)
