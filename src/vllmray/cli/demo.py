@@ -20,6 +20,7 @@ from vllmray.errors import HostError
 if TYPE_CHECKING:
     from vllmray.cli.wiring import Target
     from vllmray.config.models import ClusterConfig
+    from vllmray.demo.run import Wanted
     from vllmray.reporter import Reporter
 
 
@@ -58,8 +59,8 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
     """
     from vllmray.cli.named_files import with_named_files
     from vllmray.cluster.down import down
-    from vllmray.config.settings import cache_folder, load
-    from vllmray.demo.run import Wanted, bring_up
+    from vllmray.config.settings import load
+    from vllmray.demo.run import bring_up
 
     invocation: Invocation = context.obj
     flags: dict[str, Any] = {"cluster": cluster, "runtime": runtime and runtime.value, "python": python, "image": image}
@@ -71,20 +72,7 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
         say_runtime(target, report)
         _refuse_elsewhere(target)
         config = with_named_files(on_runtime(loaded.config, target.runtime), target.host.address)
-        wanted = Wanted(
-            cluster=config.cluster,
-            runtime=target.runtime,
-            image=image if target.runtime == "docker" else config.image,
-            base=base,
-            port=port,
-            cache=cache_folder() / "demo",
-            with_secrets=lambda config: with_secrets(config, "head"),
-            vllm_args=config.vllm_args,
-            volumes=config.volumes,
-            caller=caller_on(target),
-            retain=retain,
-            holder=holder("demo"),
-        )
+        wanted = _wanted(config, target, image, base=base, port=port, retain=retain)
         with marked(target.host, target.runtime, config.cluster):
             config = bring_up(target.host, wanted, report)
             try:
@@ -101,6 +89,28 @@ def demo(  # noqa: PLR0913  # the command line's own breadth
         print(envelope("demo", found))
     elif not remove:
         print(_next(config))
+
+
+def _wanted(
+    config: ClusterConfig, target: Target, image: str | None, *, base: str | None, port: int | None, retain: bool
+) -> Wanted:
+    from vllmray.config.settings import cache_folder
+    from vllmray.demo.run import Wanted
+
+    return Wanted(
+        cluster=config.cluster,
+        runtime=target.runtime,
+        image=image if target.runtime == "docker" else config.image,
+        base=base,
+        port=port,
+        cache=cache_folder() / "demo",
+        with_secrets=lambda config: with_secrets(config, "head"),
+        vllm_args=config.vllm_args,
+        volumes=config.volumes,
+        caller=caller_on(target),
+        retain=retain,
+        holder=holder("demo"),
+    )
 
 
 def _refuse_elsewhere(target: Target) -> None:

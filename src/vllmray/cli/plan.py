@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from vllmray.reporter import Reporter
 
 
+TYPED = {"cluster_gpus": "--gpus", "model": "MODEL"}
+"""How this command calls settings that are not by the option of `up`."""
+
+
 def plan(  # noqa: PLR0913  # the command line's own breadth
     context: typer.Context,
     *,
@@ -66,8 +70,7 @@ def plan(  # noqa: PLR0913  # the command line's own breadth
         "vllm_args": invocation.vllm_args,
         "insecure_docker_tcp": insecure_docker_tcp,
     }
-    config = settings(flags, env_file, report, typed={"cluster_gpus": "--gpus", "model": "MODEL"}).config
-    config = config.model_copy(update={"tensor_parallel_size": 0, "pipeline_parallel_size": 0})
+    config = _with_free_sizes(settings(flags, env_file, report, typed=TYPED).config)
     known = _known(config)
     found, config = _places(hosts, config, report)
     layouts = ranked(known, config, found)
@@ -79,10 +82,14 @@ def plan(  # noqa: PLR0913  # the command line's own breadth
         from vllmray.output.plan import plan_table
         from vllmray.output.tables import show
 
-        typed = str(env_file) if env_file else None
-        show(plan_table(known, found, layouts, config, every=every, env_file=typed))
+        show(plan_table(known, found, layouts, config, every=every, env_file=str(env_file) if env_file else None))
     if not layouts or layouts[0].rejected:
         raise typer.Exit(1)
+
+
+def _with_free_sizes(config: ClusterConfig) -> ClusterConfig:
+    """Parallel sizes are what is ranked, whatever the settings say."""
+    return config.model_copy(update={"tensor_parallel_size": 0, "pipeline_parallel_size": 0})
 
 
 def _known(config: ClusterConfig) -> Model:

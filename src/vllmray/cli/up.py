@@ -24,7 +24,6 @@ from vllmray.cli.credentials import (
 from vllmray.cli.mark import marked
 from vllmray.cli.options import EnvFileOption, HostOption, JsonOption, advanced, switch, with_settings
 from vllmray.cli.wiring import (
-    Invocation,
     holder,
     model_files,
     on_runtime,
@@ -98,13 +97,10 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     """
     from vllmray.cluster.probe.model import Look
     from vllmray.cluster.run import UpOptions
-    from vllmray.cluster.spec.mounts import check_links
-    from vllmray.cluster.spec.sizes import resolve_sizes
     from vllmray.config.settings import cache_folder
 
-    invocation: Invocation = context.obj
     report = reporter()
-    loaded = settings(flags | {"vllm_args": invocation.vllm_args}, env_file, report)
+    loaded = settings(flags | {"vllm_args": context.obj.vllm_args}, env_file, report)
     config, host = loaded.config.typed_on(host), host or loaded.host
     config = _with_addresses(config, role)
     look = _look(loaded, report, lenient=bool(dry_run)) if role is RoleChoice.head and not no_model_check else Look()
@@ -113,13 +109,9 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     if config.no_api_key and role is RoleChoice.head:
         report.warning("the endpoint asks for no key (--no-api-key): whoever reaches its port uses it")
     if planned and dry_run:
-        config = resolve_sizes(look.model, config, (), report)
-        config = on_runtime(config, runtime_to_be(host, config.runtime, config.cluster))
-        check_links(config, look.outside)
-        plan = _planned(config, role, host, planned)
+        plan = _planned(_as_looked_at(config, look, host, report), role, host, planned)
         _say_planned(plan, role, host, dry_run, planned.missing, as_json=as_json)
         return
-    secrets = secrets_for if role is RoleChoice.head else worker_secrets
     options = UpOptions(
         wait=not no_wait,
         recreate=recreate,
@@ -127,20 +119,35 @@ def up(  # noqa: PLR0913  # the command line's own breadth
         derive=not no_derive,
         cache=cache_folder() / "images",
         look=look,
-        secrets=secrets,
+        secrets=secrets_for if role is RoleChoice.head else worker_secrets,
         keep=keep_for(config.cluster),
         holder=holder("up"),
     )
     outcome, address = _done(config, role, host, options, report)
+    _say_outcome(outcome, address, role, as_json=as_json)
+
+
+def _say_outcome(outcome: Outcome, address: str, role: RoleChoice, *, as_json: bool) -> None:
     access = access_to(outcome.config) if role is RoleChoice.head else None
     if as_json:
         from vllmray.output.envelope import envelope, up_data
 
         print(envelope("up", up_data(outcome, address, access)))
-        return
-    from vllmray.output.tables import outcome_text
+    else:
+        from vllmray.output.tables import outcome_text
 
-    print(outcome_text(outcome, access))
+        print(outcome_text(outcome, access))
+
+
+def _as_looked_at(config: ClusterConfig, look: Look, host: str | None, report: Reporter) -> ClusterConfig:
+    """The settings with sizes and runtime, as far as they can be told without a look at the host."""
+    from vllmray.cluster.spec.mounts import check_links
+    from vllmray.cluster.spec.sizes import resolve_sizes
+
+    config = resolve_sizes(look.model, config, (), report)
+    config = on_runtime(config, runtime_to_be(host, config.runtime, config.cluster))
+    check_links(config, look.outside)
+    return config
 
 
 def _with_addresses(config: ClusterConfig, role: RoleChoice) -> ClusterConfig:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from vllmray.cluster.probe.cards import cards_in, holders_in
 from vllmray.cluster.probe.short_lived import run_to_end
-from vllmray.cluster.spec.containers import gpu_probe_spec
+from vllmray.cluster.spec.probes import gpu_probe_spec
 from vllmray.cluster.spec.sizes import memory_share
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError, WaitTimeoutError

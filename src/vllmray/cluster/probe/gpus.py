@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from vllmray.cluster.probe.cards import cards_in, files_in
 from vllmray.cluster.probe.short_lived import run_to_end
-from vllmray.cluster.spec.containers import brief_spec, gpu_probe_spec, with_program
 from vllmray.cluster.spec.gpus import AMD_CONTROL, RENDER_FILE
+from vllmray.cluster.spec.probes import brief_spec, gpu_probe_spec, with_program
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError, NoGpuRuntimeError
 from vllmray.hosts.base import ContainerSpec, Host, Mount

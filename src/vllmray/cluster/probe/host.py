@@ -10,8 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from vllmray.cluster.probe.gpus import said_with_gpus
 from vllmray.cluster.probe.short_lived import run_to_end
-from vllmray.cluster.spec.containers import CACHE, Node, beside, own_cache_spec, probe_spec
+from vllmray.cluster.spec.containers import CACHE, Node
 from vllmray.cluster.spec.gpus import stated_gpus
+from vllmray.cluster.spec.probes import beside, own_cache_spec, probe_spec
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError
 from vllmray.hosts.base import ContainerSpec, Host

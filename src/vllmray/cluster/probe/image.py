@@ -15,9 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from vllmray.cluster.probe.short_lived import run_to_end
 from vllmray.cluster.spec import labels
-from vllmray.cluster.spec.containers import with_program
 from vllmray.cluster.spec.contents import PAYLOAD
 from vllmray.cluster.spec.payload import contents
+from vllmray.cluster.spec.probes import with_program
 from vllmray.errors import HostError
 from vllmray.hosts.base import ContainerSpec, Host, Image
 from vllmray.images.facts import ImageFacts

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vllmray.cluster.probe.short_lived import run_to_end
-from vllmray.cluster.spec.containers import brief_spec, volume_mounts, with_program
+from vllmray.cluster.spec.containers import volume_mounts
 from vllmray.cluster.spec.mounts import check_links, model_mount
+from vllmray.cluster.spec.probes import brief_spec, with_program
 from vllmray.cluster.spec.sizes import check_fit, known_model
 from vllmray.config.explain import NamedLayer
 from vllmray.config.models import ClusterConfig

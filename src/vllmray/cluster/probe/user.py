@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vllmray.cluster.probe.short_lived import run_to_end
-from vllmray.cluster.spec.containers import brief_spec
+from vllmray.cluster.spec.probes import brief_spec
 from vllmray.config.models import ClusterConfig
 from vllmray.hosts.base import Host
 from vllmray.images.facts import ImageFacts

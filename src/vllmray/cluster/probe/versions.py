@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from vllmray.cluster.probe.short_lived import run_to_end
-from vllmray.cluster.spec.containers import beside, gcs_address, ray_client_spec, with_program
+from vllmray.cluster.spec.containers import gcs_address
 from vllmray.cluster.spec.contents import Secrets
+from vllmray.cluster.spec.probes import beside, ray_client_spec, with_program
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError
 from vllmray.hosts.base import Host

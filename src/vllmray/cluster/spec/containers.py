@@ -11,7 +11,6 @@ from vllmray.cluster.spec.contents import (
     HOME,
     LAUNCH,
     NODE,
-    PAYLOAD,
     RAY_TOKEN,
     SCRIPTS,
     SITE,
@@ -23,7 +22,6 @@ from vllmray.cluster.spec.contents import (
 )
 from vllmray.cluster.spec.gpus import device_access
 from vllmray.cluster.spec.mounts import engine_mounts, model_mount
-from vllmray.cluster.spec.payload import payload_files
 from vllmray.cluster.spec.sizes import memory_share
 from vllmray.config.models import DEFAULT_CLUSTER, ClusterConfig
 from vllmray.config.resolved import ResolvedConfig
@@ -140,7 +138,7 @@ def engine_spec(config: ResolvedConfig, node: Node, contents: Contents) -> Conta
     )
     guard = {"keyed": not config.no_api_key, "allow_routes": config.allow_routes}
     env = {"RAY_ADDRESS": address, GUARD_SETTINGS: json.dumps(guard)}
-    own = _Own(labels.ENGINE, argv, contents.of_engine(config), contents.secrets, env, _to_listen(config))
+    own = _Own(labels.ENGINE, argv, contents.of_engine(config), contents.secrets, env, listen_capability(config))
     # In a network of containers both have one address: the node's.
     head = container_name(config, labels.HEAD)
     network = "host" if config.network == "host" else f"container:{head}"
@@ -187,7 +185,7 @@ def _spec(config: ResolvedConfig, node: Node, own: _Own) -> ContainerSpec:
         mounts=(*_mounts(config, own.role), *access.mounts),
         files=own.files,
         network=config.network,
-        ip=_own_address(config.network, node.ip),
+        ip=own_address(config.network, node.ip),
         shm_size=config.shm_size if own.role == labels.WORKER else None,
         ulimits=_ulimits(config),
         devices=access.devices + (RDMA_DEVICES if config.rdma else ()),
@@ -200,93 +198,14 @@ def _spec(config: ResolvedConfig, node: Node, own: _Own) -> ContainerSpec:
     )
 
 
-def _to_listen(config: ClusterConfig) -> tuple[str, ...]:
+def listen_capability(config: ClusterConfig) -> tuple[str, ...]:
+    """The capability that a port below 1024 takes."""
     return ("NET_BIND_SERVICE",) if config.port < UNPRIVILEGED_PORT else ()
 
 
-def _own_address(network: str, ip: str | None) -> str | None:
+def own_address(network: str, ip: str | None) -> str | None:
     """In a network of its own a container takes the address that was planned; elsewhere it has the host's."""
     return None if network == "host" else ip
-
-
-def brief_spec(config: ClusterConfig, argv: tuple[str, ...] = ()) -> ContainerSpec:
-    """A short-lived container of the node's image, in the node's network, that answers a question."""
-    return ContainerSpec(
-        name=container_name(config, labels.PROBE),
-        image=config.image,
-        argv=argv,
-        user=config.user,
-        env=config.environment,
-        labels=labels.selector(config.cluster, labels.PROBE),
-        network=config.network,
-        ip=_own_address(config.network, config.node_ip),
-        cap_add=_to_listen(config),
-        read_only=True,
-    )
-
-
-def with_program(spec: ContainerSpec, program: str, *args: str) -> ContainerSpec:
-    """A short-lived container that runs a program of payload/, named by its path below that folder."""
-    own = (
-        ()
-        if any(mount.target == SCRIPTS for mount in spec.mounts)
-        else (Mount("own", "", SCRIPTS, labels=spec.labels),)
-    )
-    return replace(
-        spec,
-        argv=("python3", f"{PAYLOAD}/{program}", *args),
-        files=(*payload_files(), *spec.files),
-        mounts=(*own, *spec.mounts),
-    )
-
-
-def beside(spec: ContainerSpec, config: ClusterConfig, node: str | None) -> ContainerSpec:
-    """The same, where the node's own container may run: in a network of containers its address is taken then.
-
-    Args:
-        node: name of that container; None when it does not run.
-    """
-    if node is None or config.network == "host":
-        return spec
-    return replace(spec, network=f"container:{node}", ip=None)
-
-
-def ray_client_spec(config: ClusterConfig, secrets: Secrets) -> ContainerSpec:
-    """One that speaks to Ray."""
-    spec = brief_spec(config)
-    token = Secrets(ray_token=secrets.ray_token)
-    env = ray_argv.authentication(RAY_TOKEN) | config.environment
-    return replace(spec, home=HOME, env=env, files=token.of_node(), mounts=(_own_volume(config, labels.PROBE),))
-
-
-def probe_spec(config: ClusterConfig, gpu_devices: tuple[str, ...], request: str) -> ContainerSpec:
-    """One that runs payload/probes/host.py, with the node's GPUs and folders; the model cache is made if need be."""
-    spec = gpu_probe_spec(config, gpu_devices, request)
-    return replace(spec, mounts=(*spec.mounts, _cache(config), *volume_mounts(config)))
-
-
-def gpu_probe_spec(config: ClusterConfig, gpu_devices: tuple[str, ...], request: str) -> ContainerSpec:
-    """The same without folders, for a host that is only looked at."""
-    access = device_access(config, gpu_devices)
-    spec = replace(brief_spec(config), mounts=access.mounts)
-    return replace(
-        with_program(spec, "probes/host.py", request),
-        env={**access.env, **config.environment},
-        devices=access.devices,
-        group_add=access.group_add,
-        gpus=access.request,
-    )
-
-
-def own_cache_spec(config: ClusterConfig, user: str) -> ContainerSpec:
-    """One that gives the cache folder to a user, as root.
-
-    Args:
-        user: UID:GID.
-    """
-    give = "import os, sys; os.chown(sys.argv[1], *map(int, sys.argv[2].split(':')))"
-    spec = brief_spec(config, ("python3", "-c", give, CACHE, user))
-    return replace(spec, user="0:0", cap_add=("CHOWN",), mounts=(_cache(config),))
 
 
 def _environment(config: ResolvedConfig, node: Node, secrets: Secrets) -> dict[str, str]:
@@ -316,7 +235,7 @@ def _environment(config: ResolvedConfig, node: Node, secrets: Secrets) -> dict[s
 
 
 def _mounts(config: ClusterConfig, role: str) -> tuple[Mount, ...]:
-    mounts = [_own_volume(config, role), _cache(config)]
+    mounts = [own_volume(config, role), cache_mount(config)]
     mounts += model_mount(config)
     owner = container_name(config, labels.WORKER if role == labels.WORKER else labels.HEAD)
     marks = labels.volume_labels(config)
@@ -328,7 +247,8 @@ def _mounts(config: ClusterConfig, role: str) -> tuple[Mount, ...]:
     return (*mounts, *volume_mounts(config), *(engine_mounts(config) if role == labels.ENGINE else ()))
 
 
-def _cache(config: ClusterConfig) -> Mount:
+def cache_mount(config: ClusterConfig) -> Mount:
+    """The model cache."""
     return Mount("bind", config.model_cache_dir, CACHE, create=True)
 
 
@@ -348,7 +268,7 @@ def _ulimits(config: ClusterConfig) -> dict[str, int]:
     return {name: limit for name, limit in limits.items() if limit is not None}
 
 
-def _own_volume(config: ClusterConfig, role: str) -> Mount:
+def own_volume(config: ClusterConfig, role: str) -> Mount:
     """Where the container's files are put, and its home is: the one part of its own file system that it can write.
 
     Labelled, so that `up` and `down` find it when somebody has removed the container by hand: there are secrets in it.

@@ -11,10 +11,11 @@ import pytest
 from pydantic import SecretStr
 
 from tests.unit.support import NODE, config, engine_spec, head_spec, worker_spec
-from vllmray.cluster.spec.containers import Node, own_cache_spec, probe_spec, ray_client_spec
+from vllmray.cluster.spec.containers import Node
 from vllmray.cluster.spec.contents import PAYLOAD, RAY_TOKEN, SITE, Contents, Secrets
 from vllmray.cluster.spec.labels import CONFIG, ROLE, changed_fields, container_labels
 from vllmray.cluster.spec.payload import contents
+from vllmray.cluster.spec.probes import own_cache_spec, probe_spec, ray_client_spec
 from vllmray.config.gpu_words import Gpus
 from vllmray.config.models import MAX_NEIGHBOURS, ClusterConfig
 from vllmray.errors import ConfigError
