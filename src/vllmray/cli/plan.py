@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vllmray.cli.options import EnvFileOption, InsecureOption, JsonOption, address_of, switch
-from vllmray.cli.wiring import Invocation, model_files, on_runtime, open_target, reporter, settings
+from vllmray.cli.wiring import model_files, on_runtime, open_target, reporter, settings
 from vllmray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,7 +58,6 @@ def plan(  # noqa: PLR0913  # the command line's own breadth
     """
     from vllmray.cluster.spec.sizes import ranked
 
-    invocation: Invocation = context.obj
     report = reporter()
     flags = {
         "model": _absolute(model),
@@ -67,7 +66,7 @@ def plan(  # noqa: PLR0913  # the command line's own breadth
         "image": image,
         "accelerator": accelerator,
         "allow_tp_across_hosts": allow_tp_across_hosts or None,
-        "vllm_args": invocation.vllm_args,
+        "vllm_args": context.obj.vllm_args,
         "insecure_docker_tcp": insecure_docker_tcp,
     }
     config = _with_free_sizes(settings(flags, env_file, report, typed=TYPED).config)
