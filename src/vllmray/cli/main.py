@@ -12,14 +12,17 @@ import typer
 
 from vllmray.cli.app import application, command_of
 from vllmray.cli.interrupts import arm
+from vllmray.cli.run_log import RunLog, logged
 from vllmray.cli.usage import usage_error
 from vllmray.cli.wiring import Invocation
-from vllmray.errors import ConfigError, InternalError, UserInterruptError, VllmrayError
+from vllmray.errors import ConfigError, InternalError, UserInterruptError, VllmrayError, WorkloadError
 from vllmray.output.envelope import error_envelope
 from vllmray.secure_files import leave_no_core
 
 WITHOUT_VALUE = {"--dry-run": "--dry-run=summary", "--bundle": "--bundle="}
 """Options whose value may be left out, which Typer does not have, and what stands for them then."""
+LOGGED = (WorkloadError, InternalError)
+"""Errors that are for a report: they name the run's log."""
 WITH_VLLM_ARGS = ("up", "plan", "demo")
 """Those that take arguments for the vLLM server after --."""
 
@@ -30,25 +33,36 @@ def run(argv: Sequence[str]) -> NoReturn:
     arm()
     ours, vllm_args = split(argv)
     invocation = Invocation(vllm_args=vllm_args, debug="--debug" in ours, as_json="--json" in ours)
-    try:
-        if "--" in argv:
-            refuse_words(command_of(ours), vllm_args)
-        sys.exit(_called(ours, invocation))
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read us left; there is nobody to tell
-        sys.exit(1)
-    except VllmrayError as error:
-        failure = error
-    except KeyboardInterrupt:  # outside of a command, which makes an error of it
-        failure = UserInterruptError("interrupted")
-    except Exception as error:  # noqa: BLE001  # the last resort: whatever it is, it leaves as one line
-        failure = _internal(error, invocation)
-    print(text_of(failure), file=sys.stderr)
-    if invocation.debug:
-        traceback.print_exception(failure.__cause__ if isinstance(failure, InternalError) else failure)
-    if invocation.as_json:
-        print(error_envelope(command_of(ours), failure))
+    with logged([*ours, *(("--", *vllm_args) if vllm_args else ())]) as log:
+        try:
+            if "--" in argv:
+                refuse_words(command_of(ours), vllm_args)
+            sys.exit(_called(ours, invocation))
+        except BrokenPipeError:
+            sys.stderr.close()  # whoever read us left; there is nobody to tell
+            sys.exit(1)
+        except VllmrayError as error:
+            failure = error
+        except KeyboardInterrupt:  # outside of a command, which makes an error of it
+            failure = UserInterruptError("interrupted")
+        except Exception as error:  # noqa: BLE001  # the last resort: whatever it is, it leaves as one line
+            failure = _internal(error, invocation)
+        _report(failure, command_of(ours), invocation, log)
     sys.exit(failure.exit_code)
+
+
+def _report(failure: VllmrayError, command: str, invocation: Invocation, log: RunLog) -> None:
+    """Say what failed, on standard error and in the run's log, with --json on standard output too."""
+    trace = "".join(traceback.format_exception(failure.__cause__ if isinstance(failure, InternalError) else failure))
+    log.add(f"{text_of(failure)}\n{trace}", at_once=type(failure) in LOGGED)
+    path = log.path if type(failure) in LOGGED else None
+    print(text_of(failure), file=sys.stderr)
+    if path:
+        print(f"log: {path}", file=sys.stderr)
+    if invocation.debug:
+        print(trace, end="", file=sys.stderr)
+    if invocation.as_json:
+        print(error_envelope(command, failure, log=path))
 
 
 def _called(ours: Sequence[str], invocation: Invocation) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vllmray.cli.mark import clusters_known_here, docker_mark
+from vllmray.cli.run_log import LOGGER
 from vllmray.errors import ConfigError, HostError, InsecureHostError
 
 if TYPE_CHECKING:
@@ -228,10 +230,11 @@ def holder(command: str) -> Holder:
 
 
 def reporter() -> Reporter:
-    """For standard error, where progress goes."""
+    """For standard error, where progress goes, and the log of the run."""
+    from vllmray.output.logged import LoggedReporter
     from vllmray.output.progress import reporter_for
 
-    return reporter_for(stream_is_terminal=sys.stderr.isatty())
+    return LoggedReporter(reporter_for(stream_is_terminal=sys.stderr.isatty()), logging.getLogger(LOGGER))
 
 
 def settings(

@@ -1,0 +1,68 @@
+"""A reporter that also logs what it is told, for the run's log file (cli/run_log.py)."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+from typing import Self
+
+from vllmray.reporter import Reporter, Step
+
+
+class LoggedReporter:
+    """Passes everything on. A step is of level INFO, which begins the file; the rest is DEBUG."""
+
+    def __init__(self, inner: Reporter, logger: logging.Logger) -> None:
+        self._inner, self._logger = inner, logger
+
+    def step(self, title: str) -> Step:
+        return _LoggedStep(self._inner.step(title), title, self._logger)
+
+    def note(self, text: str) -> None:
+        self._logger.debug("%s", text)
+        self._inner.note(text)
+
+    def warning(self, text: str) -> None:
+        self._logger.debug("warning: %s", text)
+        self._inner.warning(text)
+
+
+class _LoggedStep:
+    def __init__(self, inner: Step, title: str, logger: logging.Logger) -> None:
+        self._inner, self._title, self._logger = inner, title, logger
+
+    def _log(self, text: str) -> None:
+        self._logger.info("%s: %s", self._title, text)
+
+    def change(self, detail: str) -> None:
+        self._log(detail)
+        self._inner.change(detail)
+
+    def glimpse(self, text: str) -> None:
+        self._inner.glimpse(text)
+
+    def event(self, text: str) -> None:
+        self._log(text)
+        self._inner.event(text)
+
+    def bound(self, seconds: float) -> None:
+        self._log(f"waiting up to {seconds:g} s")
+        self._inner.bound(seconds)
+
+    def part(self, name: str, *, done: int, total: int | None, status: str) -> None:
+        self._inner.part(name, done=done, total=total, status=status)
+
+    def result(self, detail: str) -> None:
+        self._log(detail)
+        self._inner.result(detail)
+
+    def __enter__(self) -> Self:
+        self._log("begins")
+        self._inner.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._log("done" if kind is None else f"failed: {kind.__name__}")
+        self._inner.__exit__(kind, error, trace)
