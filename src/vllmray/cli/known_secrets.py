@@ -41,7 +41,7 @@ def names_a_secret(name: str, why: str | None) -> bool:
 
 
 def _values(argv: Sequence[str], options: Sequence[str]) -> Iterator[Path]:
-    for word, after in zip(argv, (*argv[1:], ""), strict=True):
+    for word, after in zip(argv, (*argv[1:], ""), strict=False):
         option, joined, value = word.partition("=")
         if option in options and (value or after):
             yield Path(value if joined else after).absolute()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vllmray.cli.options import Place, RoleChoice, switch, with_place
-from vllmray.cli.wiring import open_cluster
+from vllmray.cli.wiring import open_cluster, reporter
 
 
 @with_place
@@ -21,9 +21,20 @@ def logs(
     tail: Annotated[
         int | None, typer.Option("--tail", "-n", metavar="LINES", min=0, help="Print only the last lines")
     ] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option(
+            "--bundle",
+            metavar="[FILE]",
+            help="Write versions, settings, status, events and logs to a .tar.gz for a bug report, without secrets",
+        ),
+    ] = None,
     as_json: Annotated[bool, switch("--json", help="Print one line of JSON; with --follow, one a line")] = False,
 ) -> None:
     """Print the log of one of the cluster's containers."""
+    if bundle is not None:
+        _bundle(place, bundle, as_json=as_json)
+        return
     from vllmray.cluster.logs import logs as read
 
     with open_cluster(place) as about:
@@ -37,3 +48,18 @@ def logs(
 
         for part in ([line] for line in lines) if follow else (list(lines),):
             print(envelope("logs", Logs(about.cluster, about.host.address, part)), flush=follow)
+
+
+def _bundle(place: Place, file: str, *, as_json: bool) -> None:
+    from vllmray.cli.bundle import make_bundle
+
+    report = reporter()
+    made = make_bundle(place, file)
+    for line in made.missing:
+        report.warning(f"not in the bundle: {line}")
+    if as_json:
+        from vllmray.output.envelope import envelope
+
+        print(envelope("logs --bundle", made))
+        return
+    print(made.bundle)

@@ -46,7 +46,7 @@ def run(argv: Sequence[str]) -> NoReturn:
         except KeyboardInterrupt:  # outside of a command, which makes an error of it
             failure = UserInterruptError("interrupted")
         except Exception as error:  # noqa: BLE001  # the last resort: whatever it is, it leaves as one line
-            failure = _internal(error, invocation)
+            failure = _internal(error)
         _report(failure, command_of(ours), invocation, log)
     sys.exit(failure.exit_code)
 
@@ -74,12 +74,12 @@ def _called(ours: Sequence[str], invocation: Invocation) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _internal(error: Exception, invocation: Invocation) -> InternalError:
+def _internal(error: Exception) -> InternalError:
     """Any exception that is none of ours, with what a clean-up could not take back (errors.say_left)."""
     failure = InternalError(
         f"{type(error).__name__}: {error}",
         details="\n".join(getattr(error, "__notes__", ())) or None,
-        hint=None if invocation.debug else "Run it again with `vllmray --debug`, and report what it prints.",
+        hint="Report it; `vllmray logs --bundle` packs what is needed, the log of this run among it.",
     )
     failure.__cause__ = error
     return failure
@@ -88,7 +88,13 @@ def _internal(error: Exception, invocation: Invocation) -> InternalError:
 def split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     """(our part, vLLM's part) of a command line, divided at the first --."""
     at = list(argv).index("--") if "--" in argv else len(argv)
-    return [WITHOUT_VALUE.get(word, word) for word in argv[:at]], tuple(argv[at + 1 :])
+    ours: list[str] = []
+    for word in argv[:at]:
+        if ours and ours[-1] == WITHOUT_VALUE["--bundle"] and not word.startswith("-"):
+            ours[-1] += word  # its value may stand apart
+        else:
+            ours.append(WITHOUT_VALUE.get(word, word))
+    return ours, tuple(argv[at + 1 :])
 
 
 def refuse_words(command: str, vllm_args: Sequence[str]) -> None:

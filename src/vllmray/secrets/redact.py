@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 
 REDACTED = "[REDACTED]"
+NO_SECRETS = (REDACTED, "[REDACTED", "null", "None", "true", "True", "false", "False")
+"""Values in the place of one."""
 LEAST = 4
 """Characters of a known secret; shorter ones would take ordinary words away."""
 # What looks like one: keys by their prefixes (OpenAI's and ours, Hugging Face's, ModelScope's, AWS's, GitHub's),
@@ -31,7 +34,9 @@ def redacted(text: str, known: Iterable[str] = ()) -> str:
     Args:
         known: secrets as they are; what merely looks like one is replaced in any case.
     """
-    for secret in sorted({secret for secret in known if len(secret) >= LEAST}, key=len, reverse=True):
+    long = [secret for secret in known if len(secret) >= LEAST]
+    as_json = (json.dumps(secret)[1:-1] for secret in long)
+    for secret in sorted({*long, *as_json}, key=len, reverse=True):
         text = text.replace(secret, REDACTED)
     for shape in _SHAPES:
         text = shape.sub(REDACTED, text)
@@ -39,4 +44,4 @@ def redacted(text: str, known: Iterable[str] = ()) -> str:
 
 
 def _named(found: re.Match[str]) -> str:
-    return found[0] if _HARMLESS.search(found[1]) or found[2] == REDACTED else found[1] + REDACTED
+    return found[0] if _HARMLESS.search(found[1]) or found[2] in NO_SECRETS else found[1] + REDACTED
