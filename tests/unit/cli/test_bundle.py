@@ -53,7 +53,7 @@ def planted(node: Path, nowhere: Path, state: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("planted")
 def test_a_bundle_has_what_a_report_needs_and_no_secret(nowhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("restart", "--no-wait", *NATIVE) == 0
+    assert exit_code("down", "--cluster", "other", *NATIVE) == 0
     capsys.readouterr()
     assert exit_code("logs", "--bundle", "report.tar.gz", "--json", *NATIVE) == 0
     told = json.loads(capsys.readouterr().out)["data"]
@@ -71,7 +71,7 @@ def test_a_bundle_has_what_a_report_needs_and_no_secret(nowhere: Path, capsys: p
     assert "an ordinary line" in texts["logs/vllmray-worker.log"]
     assert json.loads(texts["settings/here.json"])["model"] == "some/model"
     assert json.loads(texts["status.json"])["data"]["cluster"] == "vllmray"
-    assert "vllmray restart" in texts["run.log"]
+    assert "vllmray down" in texts["run.log"]
     assert json.loads(texts["versions.json"])["python"]
 
 

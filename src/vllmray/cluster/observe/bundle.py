@@ -23,11 +23,11 @@ class Gathered:
     missing: list[str] = field(default_factory=list)
 
     def add(self, name: str, read: Callable[[], str]) -> None:
-        """A text, unless it can't be had."""
+        """A text, unless it can't be had: a report about what is broken must not break with it."""
         try:
             self.files[name] = read()
-        except VllmrayError as error:
-            self.missing.append(f"{name}: {error.message}")
+        except Exception as error:  # noqa: BLE001  # as above
+            self.missing.append(f"{name}: {type(error).__name__}: {error}")
 
 
 def gather(host: Host, cluster: str, found: Gathered) -> None:
