@@ -16,6 +16,7 @@ from tests.unit.cli.test_cli import exit_code
 from vllmray.cli.app import COMMANDS, GROUPS, application
 from vllmray.cli.options import ADVANCED, PANELS, option_fields, shown_default
 from vllmray.config.settings import flag_of, variables_of
+from vllmray.output.schemas import RESULTS
 from vllmray.version import __version__
 
 LINES, COLUMNS = 24, 80
@@ -155,3 +156,10 @@ def test_records_that_can_not_be_read_complete_nothing_and_say_nothing(
 def test_a_shells_completion_is_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
     assert "_VLLMRAY_COMPLETE" in shown(capsys, "--show-completion", "bash")
+
+
+@pytest.mark.parametrize("argv", [argv for argv in commands() if argv != ("image",)], ids=" ".join)
+def test_every_command_takes_json_and_debug_and_its_result_has_a_schema(argv: tuple[str, ...]) -> None:
+    options = {option for parameter in parameters(*argv) for option in parameter.opts}
+    assert {"--json", "--debug"} <= options
+    assert " ".join(argv) in RESULTS
