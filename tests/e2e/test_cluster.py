@@ -84,4 +84,5 @@ def goes_and_leaves_the_models(user: User) -> None:
     repeated = user.vllmray("down")
     assert repeated.returncode == 0
     assert "nothing to remove" in repeated.stdout
-    assert json.loads(user.vllmray("status", "--json").stdout or "{}") == {}
+    gone = json.loads(user.vllmray("status", "--json").stdout)
+    assert (gone["error"]["code"], "data" in gone) == (4, False)

@@ -95,7 +95,7 @@ class Cluster:
     def status(self, number: int) -> dict[str, Any]:
         """What `status --json` says there; empty where there is no cluster, or no daemon."""
         done = self.vllmray(number, "status", "--json", timeout=60)
-        data: dict[str, Any] = json.loads(done.stdout)["data"] if done.stdout else {}
+        data: dict[str, Any] = json.loads(done.stdout).get("data", {}) if done.stdout else {}
         return data
 
     def problem(self) -> str:
@@ -113,7 +113,7 @@ class Cluster:
         rows = []
         for number in ROLES:
             done = self.vllmray(number, "events", "--json", timeout=60)
-            if done.stdout:
+            if done.returncode == 0:
                 rows += [row for row in json.loads(done.stdout)["data"]["events"] if row["at"] >= since]
         return sorted(rows, key=lambda row: float(row["at"]))
 
