@@ -46,6 +46,12 @@ def remove_images(host: TestHost) -> None:
 def test_an_image_without_ray_comes_up_with_nothing_else_typed_and_every_host_adds_the_same(
     rayless: User, users: Users
 ) -> None:
+    second = users(2)
+    # Before Ray is added here: an image that was made so would be copied too.
+    copied = rayless.vllmray("image", "copy", "--to", second.host.ssh_host)
+    assert copied.returncode == 0
+    assert image_id(second.host, RAYLESS) == image_id(rayless.host, RAYLESS)
+
     head = rayless.vllmray("up", "--role", "head", *ENGINE_FLAGS)
     assert head.returncode == 0
     assert f"{RAYLESS} has no Ray: adding ray[default]==2.60.0" in head.stderr
@@ -68,10 +74,6 @@ def test_an_image_without_ray_comes_up_with_nothing_else_typed_and_every_host_ad
     assert facts["versions"]["ray"] == "2.60.0"
     assert facts["entrypoint"] == ["vllm", "serve"]
 
-    second = users(2)
-    copied = rayless.vllmray("image", "copy", "--to", second.host.ssh_host)
-    assert copied.returncode == 0
-    assert image_id(second.host, RAYLESS) == image_id(rayless.host, RAYLESS)
     second.write_settings(VLLMRAY_IMAGE=RAYLESS)
     try:
         worker = second.vllmray("up", "--role", "worker", "--head-ip", rayless.host.address)
