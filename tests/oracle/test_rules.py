@@ -27,7 +27,7 @@ KNOWN_DIFFERENCES = {
     "'PPMissingLayer' object has no attribute": "ERNIE 4.5 MoE in several stages: a bug of vllm 0.32",
     "is not supported anymore": "MPT went with vllm 0.28; which architectures a version has is no matter of sizes",
 }
-ONLY_ON_GPUS = "no whole number of quantisation groups"
+ONLY_ON_GPUS = "not a whole number of quantisation groups"
 """AWQ and GPTQ: the kernels of the CPU do not look (vllm/model_executor/layers/quantization/utils/marlin_utils.py)."""
 FIXED = ("MambaSpec", "CrossAttentionSpec")
 """Kinds of cache whose size does not grow with the sequence."""

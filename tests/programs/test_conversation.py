@@ -118,7 +118,7 @@ def test_ctrl_c_ends_what_is_under_way_and_never_the_conversation(chat: Chat, se
     chat.type(b"never sent")
     chat.shows("never sent")
     chat.type(CTRL_C)
-    chat.shows("Ctrl-D leaves", 2)
+    chat.shows("exit with Ctrl-D", 2)
     # Before the first token.
     chat.type(b"silent\n")
     wait_for(lambda: len(server.asked) == 1, chat)
@@ -146,7 +146,7 @@ def test_an_answer_without_end_is_stopped_in_a_conversation_that_goes_on(chat: C
     chat.type(b"circle\n")
     chat.shows("stopped: the answer repeats itself")
     chat.type(b"many\n")
-    chat.shows("stopped: the answer has 512 tokens (--max-tokens N lets it be longer)")
+    chat.shows("stopped: the answer has 512 tokens (--max-tokens N allows more)")
     assert b"w511 " in chat.said
     assert b"w512 " not in chat.said
     wait_for(lambda: server.left == ["circle", "many"], chat)

@@ -195,7 +195,7 @@ def test_a_second_ctrl_c_leaves_at_once_though_the_clean_up_of_the_first_hangs(d
     assert down.end(5) == 130
     assert time.monotonic() - began < 2
     said = down.said.decode()
-    (line,) = [line for line in said.splitlines() if "left at once" in line]
+    (line,) = [line for line in said.splitlines() if "stopped without cleaning up" in line]
     assert "vllmray status" in line
     assert "Traceback" not in said
     # What the live list of steps has hidden is there again.
@@ -210,7 +210,7 @@ def test_one_ctrl_c_ends_with_130_and_a_word_once_the_clean_up_is_done(
     assert down.end(10) == 130
     said = down.said.decode()
     assert "error: interrupted" in said
-    assert "left at once" not in said
+    assert "stopped without cleaning up" not in said
     assert "Traceback" not in said
 
 

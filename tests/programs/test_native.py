@@ -447,8 +447,8 @@ def test_nodes_of_a_second_user_are_left_alone(host: NativeHost) -> None:
             host.stop_and_remove(ours.id, timeout=0)
             host.prune({})
             assert second_user("look") == "running"
-            # Not even with their state folder in hand does root take up what is another user's.
-            with pytest.raises(ConfigError, match="is another user's"):
+            # Not even with their state folder in hand does root take up what belongs to another user.
+            with pytest.raises(ConfigError, match="belongs to another user"):
                 NativeHost(theirs / "state", os.environ).containers({})
             assert second_user("look") == "running"
         finally:

@@ -222,7 +222,7 @@ def test_a_rotation_that_fails_leaves_the_token_that_the_running_cluster_has(use
     # Who has not the key would give the engine another one.
     key = user.state / "secrets/lab/api_key"
     key.rename(user.home / "key")
-    assert "no key of cluster lab is kept here" in user.vllmray("token", "rotate", "--cluster", "lab", code=4)
+    assert "no key for cluster lab on this machine" in user.vllmray("token", "rotate", "--cluster", "lab", code=4)
     (user.home / "key").rename(key)
     assert user.kept() == kept
     assert user.started() == started

@@ -82,7 +82,7 @@ def test_what_others_may_read_is_trusted_and_is_no_secret(bits: int, file: Path)
     assert read_trusted(file) == "the text\n"
     error = refusal(lambda: read_secret(file))
     assert "can be read by others" in error.message
-    assert error.hint == f"Keep it to yourself: chmod 600 {file}"
+    assert error.hint == f"Make it readable by you alone: chmod 600 {file}"
     assert "the text" not in f"{error.message}{error.hint}"
 
 
@@ -91,7 +91,7 @@ def test_what_anyone_can_write_is_refused(read: Reader, file: Path) -> None:
     file.chmod(0o602)
     error = refusal(lambda: read(file))
     assert "can be written by others" in error.message
-    assert error.hint == f"Look at it, then: chmod go-w {file}"
+    assert error.hint == f"Check its contents, then: chmod go-w {file}"
 
 
 @as_root
@@ -118,8 +118,8 @@ def test_what_is_another_users_is_refused_whatever_its_mode(read: Reader, file: 
     file.chmod(0o400)
     os.chown(file, STRANGER, 0)
     error = refusal(lambda: read(file))
-    assert "is another user's" in error.message
-    assert error.hint == f"Look at it, then make it yours: chown 0 {file}"
+    assert "belongs to another user" in error.message
+    assert error.hint == f"Check its contents, then take ownership: chown 0 {file}"
 
 
 @as_root
@@ -162,7 +162,7 @@ def test_sudos_variable_means_nothing_to_a_user_who_is_not_root(monkeypatch: pyt
         for owner in (STRANGER + 1, STRANGER, 0):
             os.chown(file, owner, 0)
             said.append(in_a_child(program, str(file), user=STRANGER).strip())
-    assert said == [f"{file} is another user's", "the text", "the text"]
+    assert said == [f"{file} belongs to another user", "the text", "the text"]
 
 
 @pytest.mark.parametrize("read", READERS)
@@ -179,8 +179,8 @@ def test_a_users_own_path_may_lead_through_links_and_what_it_leads_to_counts(
 @pytest.mark.parametrize("read", READERS)
 def test_a_pipe_is_no_file_and_is_not_waited_for(read: Reader, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
-    assert "is no file" in refusal(lambda: read(tmp_path / "pipe")).message
-    assert "is no file" in refusal(lambda: read(Path("/dev/zero"))).message
+    assert "is not a regular file" in refusal(lambda: read(tmp_path / "pipe")).message
+    assert "is not a regular file" in refusal(lambda: read(Path("/dev/zero"))).message
 
 
 def test_the_empty_device_is_a_file_without_settings_and_no_secret() -> None:
@@ -300,7 +300,7 @@ def test_a_link_in_a_folders_place_is_not_followed(place: str, root: Path, tmp_p
     for act in acts:
         error = refusal(act)
         assert error.message == f"{linked} is a symbolic link"
-        assert error.hint == f"It must be yours alone. Look at it: ls -ld {linked}"
+        assert error.hint == f"It must belong to you alone. Check it: ls -ld {linked}"
     assert tree(tmp_path / "moved") == before
 
 
@@ -333,7 +333,7 @@ def test_what_is_no_file_there_is_refused_and_not_waited_for(root: Path) -> None
     os.mkfifo(folder.path / "pipe", 0o600)
     (folder.path / "folder").mkdir(0o700)
     for name in ("pipe", "folder"):
-        assert "is no file" in refusal(lambda name=name: folder.read(name)).message  # type: ignore[misc]
+        assert "is not a regular file" in refusal(lambda name=name: folder.read(name)).message  # type: ignore[misc]
 
 
 def test_a_file_in_a_folders_place_is_refused(root: Path) -> None:
@@ -361,7 +361,7 @@ def test_what_is_another_users_there_is_refused(place: str, root: Path) -> None:
     folder = PrivateFolder(root, "secrets", "lab")
     folder.write("token", "x")
     os.chown(root / place, STRANGER, STRANGER)
-    assert "is another user's" in refusal(lambda: folder.read("token")).message
+    assert "belongs to another user" in refusal(lambda: folder.read("token")).message
     refusal(lambda: folder.write_first("token", "y"))
 
 

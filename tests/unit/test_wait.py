@@ -51,7 +51,7 @@ def test_the_bound_is_kept_to_the_second_and_the_error_says_what_was_seen_last()
             clock=clock,
         )
     assert clock.now == 5
-    assert caught.value.message == "no GPUs after 5 s: 1 of 2 GPUs"
+    assert caught.value.message == "timed out after 5 s waiting for GPUs: 1 of 2 GPUs"
     assert caught.value.exit_code == 5
 
 

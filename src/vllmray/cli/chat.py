@@ -43,7 +43,7 @@ def chat(
     stopped, and one of more than 512 tokens unless --max-tokens allows more.
     """
     if as_json and prompt is None:
-        raise ConfigError("--json is for one question", hint="Give it: vllmray chat --json PROMPT")
+        raise ConfigError("--json needs a PROMPT", hint="Give one: vllmray chat --json PROMPT")
     endpoint = client_of(*_where(place))
     try:
         model = endpoint.model()
@@ -56,7 +56,7 @@ def chat(
             else:
                 _say(answer, [], max_tokens)
         else:
-            print(f"{model}; Ctrl-D leaves", file=sys.stderr)
+            print(f"{model}; exit with Ctrl-D", file=sys.stderr)
             _converse(endpoint, model, messages, max_tokens)
     finally:
         endpoint.close()
@@ -78,11 +78,11 @@ def _where(place: Place) -> tuple[str, str]:
     if view.endpoint is None:
         head = view.settings.get("head_ip")
         raise ClusterStateError(
-            f"the endpoint is on the head's host, {head}", hint=f"There: vllmray chat{config.cluster_option}"
+            f"the endpoint is on the head's host, {head}", hint=f"Run it there: vllmray chat{config.cluster_option}"
         )
     if not view.ready:
         raise ClusterStateError(
-            f"cluster {view.cluster} does not serve: {view.problem}",
+            f"cluster {view.cluster} is not ready: {view.problem}",
             hint=f"See `vllmray status{config.place_option}`.",
         )
     return view.cluster, view.endpoint
@@ -120,7 +120,7 @@ def _next_line() -> str | None:
             if not terminal:
                 raise
             arm()
-            print("\nCtrl-D leaves", file=sys.stderr)
+            print("\nexit with Ctrl-D", file=sys.stderr)
 
 
 def _say(answer: Generator[str, None, str | None], pieces: list[str], max_tokens: int | None) -> None:

@@ -75,8 +75,8 @@ def kept_secret(cluster: str, name: str, what: str) -> str:
     found = store_of(cluster).get(name)
     if found is None:
         raise ClusterStateError(
-            f"no {what} of cluster {cluster} is kept here",
-            hint="`vllmray up --role head` makes one, on the machine and as the user that types it.",
+            f"no {what} for cluster {cluster} on this machine",
+            hint="`vllmray up --role head` creates it: run this command on that machine, as the same user.",
         )
     return found
 
@@ -143,8 +143,8 @@ def logins_of(config: ClusterConfig) -> dict[str, SecretStr]:
         )
         if bool(key_id) != bool(secret) or (session and not secret):
             raise ConfigError(
-                "half a login to S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together",
-                hint="Set both, in .env or the environment; or neither, where the hosts have a role of their own.",
+                "incomplete S3 credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together",
+                hint="Set both, in .env or the environment; or neither, if the hosts have an IAM role.",
             )
         if key_id and secret:
             found[contents.AWS_CREDENTIALS] = SecretStr(credentials.aws_credentials(key_id, secret, session))

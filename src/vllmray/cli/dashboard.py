@@ -36,14 +36,14 @@ def dashboard(
             head = view.settings.get("head_ip")
             raise ClusterStateError(f"the dashboard is on the head's host, {head}", hint="Name it with --host.")
         if view.settings.get("network", "host") != "host":
-            raise ClusterStateError("this cluster is on a Docker network of its own, and its dashboard with it")
+            raise ClusterStateError("the dashboard is reachable only inside the cluster's Docker network")
         there = int(ports["dashboard"])
         address = about.host.address
     if not address.startswith("ssh://"):
         if address.startswith(("tcp://", "https://", "http://")):
             raise HostError(
-                f"{address} gives no way to its host's loopback address",
-                hint=f"By SSH: ssh -N -L {there}:127.0.0.1:{there} HOST",
+                f"cannot open a tunnel through {address}: the dashboard listens on the host's loopback address",
+                hint=f"Use SSH: ssh -N -L {there}:127.0.0.1:{there} HOST",
             )
         _say(f"http://127.0.0.1:{there}", as_json=as_json)
         return

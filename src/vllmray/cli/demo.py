@@ -116,7 +116,7 @@ def _wanted(
 def _refuse_elsewhere(target: Target) -> None:
     if target.runtime == "docker" and not target.host.address.startswith("unix://"):
         raise HostError(
-            f"the demo is for this machine, and Docker's address is {target.host.address}",
+            f"the demo runs on this machine only, and Docker's address is {target.host.address}",
             hint="Unset DOCKER_HOST (or `docker context use default`), or give --runtime native.",
         )
 
@@ -153,15 +153,15 @@ def doubt_of(answer: str) -> str | None:
     if EXPECTED in answer:
         return None
     return (
-        f"the answer should have {EXPECTED} in it, as this model's has on every processor: this machine, its vLLM or "
-        "the arguments after -- compute something else"
+        f"unexpected answer without {EXPECTED!r}, which this model gives on every processor: check this machine, its "
+        "vLLM and the arguments after --"
     )
 
 
 def _next(config: ClusterConfig) -> str:
     name, command = config.cluster_option, _own_name(sys.argv[0])
     return f"""\
-endpoint {access_to(config).url}, for as long as you like; what to try next:
+endpoint {access_to(config).url} is ready; next commands:
 
     {command} chat{name}
     {command} status{name}

@@ -14,7 +14,7 @@ from types import FrameType
 from vllmray.errors import UserInterruptError
 
 SHOW_CURSOR = "\r\n\x1b[?25h"  # a live list of steps hides it (ECMA-48, DECTCEM), and nothing else will show it now
-LEFT = "left at once; `vllmray status` shows what runs, and the same command goes on with it"
+LEFT = "stopped without cleaning up; `vllmray status` shows what is running, and the same command continues"
 
 
 def arm() -> None:

@@ -103,9 +103,9 @@ def refuse_words(command: str, vllm_args: Sequence[str]) -> None:
         return
     takers = " and ".join([", ".join(WITH_VLLM_ARGS[:-1]), WITH_VLLM_ARGS[-1]])
     name = f"vllmray {command}".strip()
-    count = "1 argument is" if len(vllm_args) == 1 else f"{len(vllm_args)} arguments are"
+    count = "1 was" if len(vllm_args) == 1 else f"{len(vllm_args)} were"
     raise ConfigError(
-        f"{name} takes no arguments after --, and {count} there",
+        f"{name} takes no arguments after --, but {count} given",
         hint=f"After -- are arguments for the vLLM server, which {takers} take. See `{name} --help`.",
     )
 

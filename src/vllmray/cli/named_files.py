@@ -10,7 +10,7 @@ from vllmray.config.models import ClusterConfig
 from vllmray.engine.named_files import OF_THE_IMAGE, Named, is_below, with_paths
 from vllmray.payload.probes.model_folder import links_out_of
 
-IN_ITS_PLACE = "give the path of a file that is, /vllm-workspace/examples/… for one of vLLM's image, or --volume"
+IN_ITS_PLACE = "give the path of an existing file, a path in the image (/vllm-workspace/examples/…), or --volume"
 
 
 def with_named_files(config: ClusterConfig, address: str) -> ClusterConfig:
@@ -57,7 +57,7 @@ class _Files:
         if not self._here:
             where = text if text.startswith("/") else f"/FOLDER/{path.name}"
             self._refuse(
-                named, f"is not on {self._address}", f"have it there, and give --volume {where}:{where}", where
+                named, f"is not on {self._address}", f"copy it there, and give --volume {where}:{where}", where
             )
         elif not path.exists():
             self._refuse(named, "is not on this machine", IN_ITS_PLACE)
@@ -72,7 +72,7 @@ class _Files:
         missing = [folder for folder in outside if not is_below(folder, (*self._targets, holder))]
         if missing:
             wanted = " ".join(f"--volume {folder}:{folder}" for folder in missing)
-            self._refuse(named, f"has links to {', '.join(missing)}, which containers do not have", f"give {wanted}")
+            self._refuse(named, f"has links to {', '.join(missing)}, which containers do not mount", f"give {wanted}")
 
     def _refuse(self, named: Named, what: str, fix: str, where: str = "") -> None:
         fix += f" and {named.flag} {where}" if where and where != named.path else ""

@@ -97,7 +97,9 @@ def _known(config: ClusterConfig) -> Model:
 
     files = model_files(config)
     if files is None:
-        raise ConfigError(f"there is no folder {config.model} here", hint="Give its path, or an id: ORG/NAME.")
+        raise ConfigError(
+            f"no folder {config.model} on this machine", hint="Give the path of a folder, or a model id: ORG/NAME."
+        )
     return known_model(files, config)
 
 

@@ -43,5 +43,5 @@ def restart(
 
         print(envelope("restart", Restart(config.cluster, about.host.address, list(names), ready=not no_wait)))
         return
-    again = f"`vllmray status{config.place_option}` shows when it works" if no_wait else "it works again"
+    again = f"`vllmray status{config.place_option}` shows when it is ready" if no_wait else "ready"
     print(f"restarted {', '.join(names)}; {again}")

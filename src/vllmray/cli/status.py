@@ -32,7 +32,10 @@ def status(
 
     with open_cluster(place) as about:
         if raw and as_json:
-            raise ConfigError("--raw prints Ray's own words, which are no JSON", hint="Give --raw or --json, not both.")
+            raise ConfigError(
+                "--raw can't be combined with --json: it prints the text of `ray status`",
+                hint="Give --raw or --json, not both.",
+            )
         if raw:
             for line in views.raw(about.host, about.cluster):
                 print(line, flush=True)

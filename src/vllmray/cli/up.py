@@ -107,7 +107,7 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     planned = planned_store(config.cluster) if dry_run else None
     config = with_secrets(config, role.value, planned)
     if config.no_api_key and role is RoleChoice.head:
-        report.warning("the endpoint asks for no key (--no-api-key): whoever reaches its port uses it")
+        report.warning("the endpoint has no authentication (--no-api-key): anyone who reaches its port can use it")
     if planned and dry_run:
         plan = _planned(_as_looked_at(config, look, host, report), role, host, planned)
         _say_planned(plan, role, host, dry_run, planned.missing, as_json=as_json)

@@ -101,9 +101,9 @@ def _without_a_daemon(
     if runtime or address or having is None:
         return None
     if _has(having):
-        return Target(_native(), "native", f"it has cluster {having} here")
+        return Target(_native(), "native", f"cluster {having} runs natively on this machine")
     if starts and _can_be_native() and _is_without_docker(having, default_socket=default_socket):
-        return Target(_native(), "native", "this machine has no Docker: nothing names a daemon, and there is no socket")
+        return Target(_native(), "native", "no Docker on this machine: no address is set, and there is no socket")
     return None
 
 
@@ -121,13 +121,13 @@ def _in_docker(address: str | None, runtime: str | None, *, insecure_tcp: bool) 
     except HostError as error:
         if runtime is None and address is None and not isinstance(error, InsecureHostError):
             instead = (
-                "For processes of this machine, without Docker: --runtime native."
+                "To run without Docker, as processes of this machine: --runtime native."
                 if _can_be_native()
-                else "For a cluster on another host: --host ssh://USER@HOST, or VLLMRAY_HOST."
+                else "To use another host: --host ssh://USER@HOST, or VLLMRAY_HOST."
             )
             error.hint = f"{error.hint}\n{instead}" if error.hint else instead
         raise
-    return Target(host, "docker", None if runtime or address else f"a daemon answers at {host.address}")
+    return Target(host, "docker", None if runtime or address else f"Docker daemon at {host.address}")
 
 
 def _is_without_docker(*clusters: str, default_socket: Path | None = None) -> bool:
@@ -265,7 +265,7 @@ def _absolute(name: str, path: str) -> str:
     try:
         return str(Path(path).expanduser().absolute())
     except RuntimeError as error:  # ~nobody
-        raise ConfigError(f"{flag_of(name)}: {path!r} can't be a path: {error}") from error
+        raise ConfigError(f"{flag_of(name)}: invalid path {path!r}: {error}") from error
 
 
 def model_files(config: ClusterConfig) -> ModelFiles | None:
@@ -291,8 +291,8 @@ def model_files(config: ClusterConfig) -> ModelFiles | None:
     other = read(str(Path(named).expanduser().absolute()) if Path(named).expanduser().is_dir() else named, None)
     if other is None:
         raise ConfigError(
-            f"--hf-config-path: there is no folder {named} here",
-            hint="Give its path, or start without a look at the model: --no-model-check.",
+            f"--hf-config-path: no folder {named} on this machine",
+            hint="Give its path, or skip the check of the model: --no-model-check.",
         )
     return replace(files, config=other.config)
 

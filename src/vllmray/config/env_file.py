@@ -25,7 +25,7 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _START = re.compile(r"\s*(?:export[^\S\r\n]+)?(?:'[^']+'|[^=#\s]+)[^\S\r\n]*=[^\S\r\n]*")
 _QUOTED = re.compile(r'"((?:\\.|[^"\\])*)"', re.DOTALL)
 _ESCAPE = re.compile(r"\\([\\'\"abfnrtv])|\\(\$)|(\$)")
-NO_LINE = "neither NAME=VALUE nor a comment, or a quote that is not closed"
+NO_LINE = "not NAME=VALUE or a comment, or a quote is not closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def parse_env_file(text: str, title: str, environ: Mapping[str, str]) -> EnvFile
     for binding in parse_stream(io.StringIO(text)):
         name, line = binding.key, _line_of(binding)
         if binding.error or (name and binding.value is None and not NAME.fullmatch(name)):
-            unreadable.append(Problem(f"line {line} in {title}", NO_LINE, "correct it, or put # before it"))
+            unreadable.append(Problem(f"line {line} in {title}", NO_LINE, "correct it, or comment it out with #"))
         if binding.error or name is None:
             continue
         wrong.pop(name, None)

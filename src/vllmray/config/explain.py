@@ -109,7 +109,7 @@ _WORDS = {
     "less_than_equal": ("too large", "the most is {le}"),
     "literal_error": ("not one of the choices", "use {expected}"),
     "enum": ("not one of the choices", "use {expected}"),
-    "string_pattern_mismatch": ("has characters that can't be used", "it must match {pattern}"),
+    "string_pattern_mismatch": ("has invalid characters", "it must match {pattern}"),
     "string_too_short": ("empty", "give a value, or leave the setting out"),
     "extra_forbidden": ("no such entry", "remove it, or correct its name"),
     "missing": ("is missing", ""),

@@ -66,6 +66,6 @@ def memory_of(name: str) -> int | None:
     several = {_key(short): names for short, names in SEVERAL.items()}.get(_key(name))
     if several:
         sizes = " or ".join(several)
-        raise ValueError(f"{name} is made with different memory: write {sizes}")
+        raise ValueError(f"{name} comes with different memory sizes: write {sizes}")
     found = _BY_KEY.get(_key(name))
     return MEMORY_MIB[found] * MIB if found else None

@@ -100,7 +100,7 @@ def parse_gpus(value: object) -> object:
         raise ValueError("write all, a count like 2, or ids like 0,2 or device=2")
     twice = sorted({name for name in ids if [each.lower() for each in ids].count(name.lower()) > 1})
     if twice:
-        raise ValueError(f"{', '.join(twice)} is there twice: name each GPU once")
+        raise ValueError(f"{', '.join(twice)} is listed twice: name each GPU once")
     return Gpus(count=len(ids), ids=ids)
 
 

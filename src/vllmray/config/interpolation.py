@@ -62,7 +62,7 @@ class _Reader:
     def _name(self) -> str:
         found = _NAME.match(self.text, self.at)
         if not found:
-            raise ValueError(f"a $ that begins no variable: {DOLLAR}")
+            raise ValueError(f"a $ that does not start a variable: {DOLLAR}")
         self.at = found.end()
         return found[0]
 

@@ -306,21 +306,21 @@ class ClusterConfig(BaseModel):
         if (value is None) != (certificate is None):
             problems.append("--ssl-certfile and --ssl-keyfile belong together: give both")
         if certificate and info.data.get("tls"):
-            problems.append("--tls makes a certificate, and --ssl-certfile names one: give one of them")
+            problems.append("--tls and --ssl-certfile exclude each other: give one of them")
         return unless(problems, value)
 
     @field_validator("model")
     @classmethod
     def _same_everywhere(cls, value: str) -> str:
         if value.startswith(("./", "../", "~")):
-            raise ValueError("a relative folder: give an absolute path, every host looks for it there")
+            raise ValueError("a relative path: give an absolute path, the same on every host")
         return value
 
     @field_validator("object_store_memory")
     @classmethod
     def _inside_shm(cls, value: int, info: ValidationInfo) -> int:
         if value > info.data.get("shm_size", value):
-            raise ValueError("larger than shm_size, which holds it: lower this or raise that")
+            raise ValueError("larger than shm_size, which contains it: lower it or raise shm_size")
         return value
 
     @field_validator("ray_ports")

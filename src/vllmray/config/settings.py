@@ -61,7 +61,7 @@ NOT_IN_THE_CLUSTER_FILE = (*LOGINS, "ray_token", "api_key", "scrape_token")
 # Read elsewhere or by others, so not a mistyped setting.
 OTHER_NAMES = (HOST_VARIABLE, CLUSTER_FILE_VARIABLE, "VLLMRAY_CPU_SLOTS", "VLLMRAY_NODE", "VLLMRAY_TEST_CACHE")
 
-DELAY_NOTICE = "VLLM_STARTUP_DELAY is no longer needed: the engine starts when the GPUs are there."
+DELAY_NOTICE = "VLLM_STARTUP_DELAY is ignored: the engine starts when all GPUs have joined."
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def _wrong_in(dotenv: EnvFile, fields: Collection[str] | None) -> list[Problem]:
         if name in dotenv.wrong and (is_read or resembles(name, names)):
             problems.append(dotenv.wrong[name])
         elif is_read and "\n" in value and name not in SEVERAL_LINES:
-            problems.append(Problem(where, "its value has several lines", "close its quote on the first"))
+            problems.append(Problem(where, "its value has several lines", "close its quote on the first line"))
         elif (
             name in dotenv.values
             and name not in known
@@ -187,7 +187,7 @@ def _wrong_in(dotenv: EnvFile, fields: Collection[str] | None) -> list[Problem]:
         ):
             problems.append(Problem(where, "no such setting", f"did you mean {meant}?"))
         elif fields is None and value and name not in known and not _is_ours(name) and (why := _why_unfit(name)):
-            problems.append(Problem(where, "can't be given to nodes", why))
+            problems.append(Problem(where, "not allowed in the containers", why))
     return problems
 
 
@@ -203,7 +203,7 @@ def _is_ours(name: str) -> bool:
 def _empty_notices(dotenv: EnvFile, fields: Collection[str] | None) -> list[str]:
     names = _names(fields)
     return [
-        f"{name} in {dotenv.title} is empty: it names a variable that is not set"
+        f"{name} in {dotenv.title} is empty: it refers to a variable that is not set"
         for name in dotenv.empty
         if name in names or (fields is None and is_passed(name))
     ]
@@ -213,7 +213,9 @@ def _alike(environ: Mapping[str, str]) -> list[str]:
     """Names in the environment that look like a setting's; no error, since they may be there for another program."""
     names = {name for name in _names(None) if not _is_ours(name)}
     meant = {name: resembles(name, names) for name in environ if name not in names and not _is_ours(name)}
-    return [f"{name} in the environment is no setting; did you mean {other}?" for name, other in meant.items() if other]
+    return [
+        f"unknown setting {name} in the environment; did you mean {other}?" for name, other in meant.items() if other
+    ]
 
 
 def _with_passed(stated: Any, dotenv: EnvFile) -> Any:

@@ -110,10 +110,10 @@ UNFIT_VARIABLES = {
     "VLLM_API_KEY": "put VLLM_API_KEY into .env or the environment, or give --api-key-file",
     "RAY_AUTH_TOKEN": "give --token-file",
     "RAY_AUTH_TOKEN_PATH": "give --token-file",
-    "RAY_AUTH_MODE": "Ray's token is always asked for",
-    "RAY_ADDRESS": "every node is told its head: give --head-ip",
-    "VLLM_HOST_IP": "every node has its own: give --node-ip there",
-    "FORWARDED_ALLOW_IPS": "with it others could say that they are this host",
+    "RAY_AUTH_MODE": "Ray's token authentication is always on",
+    "RAY_ADDRESS": "each node gets the head's address from --head-ip",
+    "VLLM_HOST_IP": "it differs from host to host: give --node-ip on each",
+    "FORWARDED_ALLOW_IPS": "clients could forge their address with it",
     "VLLMRAY_GUARD": "give --no-api-key or --allow-route",
     # vllm 0.32, vllm/config/parallel.py: they multiply the world size as --data-parallel-size does.
     **dict.fromkeys(
@@ -126,14 +126,14 @@ UNFIT_VARIABLES = {
 def unfit_variables(variables: tuple[str, ...]) -> list[str]:
     """A line for each variable of the containers that may not be one."""
     names = (variable.partition("=")[0] for variable in variables)
-    return [f"{name} can't be one of them: {why}" for name in names if (why := why_unfit(name))]
+    return [f"{name} is not allowed: {why}" for name in names if (why := why_unfit(name))]
 
 
 _NAMES_A_SECRET = re.compile(
     r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CONNECTION_STRING|"
     r"(API|ACCESS|ACCOUNT|PRIVATE|SECRET)_?KEYS?)(_?\d+)?$"
 )
-_WHERE_IT_SHOWS = "whoever may look at containers reads it: put it into a file, and mount that with --volume"
+_WHERE_IT_SHOWS = "it looks like a secret, and `docker inspect` shows variables: mount it as a file with --volume"
 
 
 def why_unfit(name: str) -> str | None:

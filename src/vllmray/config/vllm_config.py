@@ -30,7 +30,7 @@ def with_config_file(vllm_args: Sequence[str]) -> tuple[str, ...]:
     if not named:
         return tuple(vllm_args)
     if len(named) > 1 or not named[0].value:
-        raise ConfigError("-- --config: one file is needed, once", hint="Give it like `-- --config engine.yaml`.")
+        raise ConfigError("-- --config: give exactly one file", hint="Give it like `-- --config engine.yaml`.")
     file = named[0]
     found = _flags_of(Path(str(file.value)).expanduser())
     problems = flag_conflicts(found)
@@ -45,13 +45,13 @@ def _flags_of(path: Path) -> tuple[str, ...]:
 
     hint = "vLLM takes a file of lines `flag: value`, whose name ends in .yaml or .yml."
     if path.suffix not in ENDINGS:
-        raise ConfigError(f"-- --config {path}: not a YAML file by its name", hint=hint)
+        raise ConfigError(f"-- --config {path}: not a .yaml or .yml file", hint=hint)
     try:
         values = yaml.safe_load(path.read_text())
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"-- --config: can't read {path}", details=str(error), hint=hint) from error
     if not isinstance(values, dict):
-        raise ConfigError(f"-- --config {path}: no lines `flag: value`", hint=hint)
+        raise ConfigError(f"-- --config {path}: not a list of `flag: value` lines", hint=hint)
     return tuple(word for name, value in values.items() for word in _words(str(name), value))
 
 

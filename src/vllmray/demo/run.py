@@ -96,10 +96,10 @@ def bring_up(host: Host, wanted: Wanted, reporter: Reporter) -> ClusterConfig:
     running = _running(found, wanted)
     if running:
         _refuse_others(host, running, wanted)
-        reporter.note(f"cluster {wanted.cluster} is there already")
+        reporter.note(f"cluster {wanted.cluster} is already running")
         return _up(host, running, _slots_of(running), wanted, reporter)
     if found:
-        with reporter.step(f"removing what is left of cluster {wanted.cluster}") as step:
+        with reporter.step(f"removing the remains of cluster {wanted.cluster}") as step:
             _remove(host, wanted)
             step.result("removed")
     try:
@@ -122,15 +122,15 @@ def _take_back(host: Host, wanted: Wanted, why: BaseException) -> None:
     try:
         _remove(host, wanted)
     except Exception as error:  # noqa: BLE001  # whatever it is, the error that is under way is the one to tell
-        say_left(why, f"what there is of cluster {wanted.cluster} on {host.address}", error)
+        say_left(why, f"cluster {wanted.cluster} on {host.address}", error)
 
 
 def _refuse_others(host: Host, running: ClusterConfig, wanted: Wanted) -> None:
     """Raises ClusterStateError where a demo runs with other words after -- than those that are wanted now, if any."""
     if wanted.vllm_args and running.vllm_args != (*ENGINE_ARGS, *wanted.vllm_args):
         raise ClusterStateError(
-            f"{host.address}: cluster {wanted.cluster} is there with other arguments for the vLLM server",
-            details=f"it has: {shlex.join(running.vllm_args)}",
+            f"{host.address}: cluster {wanted.cluster} is running with other arguments for the vLLM server",
+            details=f"running with: {shlex.join(running.vllm_args)}",
             hint=f"Take it down first: vllmray down{running.cluster_option}; or name another with --cluster.",
         )
 
@@ -176,13 +176,13 @@ def choose_slots(found: int, *, is_for_cpus: bool) -> Slots:
         is_for_cpus: whether the vLLM that would use them is built for CPUs.
     """
     if found and is_for_cpus:
-        said = f"{found} NVIDIA GPU{'s are' if found > 1 else ' is'} here, but vLLM is built for CPUs"
+        said = f"{found} NVIDIA GPU{'s' if found > 1 else ''} found, but vLLM is built for CPUs"
         return Slots("cpu", ("", ""), f"{said}: two nodes with one simulated GPU each")
     if found >= 2:
-        return Slots("nvidia", ("0", "1"), f"{found} NVIDIA GPUs are here: two nodes with one of them each")
+        return Slots("nvidia", ("0", "1"), f"{found} NVIDIA GPUs found: two nodes with one each")
     if found == 1:
-        return Slots("nvidia", ("0",), "one NVIDIA GPU is here: one node that has it")
-    return Slots("cpu", ("", ""), "no NVIDIA GPU is here: two nodes with one simulated GPU each, on the CPU")
+        return Slots("nvidia", ("0",), "1 NVIDIA GPU found: one node with it")
+    return Slots("cpu", ("", ""), "no NVIDIA GPU found: two nodes with one simulated GPU each, on the CPU")
 
 
 def _built(host: Host, wanted: Wanted, reporter: Reporter) -> str:
@@ -190,7 +190,7 @@ def _built(host: Host, wanted: Wanted, reporter: Reporter) -> str:
     try:
         return have_built(host, ImageBuild(base=wanted.base), "cpu", reporter)
     except HostError as error:
-        error.hint = f"{error.hint or ''}\nOr do without containers: vllmray demo --runtime native".strip()
+        error.hint = f"{error.hint or ''}\nOr run without containers: vllmray demo --runtime native".strip()
         raise
 
 
@@ -249,7 +249,9 @@ def free_ray_ports() -> RayPorts:
             head.listening("head") | {f"{name}, worker": port for name, port in worker.listening("worker").items()}
         ):
             return head
-    raise HostError("no free ports for Ray here", hint="See what listens (ss -ltnp); are there other demos?")
+    raise HostError(
+        "no free ports for Ray on this machine", hint="List what listens: ss -ltnp. Is another demo running?"
+    )
 
 
 def free_port() -> int:
@@ -257,4 +259,4 @@ def free_port() -> int:
     for port in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):
         if not taken({"port": port}):
             return port
-    raise HostError(f"no free port for the endpoint from {FIRST_PORT} on", hint="Name one with --port.")
+    raise HostError(f"no free port for the endpoint from {FIRST_PORT} on", hint="Give one with --port.")

@@ -80,13 +80,13 @@ class Endpoint:
                 for choice in self._choices(event.data):
                     reason = choice.get("finish_reason") or reason
                     yield choice["delta"].get("content") or ""
-        raise self._failed("its answer broke off")
+        raise self._failed("the answer was cut off")
 
     def _choices(self, data: str) -> list[dict[str, Any]]:
         """The first choice of a chunk, if it has one: the last chunk may have usage figures alone."""
         chunk = json.loads(data)
         if "error" in chunk:
-            raise self._failed("its answer broke off", _message(data))
+            raise self._failed("the answer was cut off", _message(data))
         return list(chunk["choices"][:1])
 
     def _check(self, response: httpx2.Response) -> None:
@@ -95,7 +95,7 @@ class Endpoint:
             return
         response.read()
         wrong_key = response.status_code == UNAUTHORIZED
-        words = "it asks for another API key than the one that is kept here" if wrong_key else "it refused"
+        words = "the API key of this machine was rejected" if wrong_key else "the request was rejected"
         raise self._failed(words, f"HTTP {response.status_code}: {_message(response.text)}")
 
     @contextmanager
@@ -104,17 +104,17 @@ class Endpoint:
         try:
             yield
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            raise self._failed("it can't be reached", str(error)) from error
+            raise self._failed("cannot connect", str(error)) from error
         except httpx2.HTTPError as error:
-            raise self._failed("it did not answer", str(error)) from error
+            raise self._failed("no answer", str(error)) from error
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise self._failed("its answer is not the OpenAI API's", f"{type(error).__name__}: {error}") from error
+            raise self._failed("not an OpenAI API response", f"{type(error).__name__}: {error}") from error
 
     def _failed(self, words: str, details: str | None = None) -> VllmrayError:
         return VllmrayError(
             f"{self._url}: {words}",
             details=details[:LONGEST_DETAILS] if details else None,
-            hint="`vllmray status` says whether the cluster serves.",
+            hint="`vllmray status` shows whether the cluster is ready.",
         )
 
     def close(self) -> None:

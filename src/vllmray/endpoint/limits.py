@@ -63,12 +63,12 @@ def limited(
                 piece = next(answer)
             except StopIteration as end:
                 if end.value == "length":
-                    cut("the answer reached its bound, or the end of the model's context (--max-tokens sets the bound)")
+                    cut("maximum length (--max-tokens) or end of the model's context reached")
                 return
             if not piece:
                 unseen += 1
                 if most is not None and unseen >= REASONING * most:
-                    cut(f"{unseen} tokens of reasoning and no end (--max-tokens N lets it go on)")
+                    cut(f"{unseen} tokens of reasoning without an answer (--max-tokens N allows more)")
                     return
                 continue
             yield piece
@@ -77,7 +77,7 @@ def limited(
                 cut("the answer repeats itself")
                 return
             if most is not None and number >= most:
-                cut(f"the answer has {most} tokens (--max-tokens N lets it be longer)")
+                cut(f"the answer has {most} tokens (--max-tokens N allows more)")
                 return
     finally:
         answer.close()

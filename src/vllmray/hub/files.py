@@ -12,7 +12,7 @@ from vllmray.errors import ConfigError
 from vllmray.payload.probes import model_folder as folder
 
 Weights = Literal["safetensors", "other", "none", "unknown"]
-WITHOUT = "`--no-model-check` starts without looking at the model."
+WITHOUT = "`--no-model-check` skips this check."
 
 
 class HubUnreachableError(ConfigError):
@@ -88,7 +88,7 @@ def damaged(problem: str, *, model: str, where: str) -> ConfigError:
     kind, _, place = where.partition(" ")
     hint = {
         "folder": f"Complete the folder, for example: hf download ORG/NAME --local-dir {model}",
-        "cache": f"Let it be fetched again: rm -r {Path(place).parent.parent}",
+        "cache": f"Delete it, so that it is downloaded again: rm -r {Path(place).parent.parent}",
     }.get(kind, "Look at the model's files there, or name another model.")
     return ConfigError(f"{describe(model, where)}: {problem}", hint=f"{hint}\n{WITHOUT}")
 

@@ -110,7 +110,7 @@ def _checked(token: SecretStr | None) -> str:
     text = token.get_secret_value().strip() if token else ""
     if not (text.isascii() and text.isprintable()) or " " in text:
         raise ConfigError(
-            "the Hugging Face token has characters that no token has",
+            "the Hugging Face token has invalid characters",
             hint="Copy it again from https://huggingface.co/settings/tokens into HF_TOKEN.",
         )
     return text

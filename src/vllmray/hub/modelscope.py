@@ -52,19 +52,19 @@ def _explain(error: Exception, details: str, *, model: str, endpoint: str) -> Ex
     """
     status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
     if status is None and isinstance(error, OSError) and not isinstance(error, ValueError):
-        put = f"put the model into the cache (modelscope download {model})"
+        put = f"download the model into the cache (modelscope download {model})"
         return network.unreachable(error, model=model, endpoint=endpoint, put_there=put)
     if status is None and not isinstance(error, ValueError):
         return error
     if status is None or status >= 500 or status == 429:
-        says = f"answers {status}" if status else "does not answer as ModelScope does"
+        says = f"answers {status}" if status else "does not answer like the ModelScope API"
         return files.HubUnreachableError(
             f"{model}: hub {network.host_of(endpoint)} {says}",
             details=details,
             hint=f"Check MODELSCOPE_ENDPOINT, or try again in a while. {files.WITHOUT}",
         )
     return ConfigError(
-        f"ModelScope has no model {model}, or it may not be read from here ({status})",
+        f"ModelScope has no model {model}, or denies access to it (HTTP {status})",
         details=details,
         hint=f"Check its spelling and revision at {SITE}/models, and MODELSCOPE_API_TOKEN in .env or the environment.",
     )
@@ -76,8 +76,8 @@ def _api() -> Any:
         return importlib.import_module("modelscope.hub.api")
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "VLLM_USE_MODELSCOPE is set, and reading a model from ModelScope takes a package that is not installed",
-            hint=f"pip install 'vllmray[modelscope]'; or take the variable away. {files.WITHOUT}",
+            "VLLM_USE_MODELSCOPE is set, but the Python package that reads ModelScope is not installed",
+            hint=f"pip install 'vllmray[modelscope]'; or unset VLLM_USE_MODELSCOPE. {files.WITHOUT}",
         ) from error
 
 

@@ -51,7 +51,7 @@ def check_endpoint(endpoint: str, variable: str) -> None:
     except ValueError:
         right = False
     if not right:
-        raise ConfigError(f"{variable} is no URL of a hub", hint=f"Write it as https://HOST, or leave {variable} away.")
+        raise ConfigError(f"{variable} is not a URL", hint=f"Write it as https://HOST, or unset {variable}.")
 
 
 def host_of(url: str) -> str:
@@ -68,7 +68,7 @@ def unreachable(error: BaseException, *, model: str, endpoint: str, put_there: s
     proxy = _proxy(endpoint)
     through = f" through the proxy {host_of(proxy)}" if proxy else ""
     return HubUnreachableError(
-        f"{model}: hub {host_of(endpoint)} can't be reached{through}: {_why(error)}",
+        f"{model}: cannot reach hub {host_of(endpoint)}{through}: {_why(error)}",
         hint=f"Check network and proxy (HTTPS_PROXY, NO_PROXY); or {put_there}. {WITHOUT}",
     )
 
@@ -85,13 +85,13 @@ def _why(error: BaseException) -> str:
     for cause in _chain(error):
         kind = type(cause).__name__
         if isinstance(cause, ssl.SSLError):
-            return f"TLS failed ({cause.reason or cause}); a proxy's own certificate is named with SSL_CERT_FILE"
+            return f"TLS failed ({cause.reason or cause}); if a proxy has its own CA, set SSL_CERT_FILE"
         if isinstance(cause, socket.gaierror):
-            return "its name is not known to the DNS"
+            return "DNS lookup failed"
         if isinstance(cause, ConnectionRefusedError):
-            return "the connection was refused"
+            return "connection refused"
         if isinstance(cause, TimeoutError) or kind.endswith("Timeout"):
-            return "no answer in time"
+            return "timed out"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
     return str(error)[:200] or type(error).__name__

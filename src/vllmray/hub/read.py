@@ -52,7 +52,7 @@ def read_model(
         return from_folder(folder.look(path), model=model, where=f"folder {model}") if path.is_dir() else None
     if not MODEL_ID.fullmatch(model):
         raise ConfigError(
-            f"{model!r} is no model id",
+            f"invalid model id {model!r}",
             hint=f"Write ORG/NAME as on https://huggingface.co/models, or the absolute path of a folder. {WITHOUT}",
         )
     if uses_modelscope(environment):

@@ -36,8 +36,8 @@ class Asked(Protocol):
 def offline(model: str) -> HubUnreachableError:
     """The error for a model that would have to be asked for, when nothing may be."""
     return HubUnreachableError(
-        f"{model}: it is not in the model cache of this machine, and HF_HUB_OFFLINE forbids to ask the hub",
-        hint=f"Where there is a network, {_put_there(model)}; or leave HF_HUB_OFFLINE away. {WITHOUT}",
+        f"{model} is not in the model cache of this machine, and HF_HUB_OFFLINE is set",
+        hint=f"With network access, {_put_there(model)}; or unset HF_HUB_OFFLINE. {WITHOUT}",
     )
 
 
@@ -49,8 +49,8 @@ def explain(error: Exception, asked: Asked) -> Exception:
         return _refused(error, asked)
     if isinstance(error, NotAHubError):
         return HubUnreachableError(
-            f"{asked.model}: what answers at {host_of(asked.endpoint)} does not answer as a Hugging Face hub",
-            hint=f"Check HF_ENDPOINT, and whether a proxy or a login page stands between. {WITHOUT}",
+            f"{asked.model}: {host_of(asked.endpoint)} does not answer like a Hugging Face hub",
+            hint=f"Check HF_ENDPOINT, and whether a proxy or a login page intercepts requests. {WITHOUT}",
         )
     # ImportError and ValueError: httpx, for a SOCKS proxy without its package, and for a proxy that is no URL.
     if isinstance(error, HTTPError | OSError | ImportError | ValueError):
@@ -60,7 +60,7 @@ def explain(error: Exception, asked: Asked) -> Exception:
 
 
 def _put_there(model: str) -> str:
-    return f"put the model into the cache (HF_HOME=MODEL_CACHE_DIR hf download {model})"
+    return f"download the model into the cache (HF_HOME=MODEL_CACHE_DIR hf download {model})"
 
 
 def _refused(error: HfHubHTTPError, asked: Asked) -> ConfigError:
@@ -71,7 +71,7 @@ def _refused(error: HfHubHTTPError, asked: Asked) -> ConfigError:
     details = asked.scrub(error.server_message or "").strip()[:1000] or None
     if status >= 500 or status == 429:
         return HubUnreachableError(
-            f"{asked.model}: hub {host_of(asked.endpoint)} answers {status}",
+            f"{asked.model}: hub {host_of(asked.endpoint)} answered HTTP {status}",
             details=details,
             hint=f"Try again in a while. {WITHOUT}",
         )
@@ -82,11 +82,11 @@ def _refused(error: HfHubHTTPError, asked: Asked) -> ConfigError:
         hint = f"Look at its branches and tags: {SITE}/{asked.model}/tree/main"
     elif asked.has_token and status == 401 and not isinstance(error, errors.RepositoryNotFoundError):
         message = f"{asked.model}: the hub does not accept the token"
-        hint = f"Make a new one at {TOKENS} and set HF_TOKEN to it; or take HF_TOKEN away for a public model."
+        hint = f"Make a new one at {TOKENS} and set HF_TOKEN to it; or unset HF_TOKEN for a public model."
     elif status in (401, 404):
         message, hint = _not_found(asked)
     else:
-        message = f"{asked.model}: the hub refuses ({status})"
+        message = f"{asked.model}: the hub denies access (HTTP {status})"
         hint = f"Look at {SITE}/{asked.model}, and at what the token may do: {TOKENS}"
     return ConfigError(message, details=details, hint=hint)
 
@@ -95,8 +95,8 @@ def _gated(asked: Asked) -> tuple[str, str]:
     page = f"{SITE}/{asked.model}"
     if not asked.has_token:
         return (
-            f"{asked.model} is gated: it is given only to those who have accepted its terms, and there is no token",
-            f"Accept them at {page}, make a token at {TOKENS}, and set HF_TOKEN to it.",
+            f"{asked.model} is gated, and HF_TOKEN is not set",
+            f"Accept the model's terms at {page}, create a token at {TOKENS}, and set HF_TOKEN to it.",
         )
     return (
         f"{asked.model} is gated, and the token's owner has no access to it",

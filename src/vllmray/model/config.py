@@ -321,8 +321,8 @@ def read_config(raw: Mapping[str, Any], model: str) -> TextConfig:
         raise ConfigError(
             f"config.json of {model} is invalid",
             details="\n".join(_lines(error)),
-            hint="Is it a language model that vLLM serves, and is the file whole? `--no-model-check` starts without "
-            "looking at it.",
+            hint="Is it a language model that vLLM serves, and is the file complete? `--no-model-check` skips this "
+            "check.",
         ) from None
 
 

@@ -143,8 +143,8 @@ def _of_size(
 def _spanning(model: Model, engine: Engine, size: int, most: int) -> str:
     sent = _reduced_bytes(model, engine) / 1e6
     return (
-        f"a stage of {size} GPUs would be on several hosts, which have {most} at most: every layer would wait for the "
-        f"network twice, {sent:.1f} MB a token (--allow-tp-across-hosts)"
+        f"a stage of {size} GPUs would span hosts, which have {most} at most: two all-reduces a layer over the "
+        f"network, {sent:.1f} MB a token (--allow-tp-across-hosts)"
     )
 
 
@@ -240,8 +240,8 @@ def _memory_problem(layout: Layout, engine: Engine) -> str:
     if stage.room is None or stage.weights is None:
         return ""
     if stage.room <= 0:
-        taken = f"weights of {stage.weights / GIB:.1f} GiB and about {stage.beside / GIB:.1f} GiB beside them"
+        taken = f"weights of {stage.weights / GIB:.1f} GiB and overhead of about {stage.beside / GIB:.1f} GiB"
         return f"{taken} do not fit into {takes:.1f} GiB of a GPU"
     if layout.longest_context == 0:
-        return f"{stage.room / GIB:.2f} GiB a GPU are left beside the weights, too little for a sequence"
+        return f"{stage.room / GIB:.2f} GiB a GPU are left for the KV cache, too little for a sequence"
     return f"a sequence of {engine.max_model_len} tokens does not fit: about {layout.longest_context} would"

@@ -116,7 +116,9 @@ def _kv_heads(shape: Shape, asked: Parallelism) -> str | None:
         if heads < size and shape.config.model_type in WITHOUT_COPIES:
             return f"is more than the {heads} key-value heads, which vLLM does not copy for {shape.config.model_type}"
         if heads < size and size % heads:
-            return f"is no multiple of {heads} key-value heads, which are copied to every GPU beyond the first {heads}"
+            return (
+                f"is not a multiple of {heads} key-value heads, which are copied to every GPU beyond the first {heads}"
+            )
     return None
 
 
@@ -200,9 +202,7 @@ def _quantisation(shape: Shape, asked: Parallelism) -> str | None:
     for name, share in _shares(shape, asked):
         refined = words == "blocks" and name == EXPERT_WIDTH and gcd(unit, share) >= FINEST_BLOCK
         if share % unit and not refined:
-            return (
-                f"leaves {share} of the {name} to each GPU, which is no whole number of quantisation {words} of {unit}"
-            )
+            return f"leaves {share} of the {name} to each GPU, not a whole number of quantisation {words} of {unit}"
     return None
 
 

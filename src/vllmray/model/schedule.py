@@ -123,7 +123,7 @@ def _alike(config: TextConfig) -> Mixer | None:
 def unknown_schedule(config: TextConfig) -> tuple[str, ...]:
     """Why it is not known which layer is what; empty where it is."""
     words = sorted({word for word in words_of(config) or () if word not in WORDS})
-    reasons = [f"no kind of layer {word!r} is known" for word in words]
+    reasons = [f"unknown layer type {word!r}" for word in words]
     if config.model_type == "deepseek_v4" and not _are_compressed(config):
         reasons.append("its compression is not understood")
     mixers = set(schedule(config))
@@ -132,11 +132,11 @@ def unknown_schedule(config: TextConfig) -> tuple[str, ...]:
     if words_of(config) is None and mixers <= {"full", "sliding", "latent"}:
         kinds = {"a convolution": config.conv_window, "linear attention": config.linear_num_value_heads}
         kinds["a state space"] = config.mamba_state_size or config.mamba_heads
-        reasons += [f"which layers have {kind} is not said" for kind, size in kinds.items() if size]
+        reasons += [f"config.json does not say which layers have {kind}" for kind, size in kinds.items() if size]
     if "linear" in mixers and not (config.linear_num_value_heads and config.linear_value_head_dim):
-        reasons.append("the linear attention's heads are not said")
+        reasons.append("config.json has no heads of the linear attention")
     if mixers & {"mamba", "parallel", "shared"} and not config.mamba_state_size:
-        reasons.append("the state space's size is not said")
+        reasons.append("config.json has no size of the state space")
     if config.index_head_dim and not mixers & {"latent", "compressed"}:
         reasons.append(f"index_head_dim is not understood for {config.model_type}")
     return tuple(reasons)

@@ -35,7 +35,7 @@ def summary(plan: Preview, role: str, host: str | None, missing: Collection[str]
         lines["secrets"] = f"to be generated: {', '.join(sorted(missing))}"
     if role == HEAD:
         lines["workers"] = worker_command(config)
-    return lines | {"commands": f"the same with {COMMANDS} prints them"}
+    return lines | {"commands": f"printed with {COMMANDS}"}
 
 
 def _of_head(plan: Preview) -> dict[str, str]:

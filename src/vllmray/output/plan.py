@@ -54,8 +54,10 @@ def plan_table(
         parts.append(Text(f"{left_out} more: --all"))
     parts += [Text(line, style="yellow") for line in unknown_figures(model)]
     if model.shape.config.has_other_parts and model.checkpoint_bytes is None:
-        parts.append(Text("Its vision or audio tower is not counted: the size of its files is not known.", style="dim"))
-    parts.append(Text("Memory beside weights and sequences is an estimate: docs/gpu-acceptance.md.", style="dim"))
+        parts.append(
+            Text("The vision or audio encoder is not included: the size of the checkpoint is not known.", style="dim")
+        )
+    parts.append(Text("The memory overhead is an estimate: docs/gpu-acceptance.md.", style="dim"))
     return Group(*parts)
 
 
@@ -66,7 +68,7 @@ def _headline(model: Model, hosts: Sequence[HostGpus]) -> str:
 
 
 def _table(layouts: Sequence[Layout]) -> Table:
-    names = ("TP", "PP", "GPUs", "copies", "weights", "beside", "sequences", "longest", "network")
+    names = ("TP", "PP", "GPUs", "replicas", "weights", "overhead", "sequences", "longest", "network")
     table = Table(*names, box=None, pad_edge=False, header_style="bold")
     for layout in layouts:
         table.add_row(

@@ -53,14 +53,18 @@ def of_files(certfile: str, keyfile: str, now: datetime | None = None) -> Certif
     try:
         certificates = x509.load_pem_x509_certificates(chain.encode())
     except ValueError as error:
-        raise ConfigError(f"--ssl-certfile: {certfile} is no certificate in PEM form") from error
+        raise ConfigError(f"--ssl-certfile: {certfile} is not a PEM certificate") from error
     leaf = certificates[0]
     # What else stands in the file, such as a key, goes nowhere.
     chain = "".join(each.public_bytes(serialization.Encoding.PEM).decode() for each in certificates)
     try:
         private = serialization.load_pem_private_key(key.encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        what = "asks for a password, which a server can't give" if isinstance(error, TypeError) else "is no PEM key"
+        what = (
+            "is protected by a password, which vLLM does not support"
+            if isinstance(error, TypeError)
+            else "is not a PEM private key"
+        )
         raise ConfigError(f"--ssl-keyfile: {keyfile} {what}") from None
     if _public(private.public_key()) != _public(leaf.public_key()):
         raise ConfigError(f"--ssl-keyfile: {keyfile} is not the key of {certfile}")

@@ -27,6 +27,6 @@ def text_of(option: str, name: str, *, hidden: bool) -> str:
     except OSError as error:
         raise ConfigError(f"{option}: can't read {name}: {error.strerror}") from error
     except UnicodeDecodeError:
-        raise ConfigError(f"{option}: {name} is no text") from None
+        raise ConfigError(f"{option}: {name} is not a text file") from None
     except (RuntimeError, ValueError) as error:  # ~nobody; a name with a NUL in it
-        raise ConfigError(f"{option}: {name!r} can't be the name of a file: {error}") from error
+        raise ConfigError(f"{option}: invalid file name {name!r}: {error}") from error

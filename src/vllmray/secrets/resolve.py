@@ -53,7 +53,7 @@ def of_worker(config: ClusterConfig, store: SecretStore) -> ClusterConfig:
     token = stated_token(config) or store.get(RAY_TOKEN)
     if token is None:
         raise HostError(
-            f"no token for cluster {config.cluster}, and the head {config.head_ip} takes no worker without it",
+            f"no token for cluster {config.cluster}: the head {config.head_ip} accepts no worker without it",
             hint=f"`vllmray token{config.cluster_option}` on the head's host shows it: put it into a file here (mode "
             "600) and add --token-file FILE.",
         )

@@ -109,5 +109,5 @@ def test_restart_starts_a_node_that_ended_and_says_what_to_look_at(
 ) -> None:
     assert exit_code("restart", "head", *NATIVE) == 4
     assert exit_code("restart", "--no-wait", *NATIVE) == 0
-    assert capsys.readouterr().out == "restarted vllmray-worker; `vllmray status` shows when it works\n"
+    assert capsys.readouterr().out == "restarted vllmray-worker; `vllmray status` shows when it is ready\n"
     assert json.loads((node.parent / "state.json").read_text())["started_at"]

@@ -56,7 +56,7 @@ def test_words_after_the_dashes_are_refused_by_each_command_that_has_no_use_for_
     assert exit_code(*filter(None, [command]), "--", "--max-num-seqs", "8") == 2
     said = capsys.readouterr().err
     name = f"vllmray {command}" if command in COMMANDS else "vllmray"
-    assert said.startswith(f"error: {name} takes no arguments after --, and 2 arguments are there\n")
+    assert said.startswith(f"error: {name} takes no arguments after --, but 2 were given\n")
     assert "up, plan and demo take" in said
 
 

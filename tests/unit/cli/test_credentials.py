@@ -234,7 +234,7 @@ def test_a_file_that_is_no_secret_is_refused_without_a_word_of_it(
 
 
 def test_an_open_endpoint_is_said_in_a_warning(nowhere: Path, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    warning = "the endpoint asks for no key (--no-api-key): whoever reaches its port uses it"
+    warning = "the endpoint has no authentication (--no-api-key): anyone who reaches its port can use it"
     make_secrets()
     assert warning not in printed(capsys, *HEAD)
     said = printed(capsys, *HEAD, "--no-api-key")
@@ -249,7 +249,7 @@ def test_a_worker_without_a_token_is_refused_with_what_to_do(
     nowhere: Path, state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = printed(capsys, *WORKER, "--cluster", "lab", code=3)
-    assert "no token for cluster lab, and the head 10.0.0.1 takes no worker without it" in said
+    assert "no token for cluster lab: the head 10.0.0.1 accepts no worker without it" in said
     assert "`vllmray token --cluster lab` on the head's host" in said
     assert "--token-file FILE" in said
     assert not state.exists()
@@ -282,7 +282,7 @@ def test_where_no_secret_is_kept_it_says_who_makes_one(
     nowhere: Path, state: Path, capsys: pytest.CaptureFixture[str], argv: tuple[str, ...]
 ) -> None:
     said = printed(capsys, *argv, "--cluster", "lab", code=4)
-    assert "of cluster lab is kept here" in said
+    assert "for cluster lab on this machine" in said
     assert "vllmray up --role head" in said
     assert not state.exists()
 
@@ -366,7 +366,7 @@ def test_the_dashboard_is_not_looked_for_where_it_can_not_be(nowhere: Path, caps
     assert "the dashboard is on the head's host, 10.0.0.1" in said
     assert "--host" in said
     record("head", network="vllmray-lab")
-    assert "on a Docker network of its own" in printed(capsys, *DASHBOARD, code=4)
+    assert "only inside the cluster's Docker network" in printed(capsys, *DASHBOARD, code=4)
     assert exit_code(*DASHBOARD, "--port", "0") == 2
 
 

@@ -82,7 +82,7 @@ def test_a_file_that_is_not_here_is_refused() -> None:
 def test_for_another_machine_the_volume_that_would_do_is_said(folder: Path) -> None:
     (folder / "x.jinja").touch()
     said = refused("--chat-template", "x.jinja", address=THERE)
-    assert "x.jinja is not on ssh://gpu2; have it there, and give --volume /FOLDER/x.jinja:/FOLDER/x.jinja and" in said
+    assert "x.jinja is not on ssh://gpu2; copy it there, and give --volume /FOLDER/x.jinja:/FOLDER/x.jinja and" in said
     said = refused("--tool-parser-plugin", "/p/q.py", address=THERE)
     assert said.endswith("give --volume /p/q.py:/p/q.py")
 

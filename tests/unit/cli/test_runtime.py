@@ -148,7 +148,7 @@ def test_without_docker_what_starts_a_cluster_is_native_and_says_why(folder: Pat
     with open_target(None, None, having="a", starts=True, default_socket=folder / "docker.sock") as target:
         assert isinstance(target.host, NativeHost)
         assert target.runtime == "native"
-        assert str(target.why).startswith("this machine has no Docker")
+        assert str(target.why).startswith("no Docker on this machine")
 
 
 def test_a_socket_at_the_default_place_or_an_earlier_up_is_a_docker_that_must_answer(
@@ -228,7 +228,7 @@ def test_native_that_was_said_needs_no_reason(nowhere: Path) -> None:
 def test_a_command_about_a_cluster_goes_where_that_cluster_is(nowhere: Path) -> None:
     record_a_node("demo")
     with open_target(None, None, having="demo") as target:
-        assert target.why == "it has cluster demo here"
+        assert target.why == "cluster demo runs natively on this machine"
     with open_target(None, None, having="demo", starts=True) as target:
         assert target.runtime == "native"
     assert is_refused(None, None, having="other")

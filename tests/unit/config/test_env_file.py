@@ -83,8 +83,8 @@ def test_settings_are_what_their_variables_come_to() -> None:
         ("${PORT?}", "it needs a variable that is not set; set it"),
         ("${PORT", "a ${ that is not closed; write ${NAME}; for a dollar sign write $$, or the value in single quotes"),
         ("${PORT:-8000", "a ${ that is not closed; write ${NAME}; for a dollar sign write $$, or the value in single "),
-        ("80$", "a $ that begins no variable; for a dollar sign write $$, or the value in single quotes"),
-        ("${1}", "a $ that begins no variable; for a dollar sign write $$, or the value in single quotes"),
+        ("80$", "a $ that does not start a variable; for a dollar sign write $$, or the value in single quotes"),
+        ("${1}", "a $ that does not start a variable; for a dollar sign write $$, or the value in single quotes"),
         ("80${PORT}", "a variable in its value is not set; set it, or write ${NAME:-} for an empty one; for a dollar "),
         ("80$PORT$HOME", "a variable in its value is not set; set it, or write ${NAME:-} for an empty one; for a "),
     ],
@@ -102,7 +102,7 @@ def test_a_value_that_is_nothing_but_an_unset_variable_is_empty_and_said_to_be()
     loaded = load({}, environ={})
     assert (loaded.config.hf_token, loaded.config.env) == (None, ())
     assert loaded.notices == tuple(
-        f"{name} in .env is empty: it names a variable that is not set" for name in ("HF_TOKEN", "NCCL_IB_HCA")
+        f"{name} in .env is empty: it refers to a variable that is not set" for name in ("HF_TOKEN", "NCCL_IB_HCA")
     )
     assert load({}, environ={"HF_TOKEN": "hf_x", "HCA": "mlx5_0"}).notices == ()
 
@@ -128,8 +128,8 @@ def test_every_line_that_cant_be_read_is_told_at_once_with_all_else() -> None:
     lines = details(environ={})
     assert lines == [
         *(
-            f"line {line} in .env: neither NAME=VALUE nor a comment, or a quote that is not closed; correct it, or put "
-            "# before it"
+            f"line {line} in .env: not NAME=VALUE or a comment, or a quote is not closed; correct it, or "
+            "comment it out with #"
             for line in (1, 4, 5, 6)
         ),
         "line 8 in .env: a name without a value; write NAME=VALUE",
@@ -140,7 +140,7 @@ def test_every_line_that_cant_be_read_is_told_at_once_with_all_else() -> None:
 @pytest.mark.usefixtures("folder")
 def test_a_quote_that_swallows_other_lines_is_an_error() -> None:
     Path(".env").write_text('MODEL_NAME="Qwen/Qwen3-8B\nVLLM_PORT=9000\nRAY_HEAD_IP="\n')
-    assert details() == ["MODEL_NAME in .env: its value has several lines; close its quote on the first"]
+    assert details() == ["MODEL_NAME in .env: its value has several lines; close its quote on the first line"]
     Path(".env").write_text('VLLMRAY_VOLUMES="/a:/a\n/b:/b"\n')
     assert load({}, environ={}).config.volumes == ("/a:/a", "/b:/b")
 
@@ -183,7 +183,7 @@ def test_a_misspelt_name_of_a_setting_is_an_error_with_the_right_one(name: str, 
     assert details() == [f"{name} in .env: no such setting; did you mean {meant}?"]
     Path(".env").write_text(f"{name}=very_secret$\n")
     (line,) = details()
-    assert line.startswith(f"{name} in .env, line 1: a $ that begins no variable")
+    assert line.startswith(f"{name} in .env, line 1: a $ that does not start a variable")
 
 
 @pytest.mark.usefixtures("folder")
@@ -191,7 +191,7 @@ def test_a_misspelt_name_in_the_environment_which_may_be_another_programs_is_a_n
     environ = {"TENSOR_PARALEL_SIZE": "4", "GH_TOKEN": "x", "MODEL_NAME": "org/name"}
     loaded = load({}, environ=environ)
     assert loaded.notices == (
-        "TENSOR_PARALEL_SIZE in the environment is no setting; did you mean TENSOR_PARALLEL_SIZE?",
+        "unknown setting TENSOR_PARALEL_SIZE in the environment; did you mean TENSOR_PARALLEL_SIZE?",
     )
 
 
@@ -239,7 +239,7 @@ def test_variables_for_the_nodes_programs_reach_them_as_with_the_option_which_wi
 @pytest.mark.parametrize(
     ("name", "instead"),
     [
-        ("RAY_AUTH_MODE", "Ray's token is always asked for"),
+        ("RAY_AUTH_MODE", "Ray's token authentication is always on"),
         ("RAY_AUTH_TOKEN", "give --token-file"),
         ("VLLM_HOST_IP", "give --node-ip"),
         ("VLLMRAY_GUARD", "no such setting"),
@@ -277,4 +277,4 @@ def test_folders_of_this_machine_do_not_take_the_place_of_the_nodes_own() -> Non
 def test_a_second_secret_beside_a_known_one_is_no_variable_of_nodes_either(name: str) -> None:
     Path(".env").write_text(f"{name}=very_secret\nVLLM_MULTI_STREAM_GEMM_TOKEN_THRESHOLD=1\n")
     (line,) = details(environ={})
-    assert line.startswith(f"{name} in .env: can't be given to nodes; ")
+    assert line.startswith(f"{name} in .env: not allowed in the containers; ")

@@ -82,7 +82,7 @@ def test_all_problems_are_listed_at_once_each_with_its_origin_and_fix(folder: Pa
     )
     assert lines == [
         "VLLMRAY_MEMLOK in the environment: no such setting; did you mean VLLMRAY_MEMLOCK?",
-        "--model: a relative folder; give an absolute path, every host looks for it there",
+        "--model: a relative path; give an absolute path, the same on every host",
         f"VLLM_PORT in {env_file}: too small; the least is 1",
         "TENSOR_PARALLEL_SIZE in the environment: not a whole number; give digits only",
         "--: --tensor-parallel-size is set by vllmray itself; use vllmray's --tensor-parallel-size instead",
@@ -99,7 +99,7 @@ def test_all_problems_are_listed_at_once_each_with_its_origin_and_fix(folder: Pa
     ("name", "secret", "problem"),
     [
         ("HF_TOKEN", "hf_very_secret", None),
-        ("VLLMRAY_ENV", "A=1,HF_TOKEN=very_secret", "HF_TOKEN can't be one of them; put HF_TOKEN into .env"),
+        ("VLLMRAY_ENV", "A=1,HF_TOKEN=very_secret", "HF_TOKEN is not allowed; put HF_TOKEN into .env"),
         ("VLLMRAY_ENV", "very_secret", "not NAME=VALUE"),
         ("VLLMRAY_RAY_TOKEN", "very_secret", "too short for a token; the least is 16 characters"),
         ("VLLMRAY_RAY_TOKEN", "a token that is very_secret", "a key is one line of printable ASCII characters"),
@@ -128,7 +128,7 @@ def test_a_secret_never_shows_in_a_problem(name: str, secret: str, problem: str 
         ("VLLM_API_KEY", "--api-key-file"),
         ("RAY_AUTH_TOKEN", "--token-file"),
         ("RAY_AUTH_TOKEN_PATH", "--token-file"),
-        ("RAY_AUTH_MODE", "always asked for"),
+        ("RAY_AUTH_MODE", "always on"),
     ],
 )
 def test_variables_that_are_secrets_are_refused(name: str, instead: str) -> None:
@@ -141,13 +141,13 @@ def test_variables_that_are_secrets_are_refused(name: str, instead: str) -> None
         ({}, {}),
     ):
         (line,) = details(dict(flags), dict(environ))
-        assert f": {name} can't be one of them; " in line
+        assert f": {name} is not allowed; " in line
         assert instead in line
         assert "very_secret" not in line
     Path(".env").unlink()
     Path("vllmray.toml").write_text(f'env = ["{name}=very_secret"]\n')
     (line,) = details()
-    assert line.startswith(f"env in vllmray.toml: {name} can't be one of them")
+    assert line.startswith(f"env in vllmray.toml: {name} is not allowed")
     assert "very_secret" not in line
 
 
@@ -167,12 +167,14 @@ def test_a_variable_that_its_name_calls_a_secret_is_refused(name: str, is_refuse
         assert load(flags, environ={}).config.env == (f"{name}=very_secret",)
         return
     (line,) = details(flags)
-    assert line.startswith(f"--env: {name} can't be one of them; whoever may look at containers reads it")
+    assert line.startswith(
+        f"--env: {name} is not allowed; it looks like a secret, and `docker inspect` shows variables"
+    )
     assert "very_secret" not in line
     Path(".env").write_text(f"VLLM_{name}=very_secret\n")
     if name.isupper():
         (line,) = details()
-        assert line.startswith(f"VLLM_{name} in .env: can't be given to nodes; ")
+        assert line.startswith(f"VLLM_{name} in .env: not allowed in the containers; ")
 
 
 @pytest.mark.usefixtures("folder")
@@ -217,7 +219,7 @@ def test_what_nobody_opened_is_closed() -> None:
     [
         (
             {"object_store_memory": "32g"},
-            "--object-store-memory: larger than shm_size, which holds it; lower this or raise that",
+            "--object-store-memory: larger than shm_size, which contains it; lower it or raise shm_size",
         ),
         ({"port": "6379"}, "ray_ports: port and gcs are both 6379; choose another for one of them"),
         ({"port": "10500"}, "ray_ports: port 10500 is inside Ray's worker ports 10002-10999; move one of them"),
@@ -227,12 +229,12 @@ def test_what_nobody_opened_is_closed() -> None:
         ({"env": ["NOVALUE"]}, "--env: not NAME=VALUE"),
         (
             {"env": ["HF_TOKEN=hf_x"]},
-            "--env: HF_TOKEN can't be one of them; put HF_TOKEN into .env or the environment, it reaches "
+            "--env: HF_TOKEN is not allowed; put HF_TOKEN into .env or the environment, it reaches "
             "containers as a file",
         ),
         (
             {"env": ["A=1", "RAY_AUTH_MODE=disabled"]},
-            "--env: RAY_AUTH_MODE can't be one of them; Ray's token is always asked for",
+            "--env: RAY_AUTH_MODE is not allowed; Ray's token authentication is always on",
         ),
         ({"allow_routes": ["v1/rerank"]}, "--allow-route: not a route; write it like /v1/rerank"),
         ({"allow_routes": ["/v1/{any}"]}, "--allow-route: not a route; write it like /v1/rerank"),
@@ -247,12 +249,12 @@ def test_what_nobody_opened_is_closed() -> None:
         ),
         (
             {"ssl_certfile": "/c.pem", "ssl_keyfile": "/k.pem", "tls": "self-signed"},
-            "--ssl-keyfile: --tls makes a certificate, and --ssl-certfile names one; give one of them",
+            "--ssl-keyfile: --tls and --ssl-certfile exclude each other; give one of them",
         ),
-        ({"user": "me"}, r"--user: has characters that can't be used; it must match ^\d{1,10}:\d{1,10}$"),
+        ({"user": "me"}, r"--user: has invalid characters; it must match ^\d{1,10}:\d{1,10}$"),
         (
             {"cluster": "My Cluster"},
-            "--cluster: has characters that can't be used; it must match ^[a-z0-9][a-z0-9-]{0,40}$",
+            "--cluster: has invalid characters; it must match ^[a-z0-9][a-z0-9-]{0,40}$",
         ),
         ({"accelerator": "tpu"}, "--accelerator: not one of the choices; use 'nvidia', 'amd' or 'cpu'"),
         ({"head_ip": "head.local"}, "--head-ip: not an IP address; write it like 10.0.0.1 (a host name will not do)"),
@@ -348,9 +350,9 @@ def test_gpus_are_all_a_count_or_ids(text: str, gpus: Gpus) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("0,0", "0 is there twice; name each GPU once"),
-        ("device=1,01", "1 is there twice"),
-        ("GPU-AB,GPU-ab,0", "GPU-AB, GPU-ab is there twice"),
+        ("0,0", "0 is listed twice; name each GPU once"),
+        ("device=1,01", "1 is listed twice"),
+        ("GPU-AB,GPU-ab,0", "GPU-AB, GPU-ab is listed twice"),
         ("0", "write all, a count like 2, or ids"),
         ("65", "write all"),
         ("2x80GiB", "write all"),
@@ -404,7 +406,7 @@ def test_gpus_of_a_cluster_are_read_and_what_is_printed_of_them_is_read_back(
         ("2x80", "80 without a unit would be bytes; write 2x80GiB"),
         ("80", "80 without a unit would be bytes; write 80GiB"),
         ("2x80GiB,2x24", "24 without a unit would be bytes; write 2x24GiB"),
-        ("2xA100", "A100 is made with different memory; write A100-40GB or A100-80GB"),
+        ("2xA100", "A100 comes with different memory sizes; write A100-40GB or A100-80GB"),
         ("2xH999", "not the GPUs of a host; write a count and their memory or name, like 2x80GiB or 2xH100"),
         ("2x80b", "not the GPUs of a host"),
         ("40x80GiB+40x80GiB", "not the GPUs of a host; there are 1 to 64"),

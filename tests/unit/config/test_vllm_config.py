@@ -64,6 +64,6 @@ def test_a_file_that_can_not_be_read_is_an_error_that_names_it(folder: Path, tex
 def test_a_file_that_is_not_there_and_two_files_are_errors(folder: Path) -> None:
     with pytest.raises(ConfigError, match="can't read"):
         with_config_file(("--config", f"{folder}/no.yaml"))
-    with pytest.raises(ConfigError, match="one file is needed"):
+    with pytest.raises(ConfigError, match="give exactly one file"):
         with_config_file(("--config", "a.yaml", "--config", "b.yaml"))
     assert with_config_file(("--dtype", "half")) == ("--dtype", "half")

@@ -70,7 +70,7 @@ def test_two_nodes_come_up_on_a_network_of_their_own(cache: Path) -> None:
         (token,) = [file for file in spec.files if file.path == spec.env["RAY_AUTH_TOKEN_PATH"]]
         assert (token.content, token.mode) == (f"{TOKEN}\n".encode(), 0o600)
     assert (config.node_ip, config.port, config.world_size) == ("172.18.0.2", 8000, 2)
-    assert "no NVIDIA GPU is here: two nodes with one simulated GPU each, on the CPU" in reporter.lines
+    assert "no NVIDIA GPU found: two nodes with one simulated GPU each, on the CPU" in reporter.lines
     assert "On each other host" not in reporter.text()
     assert reporter.text().endswith("engine: = answered a completion")
 
@@ -104,7 +104,7 @@ def test_a_second_demo_finds_the_first_and_starts_nothing(cache: Path) -> None:
     worker = "container:vllmray-demo-worker"
     assert probed[-3:] == ["container:vllmray-demo-head", worker, worker]
     assert (second.node_ip, second.port, second.model) == (first.node_ip, first.port, first.model)
-    assert reporter.lines[0] == "cluster demo is there already"
+    assert reporter.lines[0] == "cluster demo is already running"
 
 
 def test_the_nodes_of_a_demo_run_as_who_types_the_command_and_are_found_again(cache: Path) -> None:
@@ -136,7 +136,7 @@ def test_what_is_left_of_a_demo_goes_before_a_new_one(cache: Path) -> None:
     host.stop_and_remove("vllmray-demo-worker", timeout=0)
     reporter = RecordingReporter()
     bring_up(host, wanted(cache), reporter)
-    assert "removing what is left of cluster demo" in reporter.text()
+    assert "removing the remains of cluster demo" in reporter.text()
     assert names(host) == NAMES
 
 
@@ -184,7 +184,7 @@ def test_whatever_ends_a_demo_leaves_nothing_and_what_can_not_be_removed_is_said
     host.stuck = {"vllmray-demo-head"}
     with pytest.raises(ValueError, match="a bug") as caught:
         bring_up(host, wanted(cache), _Talking(title, ValueError("a bug")))
-    assert "what there is of cluster demo on fake://host (fake://host: could not stop" in caught.value.__notes__[-1]
+    assert "cluster demo on fake://host (fake://host: could not stop" in caught.value.__notes__[-1]
 
 
 @pytest.mark.parametrize("title", ["Ray worker", "engine"])

@@ -77,14 +77,14 @@ def test_what_only_looks_like_it_is_whole(text: str) -> None:
 def test_past_its_bound_an_answer_is_stopped_and_the_option_named() -> None:
     text, why = said((f"w{number} " for number in itertools.count()), most=5)
     assert text == "w0 w1 w2 w3 w4 "
-    assert why == ["the answer has 5 tokens (--max-tokens N lets it be longer)"]
+    assert why == ["the answer has 5 tokens (--max-tokens N allows more)"]
 
 
 def test_reasoning_that_is_not_seen_is_no_part_of_the_answers_bound_and_has_an_end_too() -> None:
     assert said(itertools.chain([""] * 79, ["a", "b"]), most=5) == ("ab", [])
     text, why = said(itertools.chain(["a"], itertools.repeat("")), most=5)
     assert text == "a"
-    assert why == ["80 tokens of reasoning and no end (--max-tokens N lets it go on)"]
+    assert why == ["80 tokens of reasoning without an answer (--max-tokens N allows more)"]
 
 
 def test_one_that_the_server_cut_is_said_to_be() -> None:

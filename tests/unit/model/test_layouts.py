@@ -35,7 +35,7 @@ def test_llama_70b_on_two_hosts_of_two_gpus_is_tp_2_pp_2_first() -> None:
 
 def test_a_stage_over_two_hosts_is_rejected_with_what_it_would_cost() -> None:
     across = next(each for each in ranked("llama-3.1-70b", TWO_BY_TWO) if each.tensor_parallel_size == 4)
-    assert "a stage of 4 GPUs would be on several hosts, which have 2 at most" in across.rejected
+    assert "a stage of 4 GPUs would span hosts, which have 2 at most" in across.rejected
     assert "5.2 MB a token (--allow-tp-across-hosts)" in across.rejected
 
 

@@ -37,7 +37,7 @@ def test_nine_gpus_can_not_share_smollm2_though_it_has_nine_heads() -> None:
 @pytest.mark.parametrize(
     ("size", "said"),
     [
-        (4, "tensor_parallel_size 4 is no multiple of 3 key-value heads"),
+        (4, "tensor_parallel_size 4 is not a multiple of 3 key-value heads"),
         (2, "tensor_parallel_size 2 does not divide 3 key-value heads"),
     ],
 )
@@ -89,7 +89,7 @@ def test_quantisation_groups_stay_whole() -> None:
 
 def test_blocks_of_fp8_stay_whole() -> None:
     said = broken("deepseek-v3", tensor_parallel_size=32)
-    assert any("leaves 576 of the feed-forward width to each GPU, which is no whole number" in each for each in said)
+    assert any("leaves 576 of the feed-forward width to each GPU, not a whole number" in each for each in said)
     assert all("use 2, 4, 8 or 16" in each or "use 1, 2, 4, 8 or 16" in each for each in said)
 
 

@@ -64,8 +64,8 @@ def test_a_key_that_is_switched_off_changes_nothing(value: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"attn_layer_indices": [2, 3]}, "the state space's size is not said"),
-        ({"mamba_num_heads": 32}, "which layers have a state space is not said"),
+        ({"attn_layer_indices": [2, 3]}, "config.json has no size of the state space"),
+        ({"mamba_num_heads": 32}, "config.json does not say which layers have a state space"),
         ({"index_head_dim": 128, "index_n_heads": 32}, "index_head_dim is not understood for llama"),
     ],
 )
@@ -115,7 +115,7 @@ def test_usual_keys_that_decide_no_size_leave_every_figure_known() -> None:
 def test_an_unknown_word_for_a_layer_is_named_and_never_read_as_full_attention() -> None:
     words = ["full_attention", "quantum_attention"] * 12
     known = model("gpt-oss-20b", layer_types=words)
-    assert known.shape.kv_unknown == ("no kind of layer 'quantum_attention' is known",)
+    assert known.shape.kv_unknown == ("unknown layer type 'quantum_attention'",)
 
 
 def test_latent_attention_in_a_family_that_is_not_known_to_have_it_is_unknown() -> None:
@@ -177,4 +177,4 @@ def test_a_kind_of_layer_without_a_word_on_which_layers_it_is_makes_the_cache_un
     name: str, said: str, changes: dict[str, Any]
 ) -> None:
     config = {key: value for key, value in (raw(name) | changes).items() if value is not None}
-    assert f"which layers have {said} is not said" in model_of(config, name).shape.kv_unknown
+    assert f"config.json does not say which layers have {said}" in model_of(config, name).shape.kv_unknown

@@ -152,19 +152,19 @@ def test_without_a_time_it_is_now(files: Files) -> None:
     "text", ["", "garbage", GOOD[:-40], GOOD.replace("CERTIFICATE", "NOTHING"), key_text(KEY), "\0"]
 )
 def test_what_is_no_certificate_is_said_to_be_none(files: Files, text: str) -> None:
-    assert files.refused(text, key_text(KEY)) == "--ssl-certfile: server.crt is no certificate in PEM form"
+    assert files.refused(text, key_text(KEY)) == "--ssl-certfile: server.crt is not a PEM certificate"
 
 
 @pytest.mark.parametrize("text", ["", "garbage", GOOD, key_text(KEY)[:-60], key_text(KEY).replace("PRIVATE", "OTHER")])
 def test_what_is_no_key_is_said_to_be_none(files: Files, text: str) -> None:
-    assert files.refused(GOOD, text) == "--ssl-keyfile: server.key is no PEM key"
+    assert files.refused(GOOD, text) == "--ssl-keyfile: server.key is not a PEM private key"
 
 
 def test_files_in_another_form_are_refused_by_name(files: Files) -> None:
     form, hidden = serialization.Encoding.DER, serialization.NoEncryption()
-    assert files.refused(b"\x30\xff", key_text(KEY)) == "--ssl-certfile: server.crt is no text"
+    assert files.refused(b"\x30\xff", key_text(KEY)) == "--ssl-certfile: server.crt is not a text file"
     binary = b"\xff" + KEY.private_bytes(form, PKCS8, hidden)
-    assert files.refused(GOOD, binary) == "--ssl-keyfile: server.key is no text"
+    assert files.refused(GOOD, binary) == "--ssl-keyfile: server.key is not a text file"
 
 
 @pytest.mark.parametrize("form", [PKCS8, serialization.PrivateFormat.TraditionalOpenSSL])
@@ -172,7 +172,7 @@ def test_a_key_with_a_password_is_refused_before_the_server_asks_for_it(
     files: Files, form: serialization.PrivateFormat
 ) -> None:
     said = files.refused(GOOD, key_text(KEY, b"password", form))
-    assert said == "--ssl-keyfile: server.key asks for a password, which a server can't give"
+    assert said == "--ssl-keyfile: server.key is protected by a password, which vLLM does not support"
 
 
 @pytest.mark.parametrize("bits", [0o640, 0o604, 0o644])

@@ -144,7 +144,7 @@ def test_the_users_own_variables_become_those_secrets(folder: Path, store: Secre
         (f"{TOKEN}\n{OTHER_TOKEN}", "a key is one line"),
         ("hidden-hidden-hidden-\N{LATIN SMALL LETTER E WITH ACUTE}", "a key is one line"),
         ("hidden-hidden-\0hidden", "a key is one line"),
-        (b"hidden-hidden-hidden\xff", "is no text"),
+        (b"hidden-hidden-hidden\xff", "is not a text file"),
     ],
 )
 def test_a_file_that_holds_no_token_is_named_and_not_shown(
@@ -206,7 +206,7 @@ def test_a_worker_without_a_token_is_told_where_it_is_and_leaves_nothing(store: 
             of_worker(config(cluster=cluster, head_ip="10.0.0.1"), store)
         assert caught.value.exit_code == 3
         assert caught.value.message == (
-            f"no token for cluster {cluster}, and the head 10.0.0.1 takes no worker without it"
+            f"no token for cluster {cluster}: the head 10.0.0.1 accepts no worker without it"
         )
         assert f"`vllmray token{option}`" in str(caught.value.hint)
     assert list(tmp_path.iterdir()) == []
@@ -248,4 +248,4 @@ def test_an_endpoint_without_tls_has_no_certificate(store: SecretStore, tmp_path
 def test_a_token_that_another_user_put_there_is_refused(store: SecretStore, put: Any) -> None:
     name = put(TOKEN)
     os.chown(name, 54321, 54321)
-    assert refused(config(token_file=name), store).message == f"--token-file: {name} is another user's"
+    assert refused(config(token_file=name), store).message == f"--token-file: {name} belongs to another user"
