@@ -1,4 +1,4 @@
-"""Every error that vllmray raises on purpose, each with its exit code. Printed in cli/main.py and nowhere else."""
+"""All errors that vllmray raises on purpose, each with its exit code. Printed only in cli/main.py."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import ClassVar
 
 
 class VllmrayError(Exception):
-    """Something failed that the user can act on.
+    """A failure that the user can act on.
 
     Args:
         message: one line: which host, and what.
-        details: another program's own words (a log tail, a list of problems), printed below the message.
+        details: another program's output (a log tail, a list of problems), printed below the message.
         hint: what to do next, in the imperative, with a command where one helps.
     """
 
@@ -25,11 +25,11 @@ class VllmrayError(Exception):
 
 
 def say_left(why: BaseException, what: str, error: BaseException) -> None:
-    """Have an error say that its clean-up failed as well, and what is still there.
+    """Add to an error that the clean-up failed as well, and what was not removed.
 
     Args:
-        why: the error that the clean-up is about.
-        what: was not taken back.
+        why: the original error.
+        what: what was not removed.
         error: why not.
     """
     words = [error.message, error.details] if isinstance(error, VllmrayError) else [type(error).__name__, str(error)]
@@ -53,22 +53,22 @@ class HostError(VllmrayError):
 
 
 class InsecureHostError(HostError):
-    """A host that must not be used as it is reached."""
+    """A host whose connection is insecure, such as TCP without TLS."""
 
 
 class BrokenConnectionError(HostError):
-    """A connection broke in the middle, or was refused for now; the same again may well work."""
+    """A connection broke, or was refused for now; a retry may work."""
 
 
 class NoGpuRuntimeError(HostError):
-    """A daemon that was asked for GPUs knows no driver that gives them."""
+    """The Docker daemon has no GPU runtime."""
 
 
 class HeldError(HostError):
     """Another command holds the lock that was asked for.
 
     Args:
-        labels: what it said of itself when it took the lock; empty when that can't be told.
+        labels: of the lock, which name its holder; empty if they can't be read.
     """
 
     def __init__(self, message: str, *, labels: Mapping[str, str]) -> None:
@@ -77,30 +77,30 @@ class HeldError(HostError):
 
 
 class ClusterStateError(VllmrayError):
-    """The cluster is there with another configuration, is not there, or is being changed by another command."""
+    """The cluster exists with another configuration, does not exist, or is being changed by another command."""
 
     exit_code = 4
 
 
 class WaitTimeoutError(VllmrayError):
-    """A wait reached its bound; the message says for what, how long, and what was seen last."""
+    """A wait timed out; the message has what it waited for, how long, and the last observation."""
 
     exit_code = 5
 
 
 class WorkloadError(VllmrayError):
-    """A Ray node or the engine ended by itself; `details` holds the end of its log."""
+    """A Ray node or the engine exited; `details` holds the end of its log."""
 
     exit_code = 6
 
 
 class InternalError(VllmrayError):
-    """An exception that is none of these, as it is reported; nothing raises it."""
+    """An unexpected exception, as it is reported; nothing raises it."""
 
     exit_code = 70
 
 
 class UserInterruptError(VllmrayError):
-    """Ctrl-C; the hint says what is left running and how to go on."""
+    """Ctrl-C; the hint says what is still running and how to continue."""
 
     exit_code = 130

@@ -1,4 +1,4 @@
-"""What a use case tells of its progress. Rendering it is output/'s business."""
+"""How a use case reports progress. output/ renders it."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Protocol, Self
 
 
 class Step(Protocol):
-    """One step under way; used as a context manager it ends well, or badly when an error passes through it."""
+    """A running step; as a context manager it succeeds, or fails if an exception leaves the block."""
 
     def change(self, detail: str) -> None:
-        """What the step sees now, in words; told again only when it differs."""
+        """The current observation, as text; shown again only when it changes."""
 
     def glimpse(self, text: str) -> None:
-        """The last line of the log of what is waited for; worth a look now, and gone with the next."""
+        """The last line of the log of what is waited for; replaced by the next."""
 
     def event(self, text: str) -> None:
-        """Something happened within the step that stays worth seeing: "10.0.0.2 joined"."""
+        """An event within the step that stays visible: "10.0.0.2 joined"."""
 
     def bound(self, seconds: float) -> None:
-        """The step waits, and for at most this long."""
+        """The timeout of the step, in seconds."""
 
     def part(self, name: str, *, done: int, total: int | None, status: str) -> None:
-        """A named part moved on (a layer of an image): done and total in bytes."""
+        """Progress of a named part (a layer of an image): done and total in bytes."""
 
     def result(self, detail: str) -> None:
-        """What the finished step shows."""
+        """The text of the finished step."""
 
     def __enter__(self) -> Self: ...
 
@@ -35,7 +35,7 @@ class Step(Protocol):
 
 
 class SilentStep:
-    """A step of which nobody is told."""
+    """A step that reports nothing."""
 
     def change(self, detail: str) -> None: ...
 
@@ -58,13 +58,13 @@ class SilentStep:
 
 
 class Reporter(Protocol):
-    """Where a use case's progress goes."""
+    """Receives a use case's progress."""
 
     def step(self, title: str) -> Step:
         """Begin a step."""
 
     def note(self, text: str) -> None:
-        """Lines for the user that stay on the screen, at once."""
+        """Text for the user that stays on the screen."""
 
     def warning(self, text: str) -> None:
-        """One line about something that may surprise."""
+        """A warning, in one line."""

@@ -1,4 +1,4 @@
-"""Files that decide what runs, read only when nobody else can have written them; and those that nobody else may read.
+"""Reads settings files only if nobody else can write them, and secrets only if nobody else can read them.
 
 A path of this user's own (settings, a key) may lead through symbolic links, as the user made them. Below the state
 folder, where secrets and records are, none is followed.
@@ -24,7 +24,7 @@ PR_SET_DUMPABLE = 4  # Linux, include/uapi/linux/prctl.h
 
 
 def leave_no_core() -> None:
-    """Have the kernel write no memory of this process to disk, nor show it to others of this user (prctl(2)).
+    """Disable core dumps of this process, and access to its memory by others of this user (prctl(2)).
 
     On Linux programs that it starts are not affected: the mark ends with execve. Other systems have no such mark; there
     the limit for core files is 0, for what this process starts too (setrlimit(2)).
@@ -46,7 +46,7 @@ def read_trusted(path: Path) -> str:
 
 
 def read_secret(path: Path) -> str:
-    """The same, of a file that nobody else can read either."""
+    """As read_trusted, for a file that nobody else can read either."""
     return _read(path, hidden=True)
 
 
@@ -111,10 +111,10 @@ def _is_private_group(group: int) -> bool:
 
 
 class PrivateFolder:
-    """A folder for this user alone, made when something is put into it; every step to it is looked at.
+    """A folder for this user alone, created on the first write; every component of its path is checked.
 
     Args:
-        root: where this user's state is; it and what is below may be no symbolic link, and nobody else's.
+        root: where this user's state is; neither it nor what is below may be a symbolic link or belong to another user.
         names: folders below it, from the outermost.
     """
 
@@ -151,12 +151,12 @@ class PrivateFolder:
         return None
 
     def write(self, name: str, text: str) -> None:
-        """Put a file into it, whole, in place of one that is there."""
+        """Write a file atomically, replacing an existing one."""
         with self._opened(make=True) as folder, _draft(folder, text) as draft:
             os.replace(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
 
     def write_first(self, name: str, text: str) -> str:
-        """Put a file into it unless there is one; the text of the one that is there then, which may be empty."""
+        """Write a file unless it exists; returns the text of the file that is there then, which may be empty."""
         with self._opened(make=True) as folder, _draft(folder, text) as draft, suppress(FileExistsError):
             os.link(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
         return self.read(name) or ""

@@ -14,17 +14,17 @@ T = TypeVar("T")
 
 
 class Clock(Protocol):
-    """Time as a wait needs it; tests pass one whose sleep advances its own monotonic."""
+    """Time for a wait; tests pass a fake whose sleep advances its own monotonic clock."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back."""
+        """Monotonic seconds."""
 
     def sleep(self, seconds: float) -> None:
-        """Let that much time pass."""
+        """Sleep for that many seconds."""
 
 
 class SystemClock:
-    """The real thing."""
+    """The system's clock."""
 
     def monotonic(self) -> float:
         return time.monotonic()
@@ -35,14 +35,14 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True)
 class Ready(Generic[T]):
-    """The thing waited for, as the probe saw it."""
+    """The probe succeeded; `value` is what it found."""
 
     value: T
 
 
 @dataclass(frozen=True, slots=True)
 class NotReady:
-    """What was seen instead, in words for a person: "2 of 4 GPUs: 10.0.0.2 has not joined"."""
+    """The probe did not succeed yet; the observation is for people: "2 of 4 GPUs: 10.0.0.2 has not joined"."""
 
     observation: str
 
@@ -56,11 +56,11 @@ def wait_until(
     poll_interval: float = 0.0,
     clock: Clock | None = None,
 ) -> T:
-    """Ask the probe until it is ready, and return what it found.
+    """Call the probe until it is ready, and return what it found.
 
     Args:
         probe: gets the seconds that are left and must return within them; it may itself block for news, and then
-            needs no poll_interval. It raises for what can't heal.
+            needs no poll_interval. It raises if waiting is pointless.
         what: the thing waited for, as a noun: "2 GPUs".
         timeout: seconds; one probe is made even when it is 0.
         step: told the bound at first, and each observation that differs from the one before.

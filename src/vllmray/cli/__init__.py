@@ -1,1 +1,1 @@
-"""The command line: the edge where words become calls."""
+"""The command line."""

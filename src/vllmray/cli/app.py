@@ -26,7 +26,7 @@ GROUPS = {"image": ("Inspect, build and copy images.", ("inspect", "build", "cop
 
 
 class Command(TyperCommand):
-    """One of them."""
+    """A command; its --help shows no type for --help itself."""
 
     def get_help_option(self, ctx: Any) -> TyperOption | None:
         """--help, without the type that Typer shows for an option that has no value."""
@@ -37,10 +37,10 @@ class Command(TyperCommand):
 
 
 class Overview(TyperGroup):
-    """The commands without one of them: an overview that fits a terminal of 24 lines."""
+    """The top-level help: an overview that fits a terminal of 24 lines."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """A line a command, and one with the options."""
+        """One line for each command, and one with the options."""
         self.format_usage(ctx, formatter)
         formatter.write(f"\n{self.help}\n\n")
         shown = ""
@@ -54,12 +54,12 @@ class Overview(TyperGroup):
 
 
 def command_of(ours: Sequence[str]) -> str:
-    """The command that is named in our part of a command line; empty when there is none."""
+    """The name of the command, from the arguments before --; empty without one."""
     return next((word for word in ours if not word.startswith("-")), "")
 
 
 def application(ours: Sequence[str]) -> typer.Typer:
-    """The commands; only the one that is named, when one is, since each takes its time to be imported."""
+    """The application; only with the named command if there is one, since importing each takes time."""
     app = typer.Typer(
         cls=Overview,
         help="Turns plain Linux GPU hosts into one vLLM endpoint.",
@@ -99,7 +99,7 @@ Version = typer.Option(
 
 
 def _common(debug: DebugOption = False, as_json: JsonOption = False, version: Annotated[bool, Version] = False) -> None:
-    """Nothing is left to do: main.py has seen --debug and --json, wherever they stand."""
+    """Does nothing: main.py has already read --debug and --json, wherever they stand."""
 
 
 def _complete(function: Callable[..., None]) -> Callable[..., None]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def make_bundle(place: Place, name: str) -> Bundle:
-    """Gather what can be had, and write it to a new file.
+    """Collect what is available, and write it to a new file.
 
     Args:
         name: of the file; empty for one with the time in its name.

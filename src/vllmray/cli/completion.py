@@ -1,10 +1,10 @@
-"""What the shell completes: names of clusters, from what is recorded on this machine; no host is asked."""
+"""Shell completion: cluster names from the records of this machine; no host is asked."""
 
 from __future__ import annotations
 
 
 def recorded_clusters(incomplete: str) -> list[str]:
-    """Clusters that begin so; none where the records can't be read, since a shell has no place for an error."""
+    """Cluster names with that prefix; none if the records can't be read, since a shell can't show an error."""
     from vllmray.cli.mark import clusters_known_here
 
     try:

@@ -1,4 +1,4 @@
-"""A cluster's secrets for commands: where they are kept, what goes into containers, how a client uses them."""
+"""A cluster's secrets for commands: where they are stored, which containers get them, how a client uses them."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
 
 
 def store_of(cluster: str) -> SecretStore:
-    """Where this user keeps that cluster's."""
+    """The store of a cluster's secrets, in this user's state folder."""
     from vllmray.config.settings import state_folder
 
     return SecretStore(state_folder(), cluster)
 
 
 def planned_store(cluster: str) -> PlannedStore:
-    """The same for a plan, which writes nothing."""
+    """The same store for a dry run, which writes nothing."""
     from vllmray.config.settings import state_folder
 
     return PlannedStore(state_folder(), cluster)
 
 
 def with_secrets(config: ClusterConfig, role: str, store: SecretStore | None = None) -> ClusterConfig:
-    """The settings with the secrets that a node of that role needs; a head's are made if need be.
+    """The settings with the secrets that a node of that role needs; for a head, missing ones are generated.
 
     Args:
-        store: where they are kept; by default this user's.
+        store: where they are stored; by default this user's store.
 
     Raises:
         HostError: a worker without a token.
@@ -67,10 +67,10 @@ def with_secrets(config: ClusterConfig, role: str, store: SecretStore | None = N
 
 
 def kept_secret(cluster: str, name: str, what: str) -> str:
-    """One that is kept here, by its name in the store.
+    """A stored secret, by its name in the store.
 
     Raises:
-        ClusterStateError: there is none; what says what it would be.
+        ClusterStateError: there is none; `what` names it in the message.
     """
     found = store_of(cluster).get(name)
     if found is None:
@@ -82,14 +82,14 @@ def kept_secret(cluster: str, name: str, what: str) -> str:
 
 
 def keep_for(cluster: str) -> Callable[[Secrets], None]:
-    """What keeps a cluster's secrets here."""
+    """A function that stores a cluster's secrets on this machine."""
     from vllmray.secrets.resolve import keep
 
     return lambda secrets: keep(secrets, store_of(cluster))
 
 
 def has_address(config: ClusterConfig) -> bool:
-    """Whether the endpoint's address is known, and not a word that stands for it in a plan."""
+    """Whether the endpoint's address is known, and not a placeholder of a dry run."""
     try:
         ipaddress.ip_address(str(config.node_ip))
     except ValueError:
@@ -188,7 +188,7 @@ def access_to(config: ClusterConfig) -> Access:
 
 
 def client_of(cluster: str, url: str) -> Endpoint:
-    """A client of that cluster's endpoint, with the key and the certificate that are kept here."""
+    """A client of a cluster's endpoint, with the stored API key and certificate."""
     from vllmray.endpoint.chat import Endpoint
 
     store = store_of(cluster)
@@ -198,10 +198,10 @@ def client_of(cluster: str, url: str) -> Endpoint:
 
 
 def caller_on(target: Target) -> str | None:
-    """UID:GID of who types this, where the containers' host is this machine; None for root."""
+    """UID:GID of the caller, if the containers' host is this machine; None for root."""
     return caller() if target.runtime == "docker" and target.host.address.startswith("unix://") else None
 
 
 def caller() -> str | None:
-    """UID:GID of who types this; None for root."""
+    """UID:GID of the caller; None for root."""
     return f"{os.geteuid()}:{os.getegid()}" if os.geteuid() != 0 else None

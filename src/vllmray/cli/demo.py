@@ -147,7 +147,7 @@ def _ask(config: ClusterConfig, report: Reporter, *, quiet: bool) -> str:
 
 
 def doubt_of(answer: str) -> str | None:
-    """What to say of an answer that is not the expected one, in one line."""
+    """A warning in one line if the answer is not the expected one, else None."""
     from vllmray.demo.run import EXPECTED
 
     if EXPECTED in answer:
@@ -171,6 +171,6 @@ endpoint {access_to(config).url} is ready; next commands:
 
 
 def _own_name(called: str) -> str:
-    """What to type for this command: its name where the PATH has it, else where it is."""
+    """How to call this command: by its name if that is on the PATH, else by its full path."""
     here = Path(called).absolute()
     return here.name if Path(shutil.which(here.name) or "") == here else str(here)

@@ -24,7 +24,7 @@ def down(
     every: Annotated[bool, switch("--all", help="Every cluster on the host")] = False,
     force: Annotated[
         bool,
-        switch("--force", help="Kill at once what does not stop, and wait for no other command"),
+        switch("--force", help="Kill containers that do not stop, and do not wait for another command's lock"),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -47,10 +47,10 @@ def events(
 
 
 def seconds_of(text: str) -> float:
-    """A length of time as it is typed: "90m", "1d12h".
+    """Seconds of a duration such as "90m" or "1d12h".
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the text is not a duration.
     """
     if not re.fullmatch(r"(\d{1,9}[smhd])+", text):
         raise ConfigError(f"--since: invalid duration {text!r}", hint="For example: --since 2h (s, m, h, d)")

@@ -1,6 +1,6 @@
-"""Ctrl-C: the first interrupts the command, which says what runs and how to go on; the second leaves at once.
+"""Ctrl-C: the first interrupts the command, which says what is running and how to continue; the second exits at once.
 
-At once, since what the first one has the command do may itself wait, for a host that does not answer say.
+At once, because the clean-up after the first may itself wait, for example for a host that does not answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LEFT = "stopped without cleaning up; `vllmray status` shows what is running, and
 
 
 def arm() -> None:
-    """From now on the next Ctrl-C is the first; where it is ignored, as below nohup, it stays so."""
+    """Treat the next Ctrl-C as the first one; where SIGINT is ignored, as under nohup, it stays ignored."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _interrupt)
 

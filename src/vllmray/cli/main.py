@@ -39,7 +39,7 @@ def run(argv: Sequence[str]) -> NoReturn:
                 refuse_words(command_of(ours), vllm_args)
             sys.exit(_called(ours, invocation))
         except BrokenPipeError:
-            sys.stderr.close()  # whoever read us left; there is nobody to tell
+            sys.stderr.close()  # the reader closed the pipe; nobody is left to tell
             sys.exit(1)
         except VllmrayError as error:
             failure = error
@@ -75,7 +75,7 @@ def _called(ours: Sequence[str], invocation: Invocation) -> int:
 
 
 def _internal(error: Exception) -> InternalError:
-    """Any exception that is none of ours, with what a clean-up could not take back (errors.say_left)."""
+    """An unexpected exception as an InternalError, with what a clean-up could not remove (errors.say_left)."""
     failure = InternalError(
         f"{type(error).__name__}: {error}",
         details="\n".join(getattr(error, "__notes__", ())) or None,
@@ -86,7 +86,7 @@ def _internal(error: Exception) -> InternalError:
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """(our part, vLLM's part) of a command line, divided at the first --."""
+    """(vllmray's arguments, vLLM's arguments) of a command line, split at the first --."""
     at = list(argv).index("--") if "--" in argv else len(argv)
     ours: list[str] = []
     for word in argv[:at]:
@@ -98,7 +98,7 @@ def split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def refuse_words(command: str, vllm_args: Sequence[str]) -> None:
-    """Raises ConfigError when there are words after -- that the command has no use for: none is dropped."""
+    """Raises ConfigError for arguments after -- if the command takes none: none is silently ignored."""
     if not vllm_args or command in WITH_VLLM_ARGS:
         return
     takers = " and ".join([", ".join(WITH_VLLM_ARGS[:-1]), WITH_VLLM_ARGS[-1]])

@@ -1,4 +1,4 @@
-"""A mark beside a cluster's secrets: that its nodes are containers of this machine's Docker daemon.
+"""A marker file next to a cluster's secrets: its nodes are containers of this machine's Docker daemon.
 
 What is there stands in labels, which only the daemon can show. While its socket is away (the daemon is stopped, to be
 updated) the mark says that there is something which comes back, so that `up` starts no second cluster natively.
@@ -22,7 +22,7 @@ RUNTIME = "docker"
 
 
 class Mark:
-    """One cluster's on this machine; a home directory may be shared by several."""
+    """The marker of one cluster on this machine; several machines may share a home directory."""
 
     def __init__(self, folder: PrivateFolder, machine: str) -> None:
         self._folder = folder
@@ -41,7 +41,7 @@ class Mark:
 
 
 def docker_mark(cluster: str) -> Mark:
-    """That cluster's."""
+    """The marker of a cluster."""
     from vllmray.config.settings import state_folder
 
     return Mark(PrivateFolder(state_folder(), "secrets", cluster), socket.gethostname())
@@ -49,7 +49,7 @@ def docker_mark(cluster: str) -> Mark:
 
 @contextmanager
 def marked(host: Host, runtime: Runtime, cluster: str) -> Iterator[None]:
-    """For what starts a cluster's nodes: marked from before the first container on, and while there is any."""
+    """Wraps what starts a cluster's nodes: the marker is set before the first container, and stays while one exists."""
     is_here = runtime == "docker" and host.address.startswith("unix://")
     if is_here:
         docker_mark(cluster).put()
@@ -61,7 +61,7 @@ def marked(host: Host, runtime: Runtime, cluster: str) -> Iterator[None]:
 
 
 def unmark(host: Host, *clusters: str) -> None:
-    """Take away the marks of those clusters of which the daemon has no container; not while it does not answer."""
+    """Remove the markers of clusters without containers; not while the daemon does not answer."""
     from vllmray.cluster.spec.labels import selector
 
     for cluster in clusters:
@@ -72,7 +72,7 @@ def unmark(host: Host, *clusters: str) -> None:
 
 
 def clusters_known_here() -> list[str]:
-    """Names of those of which anything is kept here."""
+    """Names of the clusters that this machine has records of."""
     from vllmray.config.settings import state_folder
 
     return sorted(path.name for path in (state_folder() / "secrets").glob("*"))

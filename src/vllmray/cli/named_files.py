@@ -1,4 +1,4 @@
-"""Files that arguments after -- name: found on this machine, so that the engine's container gets them."""
+"""Files named by arguments after --: found on this machine, and mounted into the engine's container."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IN_ITS_PLACE = "give the path of an existing file, a path in the image (/vllm-wo
 
 
 def with_named_files(config: ClusterConfig, address: str) -> ClusterConfig:
-    """The settings with absolute paths, and with a volume for each folder that workers read too.
+    """The settings with absolute paths, and a volume for each folder that workers read too.
 
     Args:
         address: of the host; files can be looked at only where that is this machine.
@@ -31,7 +31,7 @@ def with_named_files(config: ClusterConfig, address: str) -> ClusterConfig:
 
 
 class _Files:
-    """One look over the arguments."""
+    """Collects volumes and problems while the arguments are read."""
 
     def __init__(self, config: ClusterConfig, address: str) -> None:
         self._native = config.runtime == "native"

@@ -49,7 +49,7 @@ PANELS = {
 
 
 def switch(*names: str, help: str) -> Any:  # noqa: A002  # typer's own name
-    """An option without a value; the type that Typer would show for it says nothing."""
+    """An option without a value; the help shows no type for it."""
     return typer.Option(*names, help=help, metavar="", show_default=False)
 
 
@@ -230,5 +230,5 @@ def _named_ports(given: list[str]) -> dict[str, str]:
 
 
 def address_of(host: str) -> str:
-    """A host's name or address alone is one to reach by SSH."""
+    """The address of a host; a bare name or IP address means SSH."""
     return host if "://" in host else f"ssh://{host}"

@@ -85,7 +85,7 @@ def _rotate(address: str | None, config: ClusterConfig) -> ClusterConfig:
     with open_target(address, config.runtime, having=config.cluster, insecure_tcp=insecure) as target:
         running = running_head(target.host, config, target.runtime)
         before = kept_secret(config.cluster, RAY_TOKEN, "token")
-        if not running.no_api_key:  # a new one would be made in its place, for the engine that starts anew too
+        if not running.no_api_key:  # else a new one would be generated, and the restarted engine would get it
             kept_secret(config.cluster, API_KEY, "key")
         changed = running.model_copy(update={"ray_token": SecretStr(new(RAY_TOKEN)), "token_file": None})
         options = UpOptions(

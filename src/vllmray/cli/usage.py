@@ -1,4 +1,4 @@
-"""A command line that Typer could not read, as an error of ours."""
+"""Usage errors: what Typer could not parse, as a ConfigError."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vllmray.errors import ConfigError
 
 
 def usage_error(error: typer.TyperException) -> ConfigError:
-    """The same, in one line, without the words of the libraries below."""
+    """A usage error in one line, without Typer's or pydantic's own wording."""
     from pydantic import ValidationError
 
     message = error.format_message()

@@ -27,7 +27,7 @@ def version(as_json: JsonOption = False) -> None:
 
 
 def versions() -> Versions:
-    """Of vllmray and what it runs on."""
+    """Versions of vllmray and of what it runs on."""
     from vllmray.output.results import Versions
 
     return Versions(

@@ -1,4 +1,4 @@
-"""What every command needs: the host it was told, settings from all layers, a reporter for this terminal."""
+"""What every command needs: the host, settings from all layers, a reporter for this terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OTHER_SYSTEMS = {"darwin": "macOS"}
 
 @dataclass(slots=True)
 class Invocation:
-    """What stands outside a command's own options."""
+    """What main.py has read from the command line, outside a command's own options."""
 
     vllm_args: tuple[str, ...] = ()
     """Everything after --."""
@@ -46,12 +46,12 @@ class Target:
     host: Host
     runtime: Runtime
     why: str | None
-    """Why that runtime; None when the user said it."""
+    """Why that runtime was chosen; None if the user chose it."""
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Which cluster a command is about, and where it is."""
+    """The cluster that a command works on, and where it is."""
 
     cluster: str
     host: Host
@@ -68,10 +68,10 @@ def open_target(
     insecure_tcp: bool = False,
     default_socket: Path | None = None,
 ) -> Iterator[Target]:
-    """The host to work on: where the cluster's nodes are processes of this machine that, else a Docker daemon.
+    """The host to work on: this machine if the cluster's nodes are its processes, else a Docker daemon.
 
     Args:
-        address: of a Docker host, by --host or VLLMRAY_HOST, which settles the runtime too.
+        address: of a Docker host, by --host or VLLMRAY_HOST, which implies the runtime.
         runtime: docker, native, or None to choose.
         having: the cluster that the command is about.
         starts: the command may start that cluster: natively, where this machine has no Docker at all.
@@ -108,7 +108,7 @@ def _without_a_daemon(
 
 
 def runtime_to_be(address: str | None, runtime: str | None, cluster: str) -> Runtime:
-    """The runtime that `up` of that cluster would take; no daemon is asked. Arguments as of open_target."""
+    """The runtime that `up` would choose for a cluster; no daemon is asked. Arguments as for open_target."""
     target = _without_a_daemon(address, runtime, cluster, starts=True, default_socket=None)
     return target.runtime if target else "docker"
 
@@ -218,7 +218,7 @@ def open_all(place: Place) -> Iterator[list[Host]]:
 
 
 def holder(command: str) -> Holder:
-    """This process, as others are told who wait for it.
+    """This process, as commands that wait for its lock name it.
 
     Args:
         command: the word after vllmray.
@@ -298,13 +298,13 @@ def model_files(config: ClusterConfig) -> ModelFiles | None:
 
 
 def on_runtime(config: ClusterConfig, runtime: Runtime) -> ClusterConfig:
-    """The settings with the runtime settled; natively the image is a Python."""
+    """The settings with the chosen runtime; in the native one the image is a Python."""
     if runtime == "docker":
         return config.model_copy(update={"runtime": runtime})
     return config.model_copy(update={"runtime": runtime, "image": config.python or sys.executable})
 
 
 def say_runtime(target: Target, report: Reporter) -> None:
-    """Which runtime, and why, unless the user said it."""
+    """Report the runtime and why it was chosen, unless the user chose it."""
     if target.why:
         report.note(f"runtime {target.runtime}: {target.why}")

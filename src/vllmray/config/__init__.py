@@ -1,1 +1,1 @@
-"""What the user wrote, checked."""
+"""Settings: read from flags, environment, .env and the cluster file, and validated."""

@@ -42,7 +42,7 @@ class EnvFile:
 
 
 def read_env_file(path: Path, environ: Mapping[str, str]) -> EnvFile:
-    """The file, with the variables in its values settled.
+    """The file, with the variables in its values substituted.
 
     Raises:
         ConfigError: it can't be read, or others can write it.

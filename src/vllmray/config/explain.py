@@ -1,4 +1,4 @@
-"""Every problem of the settings at once, one line a field: where the value came from, what is wrong, what to do."""
+"""Reports all invalid settings at once, one line for each: where the value came from, what is wrong, the fix."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _problems(detail: ErrorDetails, layers: Sequence[NamedLayer]) -> list[Proble
 
 
 def origin(field: str, layers: Sequence[NamedLayer]) -> str:
-    """Where a setting's value came from, as the user wrote it; the field's own name for a default."""
+    """Where a setting's value came from, as the user wrote it; for a default, the field's name."""
     for layer in layers:
         if field in layer.names:
             return f"{layer.names[field]} in {layer.title}" if layer.title else layer.names[field]

@@ -1,4 +1,4 @@
-"""GPUs as people type them: which of a host, and what the hosts of a cluster have."""
+"""Parses GPUs as users write them: those of a host, and those of all hosts of a cluster."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def parse_cluster_gpus(value: object) -> object:
     for text in split_list(value):  # type: ignore[attr-defined]  # text in, a tuple out
         host = tuple(size for part in re.split(r"\+|\band\b", text) for size in _alike(part.strip()))
         if not 0 < len(host) <= MOST_GPUS:
-            raise ValueError(f"not the GPUs of a host: there are 1 to {MOST_GPUS}")
+            raise ValueError(f"invalid GPUs of a host: it can have 1 to {MOST_GPUS}")
         hosts.append(host)
     return tuple(hosts)
 
@@ -39,7 +39,7 @@ def _alike(part: str) -> tuple[int, ...]:
     """GPUs of one kind: a count, and their memory or name."""
     match = _COUNTED.fullmatch(part)
     if not match or int(match[1] or 1) > MOST_GPUS:
-        raise ValueError("not the GPUs of a host: write a count and their memory or name, like 2x80GiB or 2xH100")
+        raise ValueError("invalid GPUs of a host: write a count and their memory or name, like 2x80GiB or 2xH100")
     size = memory_of(match[2])
     if size is None:
         if re.fullmatch(r"[\d.]+", match[2]):
@@ -54,12 +54,12 @@ def _size(text: str) -> int:
     except ValueError:
         size = 0
     if not isinstance(size, int) or size < UNITS["m"]:
-        raise ValueError("not the GPUs of a host: write a count and their memory or name, like 2x80GiB or 2xH100")
+        raise ValueError("invalid GPUs of a host: write a count and their memory or name, like 2x80GiB or 2xH100")
     return size
 
 
 def cluster_gpus_as_typed(hosts: tuple[tuple[int, ...], ...]) -> str:
-    """So that parse_cluster_gpus gives the same again."""
+    """The inverse of parse_cluster_gpus."""
     return ",".join("+".join(_alike_as_typed(host)) for host in hosts)
 
 

@@ -38,7 +38,7 @@ class _Reader:
     """A variable was not set."""
 
     def read(self, *, until: str = "") -> str:
-        """The text up to an unquoted `until` or the end, with variables settled."""
+        """The text up to an unquoted `until` or the end, with variables substituted."""
         parts: list[str] = []
         while self.at < len(self.text) and not (until and self.text[self.at] == until):
             if self.text[self.at] == "$":

@@ -233,14 +233,14 @@ class ClusterConfig(BaseModel):
     _host: str | None = PrivateAttr(None)  # as --host was typed: no setting, but later command lines need it too
 
     def typed_on(self, host: str | ClusterConfig | None) -> Self:
-        """The same, where --host said so; or where it was typed for those settings."""
+        """The settings with the address that --host gave, so that later command lines name it too."""
         typed = self.model_copy()
         typed._host = host._host if isinstance(host, ClusterConfig) else host
         return typed
 
     @property
     def place_option(self) -> str:
-        """What a later command line needs to mean this cluster on the same host; starts with a space unless empty."""
+        """Options with which a later command finds this cluster on the same host; starts with a space unless empty."""
         return self.cluster_option + self.host_option
 
     @property
@@ -250,7 +250,7 @@ class ClusterConfig(BaseModel):
 
     @property
     def cluster_option(self) -> str:
-        """What a later command line needs to mean this cluster; starts with a space unless empty."""
+        """Options with which a later command finds this cluster; starts with a space unless empty."""
         return "" if self.cluster == DEFAULT_CLUSTER else f" --cluster {self.cluster}"
 
     def with_loopback_ports(self) -> ClusterConfig:

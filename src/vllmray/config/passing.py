@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from difflib import SequenceMatcher
 
-# Of programs and libraries that run on nodes; in the environment of who types a command they may be for something else.
+# Of programs and libraries that run on nodes; in the caller's own environment they may be for something else.
 PREFIXES = (
     *("NCCL_", "RCCL_", "GLOO_", "UCX_", "UCC_", "FI_", "NVSHMEM_"),
     *("VLLM_", "RAY_", "TORCH_", "TORCHINDUCTOR_", "PYTORCH_", "TRITON_", "FLASHINFER_", "LMCACHE_"),
@@ -25,7 +25,7 @@ ALIKE = 0.85
 
 
 def is_passed(name: str) -> bool:
-    """Whether nodes get it, as with --env."""
+    """Whether the nodes get the variable, as with --env."""
     return (name.startswith(PREFIXES) or name in NAMES) and not NOT_FOR_NODES.fullmatch(name)
 
 

@@ -1,4 +1,4 @@
-"""Settings of a node whose host was looked at: what was asked for, and what was found."""
+"""ResolvedConfig: a node's settings with the address, interface and sizes found on its host."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from vllmray.config.models import ClusterConfig
 
 
 class ResolvedConfig(ClusterConfig):
-    """Made once, when address, interface and sizes are known; whatever follows takes it as it is."""
+    """Created once, when address, interface and sizes are known, and never changed after that."""
 
     head_ip: str
     node_ip: str

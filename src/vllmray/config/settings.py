@@ -338,10 +338,10 @@ def own_name() -> str:
 
 
 def state_folder() -> Path:
-    """Where this user's programs keep what must not be lost (XDG Base Directory Specification, XDG_STATE_HOME)."""
+    """This user's state folder: what must not be lost (XDG Base Directory Specification, XDG_STATE_HOME)."""
     return platformdirs.user_state_path("vllmray")
 
 
 def cache_folder() -> Path:
-    """Where this user's programs keep what can be had again (XDG_CACHE_HOME)."""
+    """This user's cache folder: what can be downloaded or built again (XDG_CACHE_HOME)."""
     return platformdirs.user_cache_path("vllmray")

@@ -1,4 +1,4 @@
-"""Sizes and lists as people type them; each raises ValueError with the fix in its text."""
+"""Parses sizes and lists as users write them; each raises ValueError with the fix in its text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words and numbers as people type them, turned into values; each raises ValueError with the fix in its text."""
+"""Parses words and numbers as users write them; each raises ValueError with the fix in its text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GIB = 1024**3
 
 
 def as_typed(name: str, value: object) -> str:
-    """A setting's value as a person would type it, so that parsing it gives the value again."""
+    """A setting's value as a user would write it; parsing it gives the same value."""
     if name in ("memlock", "nofile"):
         return DEFAULT_LIMIT if value is None else "unlimited" if value == -1 else str(value)
     if name in ("shm_size", "object_store_memory") and isinstance(value, int):
@@ -124,7 +124,7 @@ UNFIT_VARIABLES = {
 
 
 def unfit_variables(variables: tuple[str, ...]) -> list[str]:
-    """A line for each variable of the containers that may not be one."""
+    """One line for each environment variable that is not allowed in the containers."""
     names = (variable.partition("=")[0] for variable in variables)
     return [f"{name} is not allowed: {why}" for name in names if (why := why_unfit(name))]
 
@@ -137,7 +137,7 @@ _WHERE_IT_SHOWS = "it looks like a secret, and `docker inspect` shows variables:
 
 
 def why_unfit(name: str) -> str | None:
-    """Why nodes may not have a variable of that name, and what to do; None when they may.
+    """Why a variable is not allowed in the containers, and what to do instead; None if it is allowed.
 
     What its name calls a secret is refused too: it would stand in labels, in `docker inspect` and in the command that
     is printed for workers. A name that ends in _FILE or _PATH is a path.
@@ -161,7 +161,7 @@ MIN_TOKEN = 16
 
 
 def check_token(value: SecretStr) -> SecretStr:
-    """As check_key; and long, since who guesses it runs code on every host."""
+    """As check_key, and long enough: whoever guesses it can run code on every host."""
     if len(check_key(value).get_secret_value()) < MIN_TOKEN:
         raise ValueError(f"too short for a token: the least is {MIN_TOKEN} characters")
     return value

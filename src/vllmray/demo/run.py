@@ -68,7 +68,7 @@ class Wanted:
     volumes: tuple[str, ...] = ()
     """Folders that they name."""
     caller: str | None = None
-    """UID:GID of who types the command."""
+    """UID:GID of the caller."""
     retain: bool = False
     """Keep the nodes after a failure."""
     holder: Holder = NOBODY

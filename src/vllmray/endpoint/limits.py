@@ -53,7 +53,7 @@ def limited(
     Args:
         answer: its value at the end is OpenAI's finish_reason.
         most: pieces, each a token or a few; of those without text, the model's reasoning, REASONING times as many.
-        cut: told in words why what came is not the whole.
+        cut: called with the reason if the answer is cut.
     """
     repeats = Repeats()
     number = unseen = 0

@@ -1,4 +1,4 @@
-"""Asking a hub over the network: a bound that holds whatever the network does, and why there was no answer."""
+"""Requests to a hub: a timeout that always holds, and an explanation when there is no answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ANSWER_S = 30.0
 
 
 def within(seconds: float, ask: Callable[[], T]) -> T:
-    """What ask() returns or raises; it goes on in a thread that nobody waits for when the time is over.
+    """What ask() returns or raises; after the timeout it continues in a thread that nobody waits for.
 
     A timeout of a connection bounds neither the lookup of a name, nor the try of each of a name's addresses in turn,
     nor an answer that comes byte by byte.
@@ -44,7 +44,7 @@ def within(seconds: float, ask: Callable[[], T]) -> T:
 
 
 def check_endpoint(endpoint: str, variable: str) -> None:
-    """Raises ConfigError unless it is a URL that one can ask; without this each library fails in its own way."""
+    """Raises ConfigError unless it is an HTTP URL; without this each library fails in its own way."""
     try:
         parts = urlsplit(endpoint)
         right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
@@ -81,7 +81,7 @@ def _proxy(endpoint: str) -> str | None:
 
 
 def _why(error: BaseException) -> str:
-    """What the system said, which the libraries wrap in errors of their own."""
+    """The system's own error, which the libraries wrap in theirs."""
     for cause in _chain(error):
         kind = type(cause).__name__
         if isinstance(cause, ssl.SSLError):
@@ -98,7 +98,7 @@ def _why(error: BaseException) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The causes, the innermost first: it is the most telling."""
+    """The chain of causes, innermost first."""
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) and cause not in causes:
         causes.append(cause)

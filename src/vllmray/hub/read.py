@@ -1,4 +1,4 @@
-"""Reading a model: from a folder of this machine, from the hub's cache, from the hub."""
+"""Reads a model's config and sizes: from a local folder, from the hub's cache, or from the hub."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def read_model(
         None for a folder that this machine does not have: the host can be asked with payload/probes/model_folder.py.
 
     Raises:
-        HubUnreachableError: the hub would have to be asked, and gives no answer.
-        ConfigError: there is no such model, or it may not be had, or it lacks something.
+        HubUnreachableError: the model is not cached, and the hub does not answer.
+        ConfigError: there is no such model, access is denied, or a file is missing.
     """
     if model.startswith("/"):
         path = Path(model)

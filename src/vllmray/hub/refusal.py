@@ -1,4 +1,4 @@
-"""Why Hugging Face gave no model, in words that a user can act on."""
+"""Explains why Hugging Face did not serve a model, and what to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOKENS = f"{SITE}/settings/tokens"
 
 
 class NotAHubError(Exception):
-    """Something answered, but not as a hub does."""
+    """The server answered, but not like a Hugging Face hub."""
 
 
 class Asked(Protocol):
@@ -34,7 +34,7 @@ class Asked(Protocol):
 
 
 def offline(model: str) -> HubUnreachableError:
-    """The error for a model that would have to be asked for, when nothing may be."""
+    """The error for a model that is not cached while HF_HUB_OFFLINE is set."""
     return HubUnreachableError(
         f"{model} is not in the model cache of this machine, and HF_HUB_OFFLINE is set",
         hint=f"With network access, {_put_there(model)}; or unset HF_HUB_OFFLINE. {WITHOUT}",

@@ -1,1 +1,1 @@
-"""What a model's config.json says of it: the parallelism it allows, the memory it needs. Pure: value in, value out."""
+"""What follows from a model's config.json: the parallelism it allows, the memory it needs. Pure functions."""

@@ -1,4 +1,4 @@
-"""Which layer of a model is what: its weights, and what it keeps of each sequence."""
+"""The layers of a model: the weights of each, and its KV cache or state for each sequence."""
 
 from __future__ import annotations
 

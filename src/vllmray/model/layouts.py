@@ -1,4 +1,4 @@
-"""Every way to spread a model over the GPUs at hand, the best first; what can't be is listed with its reason."""
+"""Every parallel layout of a model on the given GPUs, best first; impossible ones are listed with the reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vllmray.model.partition import even_partition, partition_by_room
 from vllmray.model.rules import Parallelism, broken_rules, tensor_problems
 
 SPARE = 0.2
-"""Of a GPU's memory: what should be left beside the weights where it is not known what a sequence keeps."""
+"""The share of a GPU's memory to leave for the KV cache if a model's cache size is not known."""
 ROOMY = 16
 """Sequences of max_model_len that a layout should hold at once: with fewer, requests wait for each other."""
 LONGEST = 1 << 24
@@ -44,16 +44,16 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One way to serve the model, or to fail to."""
+    """A parallel layout of the model, possible or rejected."""
 
     tensor_parallel_size: int
     pipeline_parallel_size: int
     rejected: str = ""
-    """The rule that rejects it; empty when it can serve."""
+    """Why it is rejected; empty if it can serve."""
     places: tuple[Place, ...] = ()
     """Of its stages."""
     replicas: int = 0
-    """How many of these the GPUs would carry."""
+    """How many replicas fit on the GPUs."""
     partition: tuple[int, ...] = ()
     """Layers of each stage."""
     is_even: bool = True
@@ -232,7 +232,7 @@ def _network_bytes(model: Model, places: Sequence[Place], engine: Engine, size: 
 
 
 def _memory_problem(layout: Layout, engine: Engine) -> str:
-    """Estimated; empty when it fits, or when nobody knows."""
+    """Why it does not fit, by the estimate; empty if it fits or the sizes are not known."""
     if layout.sequences is None or layout.sequences >= 1 or (engine.chooses_length and layout.longest_context):
         return ""
     stage = min(layout.stages, key=lambda each: each.sequences(engine.max_model_len) or 0)
@@ -240,7 +240,7 @@ def _memory_problem(layout: Layout, engine: Engine) -> str:
     if stage.room is None or stage.weights is None:
         return ""
     if stage.room <= 0:
-        taken = f"weights of {stage.weights / GIB:.1f} GiB and overhead of about {stage.beside / GIB:.1f} GiB"
+        taken = f"weights of {stage.weights / GIB:.1f} GiB and overhead of about {stage.overhead / GIB:.1f} GiB"
         return f"{taken} do not fit into {takes:.1f} GiB of a GPU"
     if layout.longest_context == 0:
         return f"{stage.room / GIB:.2f} GiB a GPU are left for the KV cache, too little for a sequence"

@@ -1,4 +1,4 @@
-"""What each GPU holds of a model: weights, keys and values, and what vLLM needs beside them. Bytes throughout.
+"""What each GPU holds of a model: weights, keys and values, and the overhead of vLLM. Bytes throughout.
 
 Weights follow from the shapes (and, where they are known, the bytes of the checkpoint); keys and values are exact, as
 vLLM's own KV-cache specifications have them. Activations, CUDA graphs and NCCL's buffers are ESTIMATES, from what
@@ -112,14 +112,14 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class StageMemory:
-    """What one GPU of a pipeline stage holds, beside the sequences."""
+    """The memory of one GPU of a pipeline stage."""
 
     layers: int
     memory: int
     """Of the GPU, in all."""
     weights: int | None
     """None: not known."""
-    beside: int
+    overhead: int
     """An estimate: activations, graphs, buffers."""
     room: int | None
     """For sequences; negative when not even the rest fits, None when the weights are not known."""
@@ -278,7 +278,7 @@ def _recurrent_bytes(config: TextConfig, engine: Engine) -> int:
 
 
 def usable(memory: int, engine: Engine) -> int:
-    """What vLLM takes of a GPU of that memory."""
+    """The memory that vLLM uses of a GPU."""
     return int((memory - RESERVED) * engine.gpu_memory_utilization)
 
 
@@ -286,7 +286,7 @@ def room_for_sequences(memory: int, engine: Engine, *, held: int) -> int:
     """Bytes for sequences on a GPU; negative when not even the rest fits.
 
     Args:
-        held: by weights and what is beside them. With --kv-cache-memory-bytes vLLM takes that much and no share of the
+        held: by weights and overhead. With --kv-cache-memory-bytes vLLM takes that much and no share of the
             GPU counts (vllm 0.32, vllm/v1/worker/gpu_worker.py, determine_available_memory).
     """
     if engine.kv_cache_memory_bytes is None:
@@ -294,7 +294,7 @@ def room_for_sequences(memory: int, engine: Engine, *, held: int) -> int:
     return min(engine.kv_cache_memory_bytes, int(memory - RESERVED) - held)
 
 
-def beside_weights(
+def overhead_beyond_weights(
     config: TextConfig, engine: Engine, batch: Batch, *, layers: int, tensor_parallel_size: int, last: bool
 ) -> int:
     """An estimate of activations, graphs and buffers.

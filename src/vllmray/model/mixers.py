@@ -1,4 +1,4 @@
-"""What each kind of layer that mixes tokens keeps of a sequence, and what its weights are."""
+"""The KV cache or state of each kind of attention and state space layer, and its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model as everything else here takes it: its shape, its limits, and how many bytes its checkpoint has."""
+"""A model: its shape, its limits, and the size of its checkpoint."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vllmray.model.limits import longest_context
 from vllmray.model.memory import (
     Engine,
     StageMemory,
-    beside_weights,
     kept_of,
+    overhead_beyond_weights,
     room_for_sequences,
     stage_weights,
 )
@@ -66,13 +66,15 @@ class Model:
         weights = stage_weights(self.shape, layers, engine, tensor_parallel_size=size, first=first, last=last)
         held = max(int(weights * self.correction) - engine.cpu_offload_bytes, 0)
         known_weights = held if self.knows_weights else None
-        beside = beside_weights(config, engine, batch, layers=len(layers), tensor_parallel_size=size, last=last)
+        overhead = overhead_beyond_weights(
+            config, engine, batch, layers=len(layers), tensor_parallel_size=size, last=last
+        )
         return StageMemory(
             layers=len(layers),
             memory=memory,
             weights=known_weights,
-            beside=beside,
-            room=None if known_weights is None else room_for_sequences(memory, engine, held=known_weights + beside),
+            overhead=overhead,
+            room=None if known_weights is None else room_for_sequences(memory, engine, held=known_weights + overhead),
             kept=None if self.shape.kv_unknown else kept_of(layers, config, engine, tensor_parallel_size=size),
             batch=batch,
         )

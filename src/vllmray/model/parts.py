@@ -279,7 +279,7 @@ def mamba_heads(config: TextConfig) -> int | None:
 
 
 def mamba(config: TextConfig) -> tuple[Part, ...]:
-    """A state space layer, Mamba-2 where heads are said and else Mamba-1 (vllm, layers/mamba/mamba_mixer*.py)."""
+    """A state space layer, Mamba-2 if the config has heads, else Mamba-1 (vllm, layers/mamba/mamba_mixer*.py)."""
     hidden, inner, state = config.hidden_size, mamba_inner(config), config.mamba_state_size or 16
     heads = mamba_heads(config)
     if heads:

@@ -39,7 +39,7 @@ BY_GROUPS = ("awq", "gptq", "awq_marlin", "gptq_marlin", "compressed-tensors", "
 
 @dataclass(frozen=True, slots=True)
 class Parallelism:
-    """What is asked of vLLM, as far as the model decides whether it can be had."""
+    """The requested vLLM options that the model may not support."""
 
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
@@ -56,7 +56,7 @@ class Parallelism:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A rule that is broken: the setting, what is wrong with it, and what to use instead."""
+    """A broken rule: the setting, what is wrong with it, and what to use instead."""
 
     setting: Setting
     what: str

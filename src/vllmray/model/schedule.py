@@ -1,4 +1,4 @@
-"""What each layer of a model is, in order: told by a list of words, or by a rule that stands for one."""
+"""The kind of each layer of a model, in order: from a list in its config, or from a rule."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def listed_layers(section: Mapping[str, Any]) -> int | None:
 
 
 def tower_heads(raw: Mapping[str, Any]) -> object:
-    """Attention heads of the vision tower; None where there is none, or none are said."""
+    """Attention heads of the vision tower; None without a tower or without their number."""
     tower = raw.get("vision_config")
     if not isinstance(tower, Mapping):
         return None

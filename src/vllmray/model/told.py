@@ -1,4 +1,4 @@
-"""Formats that only the engine's own options name: of a cache, and of weights quantised while they are loaded."""
+"""Formats set by the engine's options: of the KV cache, and of weights quantised on load."""
 
 from __future__ import annotations
 

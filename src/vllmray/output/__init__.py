@@ -1,1 +1,1 @@
-"""Results and progress, as people and scripts read them."""
+"""Results and progress, for people and for scripts."""

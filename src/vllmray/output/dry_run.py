@@ -58,6 +58,6 @@ def _counted(gpus: int | str) -> str:
 
 
 def summary_text(lines: dict[str, str]) -> str:
-    """As a person reads it."""
+    """The summary as text."""
     shown = [f"{title:<{WIDTH}}{words}" for title, words in lines.items()]
     return "\n".join(["dry run: nothing was started, nothing was written", *shown])

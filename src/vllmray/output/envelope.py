@@ -33,7 +33,7 @@ def envelope(command: str, result: DataclassInstance) -> str:
 
 
 def error_envelope(command: str, error: VllmrayError, *, log: Path | None = None) -> str:
-    """The same around an error, in the place of a result."""
+    """One line of JSON around an error."""
     found = results.Failure(error.exit_code, error.message, error.details, error.hint, str(log) if log else None)
     return _line(command, "error", found)
 
@@ -43,7 +43,7 @@ def _line(command: str, key: str, value: DataclassInstance) -> str:
 
 
 def status_data(view: ClusterView) -> results.Status:
-    """A cluster's view."""
+    """The status of a cluster, as `status --json` prints it."""
     ray, engine = view.ray, view.engine
     return results.Status(
         cluster=view.cluster,
@@ -129,7 +129,7 @@ def _layout_data(layout: Layout) -> results.Layout:
         longest_context=layout.longest_context,
         network_bytes_a_token=layout.network_bytes,
         stages=[
-            results.Stage(place.host, stage.layers, stage.weights, stage.beside, stage.room)
+            results.Stage(place.host, stage.layers, stage.weights, stage.overhead, stage.room)
             for place, stage in zip(layout.places, layout.stages, strict=False)
         ],
     )

@@ -1,4 +1,4 @@
-"""What `vllmray events` prints: a line a row."""
+"""What `vllmray events` prints: one line for each event."""
 
 from __future__ import annotations
 

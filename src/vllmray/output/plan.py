@@ -39,7 +39,7 @@ def plan_table(
     parts: list[RenderableType] = [Text(_headline(model, hosts))]
     if fitting:
         length = engine_of(config, model).max_model_len
-        units = f"GiB a GPU, sequences of {length} tokens at once, longest context, KiB a token:"
+        units = f"GiB per GPU, concurrent sequences of {length} tokens, longest context, network KiB per token:"
         parts += [
             Text(units, style="dim"),
             _table(fitting[:most]),
@@ -77,7 +77,7 @@ def _table(layouts: Sequence[Layout]) -> Table:
             str(layout.world_size),
             str(layout.replicas),
             _range([stage.weights for stage in layout.stages]),
-            _range([stage.beside for stage in layout.stages]),
+            _range([stage.overhead for stage in layout.stages]),
             _known(layout.sequences),
             _known(layout.longest_context),
             f"{layout.network_bytes / 1024:.0f}",

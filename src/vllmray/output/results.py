@@ -1,6 +1,6 @@
 """The results of commands in plain values: what --json prints, and what docs/schemas describes (scripts/schemas).
 
-Sizes are bytes, times are unix seconds, unless a field says otherwise. A field that is taken away or changes its
+Sizes are bytes, times are unix seconds, unless a field says otherwise. A field that is removed or changes its
 meaning raises envelope.SCHEMA_VERSION; further ones do not.
 """
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def local_time(at: float) -> str:
-    """Unix seconds by the clock of who reads."""
+    """Unix seconds as local time."""
     return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -93,7 +93,7 @@ def show_each(views: Iterable[ClusterView]) -> None:
 
 
 def image_table(name: str, facts: ImageFacts) -> RenderableType:
-    """What an image holds, a line a thing; what it lacks is said too."""
+    """What an image contains, and what it lacks, one line for each."""
     table = Table(box=None, pad_edge=False, show_header=False)
     rows = {
         "image": name,
@@ -119,9 +119,9 @@ class Access:
     url: str
     """Ends in /v1."""
     header_file: Path | None
-    """A file with the header that the key is in; None where there is no key."""
+    """A file with the Authorization header; None without an API key."""
     certificate_file: Path | None
-    """What the server shows, where no public authority stands for it."""
+    """The server's certificate, if it is not signed by a public CA."""
 
 
 def outcome_text(outcome: Outcome, access: Access | None) -> str:

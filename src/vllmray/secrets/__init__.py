@@ -1,1 +1,1 @@
-"""The cluster's secrets on this side: made, kept, read; and the endpoint's certificate."""
+"""The cluster's secrets on the user's machine: generated, stored, read; and the endpoint's certificate."""

@@ -1,4 +1,4 @@
-"""The endpoint's certificate: a user's own, looked at before it is used, or one made here. The only import of
+"""The endpoint's certificate: the user's own, validated before use, or a self-signed one. The only import of
 cryptography.
 """
 
@@ -29,7 +29,7 @@ CLOCK_SKEW = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a server shows, and the key to it; both PEM."""
+    """A server's certificate chain and private key, both PEM."""
 
     chain: str
     key: SecretStr
@@ -94,7 +94,7 @@ def _names(leaf: x509.Certificate) -> tuple[str, ...]:
 
 
 def self_signed(address: str, store: SecretStore, now: datetime | None = None) -> Certificate:
-    """The one that is kept here, as long as it is for that address and valid for a while; else a new one.
+    """The stored certificate, if it is for that address and valid for long enough; else a new one.
 
     Args:
         address: the endpoint's; the certificate is for it, for this machine's name, and for loopback.

@@ -1,4 +1,4 @@
-"""Files that the settings name: what can't be read is a wrong setting, said without a word of what is in it."""
+"""Files that settings name: an unreadable one is an invalid setting; errors never quote the contents."""
 
 from __future__ import annotations
 

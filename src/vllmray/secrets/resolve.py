@@ -1,4 +1,4 @@
-"""Which secrets a cluster has: those that the settings name, else those that are kept here, else new ones."""
+"""Which secrets a cluster has: those that the settings name, else the stored ones, else new ones."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@
                                 /api_key.header  the first of them as curl takes it: curl -H @FILE
                                 /scrape_token    what /metrics asks of other hosts
                                 /tls.key, /tls.crt  a self-signed certificate
-                                /endpoint.crt    what the endpoint shows, whoever signed it
+                                /endpoint.crt    the endpoint's certificate, self-signed or not
 """
 
 from __future__ import annotations
@@ -72,5 +72,5 @@ class PlannedStore(SecretStore):
 
 
 def new(name: str) -> str:
-    """A secret of that name that nobody has had before."""
+    """A new random secret of that name."""
     return ("sk-" if name == API_KEY else "") + secrets.token_hex(TOKEN_BYTES)

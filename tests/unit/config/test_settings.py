@@ -407,11 +407,11 @@ def test_gpus_of_a_cluster_are_read_and_what_is_printed_of_them_is_read_back(
         ("80", "80 without a unit would be bytes; write 80GiB"),
         ("2x80GiB,2x24", "24 without a unit would be bytes; write 2x24GiB"),
         ("2xA100", "A100 comes with different memory sizes; write A100-40GB or A100-80GB"),
-        ("2xH999", "not the GPUs of a host; write a count and their memory or name, like 2x80GiB or 2xH100"),
-        ("2x80b", "not the GPUs of a host"),
-        ("40x80GiB+40x80GiB", "not the GPUs of a host; there are 1 to 64"),
-        ("2x80GiB+", "not the GPUs of a host"),
-        ("0xH100", "not the GPUs of a host"),
+        ("2xH999", "invalid GPUs of a host; write a count and their memory or name, like 2x80GiB or 2xH100"),
+        ("2x80b", "invalid GPUs of a host"),
+        ("40x80GiB+40x80GiB", "invalid GPUs of a host; it can have 1 to 64"),
+        ("2x80GiB+", "invalid GPUs of a host"),
+        ("0xH100", "invalid GPUs of a host"),
     ],
 )
 def test_gpus_of_a_cluster_that_can_not_be_meant_are_refused_with_what_to_write(text: str, words: str) -> None:
