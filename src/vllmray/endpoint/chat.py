@@ -106,7 +106,7 @@ class Endpoint:
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             raise self._failed("cannot connect", str(error)) from error
         except httpx2.HTTPError as error:
-            raise self._failed("no answer", str(error)) from error
+            raise self._failed("the request failed", str(error)) from error
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise self._failed("not an OpenAI API response", f"{type(error).__name__}: {error}") from error
 
