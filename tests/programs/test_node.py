@@ -127,7 +127,7 @@ def test_a_node_that_was_alive_and_is_not_any_more_is_ended(
     Agent.codes[f"/api/{question}"] = 503
     thread.join(10)
     assert ended == [128 + signal.SIGKILL]
-    assert "the cluster has not taken this node for alive for" in capsys.readouterr().out
+    assert "GCS has not reported this node alive for" in capsys.readouterr().out
 
 
 def test_a_node_that_is_away_for_a_moment_stays(agent: int, monkeypatch: pytest.MonkeyPatch) -> None:

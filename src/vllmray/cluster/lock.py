@@ -114,7 +114,9 @@ class Turn:
 
         with self._reporter.step(f"cluster {self._cluster}") as step:
             try:
-                lock = wait_until(probe, what="turn", timeout=WAIT_S, step=step, poll_interval=POLL_S, clock=clock)
+                lock = wait_until(
+                    probe, what="the cluster's lock", timeout=WAIT_S, step=step, poll_interval=POLL_S, clock=clock
+                )
             except WaitTimeoutError as error:
                 raise ClusterStateError(
                     f"{self._host.address}: cluster {self._cluster}: {in_words(seen[-1])}, and did not end in "

@@ -30,7 +30,7 @@ PHASE_WORDS = {
     "waiting": "waiting for GPUs",
     "starting": "starting",
     "ready": "ready",
-    "given-up": "given up",
+    "given-up": "crash-looped; not restarting",
     "insecure": "stopped, not secure",
 }
 
@@ -51,7 +51,7 @@ def for_head(config: ClusterConfig, first: HostAnswer, step: Step, *, again: Cal
 
     wait_until(
         probe,
-        what=f"answer from the head at {address}",
+        what=f"an answer from the head at {address}",
         timeout=config.join_timeout,
         step=step,
         poll_interval=POLL_S,
@@ -88,7 +88,7 @@ def for_worker(
         status = wait_until(
             lambda left: seen.node(left, node),
             poll_interval=POLL_S,
-            what=f"node {node.ip} in the cluster",
+            what=f"node {node.ip} to join the cluster",
             timeout=config.join_timeout,
             step=step,
         )
@@ -123,7 +123,7 @@ def for_engine(
         with reporter.step("engine") as step:
             status = wait_until(
                 lambda left: seen.engine(left, step, engine),
-                what="answer from the engine",
+                what="an answer from the engine",
                 timeout=config.engine_timeout,
                 step=step,
                 poll_interval=POLL_S,

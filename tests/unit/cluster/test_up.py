@@ -422,7 +422,7 @@ def test_a_head_that_never_answers_is_a_timeout_and_nothing_was_started() -> Non
     with pytest.raises(WaitTimeoutError) as caught:
         up_worker(host, worker_config(join_timeout=0), QUICK, RecordingReporter())
     assert (
-        "timed out after 0 s waiting for answer from the head at 10.0.0.1:6379: no answer (host down"
+        "timed out after 0 s waiting for an answer from the head at 10.0.0.1:6379: no answer (host down"
         in caught.value.message
     )
     assert "firewall" in (caught.value.hint or "")

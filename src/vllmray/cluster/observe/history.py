@@ -66,7 +66,7 @@ def _words(event: HostEvent) -> tuple[str, str]:
         case "die":
             return "exited", exit_words(event.exit_code or 0)
         case "oom":
-            return "oom", "the kernel ended a process for want of memory"
+            return "oom", "a process was OOM-killed by the kernel"
         case "kill":
             return "killed", f"signal {_signal_words(event.signal or 0)}"
         case "stop":

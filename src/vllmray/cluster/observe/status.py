@@ -100,7 +100,9 @@ class ClusterView:
             return None
         if self.engine.phase == "insecure":
             return f"the engine was stopped, because the cluster is not secure: {self.engine.detail}"
-        words = "the engine was given up" if self.engine.phase == "given-up" else "the engine is not ready"
+        words = (
+            "the engine crash-looped; not restarting" if self.engine.phase == "given-up" else "the engine is not ready"
+        )
         why = f"; it last ended with {self.reason}" if self.reason else ""
         return f"{words}: {self.engine.detail or self.engine.phase}{why}"
 

@@ -200,7 +200,7 @@ class RayNode:
             if self._look():
                 alive_at = now
             elif alive_at is not None and now - alive_at > SILENT_S and not self._told_to_end:
-                return f"the cluster has not taken this node for alive for {now - alive_at:.0f} s"
+                return f"GCS has not reported this node alive for {now - alive_at:.0f} s"
             if not self._stuck():
                 moved_at = now
             elif now - moved_at > STUCK_S:

@@ -124,7 +124,7 @@ def test_what_a_host_saw_is_told_in_words_and_a_start_after_an_end_is_a_restart(
     ]
     assert [f"{row.kind}: {row.text}" for row in Story().add(seen_by_host(events))] == [
         "started: the container",
-        "oom: the kernel ended a process for want of memory",
+        "oom: a process was OOM-killed by the kernel",
         "killed: signal 9 (SIGKILL)",
         "exited: exit code 137 (SIGKILL)",
         "restarted: started again",

@@ -279,7 +279,10 @@ def test_a_container_that_ended_is_missing_since_its_end() -> None:
 @pytest.mark.parametrize(
     ("phase", "problem"),
     [
-        ("given-up", "the engine was given up: the detail; it last ended with ValueError: no such model"),
+        (
+            "given-up",
+            "the engine crash-looped; not restarting: the detail; it last ended with ValueError: no such model",
+        ),
         ("insecure", "the engine was stopped, because the cluster is not secure: the detail"),
         ("starting", "the engine is not ready: the detail; it last ended with ValueError: no such model"),
     ],
