@@ -121,7 +121,7 @@ def engine_spec(config: ClusterConfig, node: Node, contents: Contents) -> Contai
 
 
 def probe_answer(**changes: Any) -> str:
-    """What node_probe.py prints on a good host."""
+    """What probes/host.py prints on a good host."""
     answer = {
         "node_ip": "10.0.0.1",
         "interface": "eth0",
@@ -134,7 +134,7 @@ def probe_answer(**changes: Any) -> str:
 
 
 def card(size: int = 80 * 1024**3, *, free: int | None = None, id: str = "0", **changes: Any) -> dict[str, Any]:  # noqa: A002  # its name
-    """A GPU as gpu_probe.py tells of it; all of it is free unless told otherwise."""
+    """A GPU as probes/gpus.py tells of it; all of it is free unless told otherwise."""
     free = size if free is None else free
     return {
         "id": id,
