@@ -134,7 +134,7 @@ def test_root_by_sudo_takes_files_of_who_called_it(read: Reader, file: Path, mon
 
 
 def in_a_child(program: str, *argv: str, user: int | None = None) -> str:
-    """What a program prints that has private.py as `private`, started as that user."""
+    """What a program prints that has secure_files.py as `private`, started as that user."""
     source = Path(__file__).parents[2] / "src"
     start = (
         f"import os, sys; sys.path.insert(0, {str(source)!r}); sys.argv[1:] = {list(argv)!r}\n"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from vllmray.cli.options import DebugOption, JsonOption
+from vllmray.cli.options import DebugOption, JsonOption, shown_as
 from vllmray.errors import UserInterruptError
 from vllmray.version import __version__
 
@@ -123,7 +123,4 @@ def _complete(function: Callable[..., None]) -> Callable[..., None]:
     parameters = [each.replace(kind=kind) for name, each in own.items() if name != "context"]
     parameters.insert(0, inspect.Parameter("context", kind, annotation=typer.Context))
     parameters.append(inspect.Parameter("debug", kind, default=False, annotation=DebugOption))
-    command.__name__, command.__doc__ = function.__name__, function.__doc__
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect.signature
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command
+    return shown_as(function, command, parameters)

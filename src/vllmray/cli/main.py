@@ -16,7 +16,6 @@ from vllmray.cli.run_log import RunLog, logged
 from vllmray.cli.usage import usage_error
 from vllmray.cli.wiring import Invocation
 from vllmray.errors import ConfigError, InternalError, UserInterruptError, VllmrayError, WorkloadError
-from vllmray.output.envelope import error_envelope
 from vllmray.secure_files import leave_no_core
 
 WITHOUT_VALUE = {"--dry-run": "--dry-run=summary", "--bundle": "--bundle="}
@@ -62,6 +61,8 @@ def _report(failure: VllmrayError, command: str, invocation: Invocation, log: Ru
     if invocation.debug:
         print(trace, end="", file=sys.stderr)
     if invocation.as_json:
+        from vllmray.output.envelope import error_envelope
+
         print(error_envelope(command, failure, log=path))
 
 

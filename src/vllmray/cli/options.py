@@ -5,7 +5,7 @@ that several commands share.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -102,7 +102,7 @@ def with_settings(function: Callable[..., None]) -> Callable[..., None]:
         function(flags=flags, **arguments)
 
     settings = [_parameter(name, panel) for panel, names in PANELS.items() for name in names]
-    return _shown_as(function, command, "flags", [*settings, _help_all()])
+    return shown_as(function, command, [*_own(function, "flags"), *settings, _help_all()])
 
 
 class RoleChoice(StrEnum):
@@ -140,15 +140,19 @@ def with_place(function: Callable[..., None]) -> Callable[..., None]:
 
     kind = inspect.Parameter.KEYWORD_ONLY
     extra = [inspect.Parameter(name, kind, default=None, annotation=option) for name, option in options.items()]
-    return _shown_as(function, command, "place", extra)
+    return shown_as(function, command, [*_own(function, "place"), *extra])
 
 
-def _shown_as(
-    function: Callable[..., None], command: Callable[..., None], replaced: str, extra: list[inspect.Parameter]
-) -> Callable[..., None]:
-    """The command with the function's name, words and parameters, but with others in place of one of them."""
+def _own(function: Callable[..., None], replaced: str) -> list[inspect.Parameter]:
+    """A function's parameters but that one."""
     own = inspect.signature(function, eval_str=True).parameters.values()
-    parameters = [parameter for parameter in own if parameter.name != replaced] + extra
+    return [parameter for parameter in own if parameter.name != replaced]
+
+
+def shown_as(
+    function: Callable[..., None], command: Callable[..., None], parameters: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
+    """The command with the function's name and words, and with those parameters, as Typer reads them."""
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect.signature
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -216,7 +216,7 @@ def _planned(config: ClusterConfig, role: RoleChoice, host: str | None, store: P
 
 
 def _by_hand(store: PlannedStore, address: str, *, marked: bool) -> list[str]:
-    """The lines that make the secrets which are not there yet; marked as cluster.by_hand has it."""
+    """The lines that make the secrets which are not there yet; marked as in cluster/spec/secret_files.py."""
     from vllmray.cluster.spec.secret_files import lines
     from vllmray.secrets.certificate import names_for
 

@@ -29,7 +29,7 @@ PLACEHOLDERS = {
 class Preview:
     """What would be started."""
 
-    config: ClusterConfig
+    config: ResolvedConfig
     node: Node
     containers: tuple[str, ...]
     """Their names."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vllmray.cluster import state as existing
+from vllmray.cluster import state
 from vllmray.cluster.lock import NOBODY, Holder, Turn
 from vllmray.cluster.observe.watch import log_tail
 from vllmray.cluster.probe.model import Look
@@ -78,7 +78,7 @@ class Run:
 
     def look(self) -> None:
         """See what is there now."""
-        found = existing.by_role(self.host, self.cluster)
+        found = state.by_role(self.host, self.cluster)
         self.containers = {role: container for role, container in found.items() if role != labels.PROBE}
 
     def turn(self, image: str) -> Turn:
@@ -98,12 +98,12 @@ class Run:
     def running(self, role: str) -> str | None:
         """The name of the container of that role, when it can stay as it is."""
         container = self.containers.get(role)
-        return container.name if container and existing.usable(container) else None
+        return container.name if container and state.usable(container) else None
 
     def start(self, title: str, spec: ContainerSpec, role: str) -> None:
         """Create and start a container unless it is there already."""
         with self.reporter.step(title) as step:
-            if existing.usable(self.containers.get(role)):
+            if state.usable(self.containers.get(role)):
                 step.result("running already")
                 return
             # What one that was removed by hand has left: Docker removes a container's own volume only with --volumes.
@@ -140,8 +140,8 @@ def _take_back(run: Run, config: ClusterConfig, why: BaseException) -> None:
     made = {container.labels[labels.ROLE]: container for container in run.made}
     try:
         with run.turn(config.image), run.reporter.step("removing what was started"):
-            existing.remove(run.host, made, *labels.STOP_ORDER)
-            if not existing.by_role(run.host, config.cluster):
+            state.remove(run.host, made, *labels.STOP_ORDER)
+            if not state.by_role(run.host, config.cluster):
                 run.host.prune(labels.selector(config.cluster))
     except Exception as error:  # noqa: BLE001  # whatever it is, the error that is under way is the one to tell
         left = ", ".join(container.name for container in made.values()) or "volumes and networks"

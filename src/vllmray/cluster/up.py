@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from vllmray.cluster import state as existing
-from vllmray.cluster import waits
+from vllmray.cluster import state, waits
 from vllmray.cluster.images.derive import Usable, usable_image
 from vllmray.cluster.lock import Turn, in_words
 from vllmray.cluster.probe.free_memory import Room
@@ -202,9 +201,9 @@ def _reach(host: Host, config: ClusterConfig, reporter: Reporter) -> HostInfo:
 def _ports_to_take(run: Run, config: ClusterConfig, role: Role) -> dict[str, int]:
     """The ports that must be free: those of the containers that are not running yet."""
     ports: dict[str, int] = {}
-    if not existing.usable(run.containers.get(role)):
+    if not state.usable(run.containers.get(role)):
         ports |= config.ray_ports.listening(role, metrics=config.ray_metrics)
-    if role == "head" and not existing.usable(run.containers.get(labels.ENGINE)):
+    if role == "head" and not state.usable(run.containers.get(labels.ENGINE)):
         ports["port"] = config.port
     # With another configuration there, the ports of what it runs are no reason to refuse: the change is.
     return {} if run.options.recreate and run.containers else ports
@@ -214,11 +213,11 @@ def _converge(run: Run, config: ClusterConfig, roles: tuple[str, ...]) -> None:
     """Leave only containers that can stay as they are, and say of each other one why it goes."""
     found = run.containers
     if not run.options.recreate:
-        existing.refuse_changes(run.host, found, config, run.secrets, roles)
-    stale = {role: why for role in roles if (why := existing.why_stale(found, config, run.secrets, role))}
+        state.refuse_changes(run.host, found, config, run.secrets, roles)
+    stale = {role: why for role in roles if (why := state.why_stale(found, config, run.secrets, role))}
     if roles[0] in stale and config.network != "host":
         stale |= {role: ["it is in the network of the head's"] for role in roles if role in found and role not in stale}
     for role in (role for role in labels.STOP_ORDER if role in stale):
         with run.reporter.step(f"removing {found[role].name}") as step:
             step.event("; ".join(stale[role]))
-            existing.remove(run.host, found, role)
+            state.remove(run.host, found, role)

@@ -17,6 +17,4 @@ class ResolvedConfig(ClusterConfig):
         """The settings with what was found; they were checked before, and in a dry run words stand for addresses."""
         kept = {name: getattr(config, name) for name in ClusterConfig.model_fields}
         found = {"node_ip": node_ip, "network_interface": interface, "head_ip": head_ip}
-        made = ResolvedConfig.model_construct(**kept | found)
-        made._host = config._host
-        return made
+        return ResolvedConfig.model_construct(**kept | found).typed_on(config)

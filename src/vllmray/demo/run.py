@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vllmray.cluster import state as existing
+from vllmray.cluster import state
 from vllmray.cluster.images.build import have_built
 from vllmray.cluster.images.derive import usable_image
 from vllmray.cluster.lock import NOBODY, Holder
@@ -92,7 +92,7 @@ def bring_up(host: Host, wanted: Wanted, reporter: Reporter) -> ClusterConfig:
         VllmrayError: as `up` does; nothing is left then, nor after any other error, unless wanted.retain.
         UserInterruptError: Ctrl-C; what runs goes on running.
     """
-    found = existing.by_role(host, wanted.cluster)
+    found = state.by_role(host, wanted.cluster)
     running = _running(found, wanted)
     if running:
         _refuse_others(host, running, wanted)
@@ -136,7 +136,7 @@ def _refuse_others(host: Host, running: ClusterConfig, wanted: Wanted) -> None:
 
 
 def _remove(host: Host, wanted: Wanted) -> None:
-    existing.remove(host, existing.by_role(host, wanted.cluster), *labels.STOP_ORDER)
+    state.remove(host, state.by_role(host, wanted.cluster), *labels.STOP_ORDER)
     host.prune(labels.selector(wanted.cluster))
 
 
@@ -154,11 +154,11 @@ def _up(host: Host, head: ClusterConfig, slots: Slots, wanted: Wanted, reporter:
 
 def _running(found: Mapping[str, Container], wanted: Wanted) -> ClusterConfig | None:
     """The settings of a demo that is there whole, from its labels."""
-    if not all(existing.usable(found.get(role)) for role in (labels.HEAD, labels.ENGINE)):
+    if not all(state.usable(found.get(role)) for role in (labels.HEAD, labels.ENGINE)):
         return None
     carried = labels.carried_config(found[labels.ENGINE].labels)
     config = ClusterConfig.model_validate(carried | {"runtime": wanted.runtime})
-    whole = config.world_size == 1 or existing.usable(found.get(labels.WORKER))
+    whole = config.world_size == 1 or state.usable(found.get(labels.WORKER))
     return config if whole else None
 
 

@@ -20,8 +20,8 @@ from vllmray.images.facts import ImageFacts
 from vllmray.images.recipe import OLDEST_RAY_TEXT, RAY_REQUIREMENT, asks_for_token
 from vllmray.payload.protocol import HostAnswer
 
-# Their builds on PyPI are for CUDA: beside a CPU build of torch they fail on import, and transformers with them.
 _ANSWER = TypeAdapter(HostAnswer)
+# Their builds on PyPI are for CUDA: beside a CPU build of torch they fail on import, and transformers with them.
 CUDA_COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 
 

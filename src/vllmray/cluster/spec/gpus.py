@@ -1,8 +1,8 @@
 """How a container gets at its GPUs, by accelerator; pure.
 
-How a host gives them is a tuple of words, as found there (gpus_at_hand.py): the CDI names that its daemon lists, or the
-paths of device files, with `gid=109` for each group that they belong to; empty for the NVIDIA runtime, which no daemon
-tells of.
+How a host gives them is a tuple of words, as found there (cluster/probe/gpus.py): the CDI names that its daemon lists,
+or the paths of device files, with `gid=109` for each group that they belong to; empty for the NVIDIA runtime, which no
+daemon tells of.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import metadata, resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from vllmray.cluster.spec.contents import PAYLOAD, SITE, Contents
 from vllmray.hosts.base import File
@@ -14,7 +15,11 @@ PACKAGE = Path(str(resources.files("vllmray")))
 
 def sources() -> dict[str, Path]:
     """Where on this machine it lies, by the path in containers: a folder, and single files."""
-    return {PAYLOAD: PACKAGE / "payload", f"{SITE}/vllmray/__init__.py": PACKAGE / "__init__.py", **_plugin()}
+    return {**_package(), **_plugin()}
+
+
+def _package() -> dict[str, Path]:
+    return {f"{SITE}/vllmray/__init__.py": PACKAGE / "__init__.py", PAYLOAD: PACKAGE / "payload"}
 
 
 def _plugin() -> dict[str, Path]:
@@ -30,10 +35,16 @@ def _plugin() -> dict[str, Path]:
 @lru_cache(maxsize=1)
 def contents() -> Contents:
     """All of it, without secrets."""
-    folder = PACKAGE / "payload"
-    modules = {f"{PAYLOAD}/{path.relative_to(folder)}": path.read_bytes() for path in sorted(folder.rglob("*.py"))}
-    package = {f"{SITE}/vllmray/__init__.py": (PACKAGE / "__init__.py").read_bytes()}
-    return Contents({**package, **modules}, {path: source.read_bytes() for path, source in _plugin().items()})
+    return Contents(_read(_package()), _read(_plugin()))
+
+
+def _read(places: Mapping[str, Path]) -> dict[str, bytes]:
+    """The files, and those of the folders, by their path in containers."""
+    read: dict[str, bytes] = {}
+    for path, source in places.items():
+        modules = sorted(source.rglob("*.py")) if source.is_dir() else [source]
+        read |= {str(PurePosixPath(path, module.relative_to(source))): module.read_bytes() for module in modules}
+    return read
 
 
 def payload_files() -> tuple[File, ...]:

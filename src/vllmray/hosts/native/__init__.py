@@ -1,1 +1,1 @@
-"""Processes of this machine where others have containers: what stands behind native_host.py."""
+"""Processes of this machine where others have containers: what stands behind host.py."""

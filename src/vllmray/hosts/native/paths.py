@@ -1,6 +1,6 @@
 """Paths inside a container -> paths of this machine; pure.
 
-A container's own paths (/tmp/ray, /vllmray/watch.py) mean something else in each container. A process has no such
+A container's own paths (/tmp/ray, /vllmray/secrets) mean something else in each container. A process has no such
 view, so wherever its command line or environment names a path that would be a mount or a file of the container, the
 path that stands for it on this machine is put in its place.
 """

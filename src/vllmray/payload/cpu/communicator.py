@@ -1,6 +1,6 @@
 """vLLM's communicator between CPU workers, corrected for workers on several hosts; importing it imports vLLM.
 
-Apart from cpu_slots.py, because vLLM's communicators need the current platform, which is being made there.
+Apart from slots.py, because vLLM's communicators need the current platform, which is being made there.
 """
 
 from __future__ import annotations

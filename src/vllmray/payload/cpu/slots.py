@@ -1,4 +1,4 @@
-"""The platform class that cpu_platform.register() names; importing it imports vLLM."""
+"""The platform class that platform.register() names; importing it imports vLLM."""
 
 from __future__ import annotations
 
