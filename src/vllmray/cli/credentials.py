@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllmray.errors import ClusterStateError, ConfigError
+from vllmray.errors import ConfigError
 from vllmray.secrets.store import (
     API_KEY,
     API_KEY_HEADER,
@@ -67,18 +67,10 @@ def with_secrets(config: ClusterConfig, role: str, store: SecretStore | None = N
 
 
 def kept_secret(cluster: str, name: str, what: str) -> str:
-    """A stored secret, by its name in the store.
+    """A secret in this user's store; secrets.resolve.stored() says more."""
+    from vllmray.secrets.resolve import stored
 
-    Raises:
-        ClusterStateError: there is none; `what` names it in the message.
-    """
-    found = store_of(cluster).get(name)
-    if found is None:
-        raise ClusterStateError(
-            f"no {what} for cluster {cluster} on this machine",
-            hint="`vllmray up --role head` creates it: run this command on that machine, as the same user.",
-        )
-    return found
+    return stored(store_of(cluster), name, what)
 
 
 def keep_for(cluster: str) -> Callable[[Secrets], None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vllmray.cli.options import EnvFileOption, InsecureOption, JsonOption, address_of, switch
-from vllmray.cli.wiring import model_files, on_runtime, open_target, reporter, settings
+from vllmray.cli.wiring import on_runtime, open_target, reporter, settings
 from vllmray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -93,9 +93,10 @@ def _with_free_sizes(config: ClusterConfig) -> ClusterConfig:
 
 def _known(config: ClusterConfig) -> Model:
     """The model, as it can be read from here."""
+    from vllmray.cluster.probe.model import files_here
     from vllmray.cluster.spec.sizes import known_model
 
-    files = model_files(config)
+    files = files_here(config)
     if files is None:
         raise ConfigError(
             f"no folder {config.model} on this machine", hint="Give the path of a folder, or a model id: ORG/NAME."

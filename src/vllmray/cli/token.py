@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vllmray.cli.credentials import caller_on, keep_for, kept_secret, secrets_for, store_of, with_secrets
+from vllmray.cli.credentials import caller_on, keep_for, kept_secret, secrets_for, store_of
 from vllmray.cli.options import JsonOption, Place, with_place
 from vllmray.cli.wiring import holder, open_target, reporter
-from vllmray.secrets.store import API_KEY, RAY_TOKEN, new
+from vllmray.secrets.store import RAY_TOKEN
 
 if TYPE_CHECKING:
     from vllmray.config.models import ClusterConfig
@@ -72,9 +72,7 @@ def _say_rotated(config: ClusterConfig, *, as_json: bool) -> None:
 
 def _rotate(address: str | None, config: ClusterConfig) -> ClusterConfig:
     """Replace it; the settings of the head that has the new one."""
-    from pydantic import SecretStr
-
-    from vllmray.cluster.rotate import rotate, running_head
+    from vllmray.cluster.rotate import rotate
     from vllmray.cluster.run import UpOptions
     from vllmray.config.settings import cache_folder
 
@@ -83,11 +81,6 @@ def _rotate(address: str | None, config: ClusterConfig) -> ClusterConfig:
     store = store_of(config.cluster)
     store.get(RAY_TOKEN)  # to be refused before anything is done
     with open_target(address, config.runtime, having=config.cluster, insecure_tcp=insecure) as target:
-        running = running_head(target.host, config, target.runtime)
-        before = kept_secret(config.cluster, RAY_TOKEN, "token")
-        if not running.no_api_key:  # else a new one would be generated, and the restarted engine would get it
-            kept_secret(config.cluster, API_KEY, "key")
-        changed = running.model_copy(update={"ray_token": SecretStr(new(RAY_TOKEN)), "token_file": None})
         options = UpOptions(
             cache=cache_folder() / "images",
             secrets=secrets_for,
@@ -95,6 +88,4 @@ def _rotate(address: str | None, config: ClusterConfig) -> ClusterConfig:
             caller=caller_on(target),
             holder=holder("token rotate"),
         )
-        settings = with_secrets(changed, "head")
-        outcome = rotate(target.host, settings, options, report, back=lambda: store.keep(RAY_TOKEN, before))
-    return outcome.config
+        return rotate(target.host, config, target.runtime, options, report, store).config

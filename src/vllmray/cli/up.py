@@ -25,7 +25,6 @@ from vllmray.cli.mark import marked
 from vllmray.cli.options import EnvFileOption, HostOption, JsonOption, advanced, switch, with_settings
 from vllmray.cli.wiring import (
     holder,
-    model_files,
     on_runtime,
     open_target,
     reporter,
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from vllmray.cluster.run import Outcome, UpOptions
     from vllmray.cluster.spec.contents import Secrets
     from vllmray.config.models import ClusterConfig
-    from vllmray.config.settings import Loaded
     from vllmray.reporter import Reporter
     from vllmray.secrets.store import PlannedStore
 
@@ -95,7 +93,7 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     variables, then the .env file, then vllmray.toml, then defaults. Arguments after -- are passed to the vLLM server;
     files that they name are mounted.
     """
-    from vllmray.cluster.probe.model import Look
+    from vllmray.cluster.probe.model import Look, look_here
     from vllmray.cluster.run import UpOptions
     from vllmray.config.settings import cache_folder
 
@@ -103,7 +101,9 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     loaded = settings(flags | {"vllm_args": context.obj.vllm_args}, env_file, report)
     config, host = loaded.config.typed_on(host), host or loaded.host
     config = _with_addresses(config, role)
-    look = _look(loaded, report, lenient=bool(dry_run)) if role is RoleChoice.head and not no_model_check else Look()
+    look = Look()
+    if role is RoleChoice.head and not no_model_check:
+        look = look_here(loaded.config, loaded.layers, report, lenient=bool(dry_run))
     planned = planned_store(config.cluster) if dry_run else None
     config = with_secrets(config, role.value, planned)
     if config.no_api_key and role is RoleChoice.head:
@@ -240,27 +240,3 @@ def _kept(config: ClusterConfig, role: RoleChoice, store: PlannedStore) -> tuple
     if config.serves_https and (not has_address(config) or TLS_CERTIFICATE in store.missing):
         secrets = replace(secrets, certificate=TO_COME, certificate_key=SecretStr(TO_COME))
     return secrets, places_for(config, role.value, store)
-
-
-def _look(loaded: Loaded, report: Reporter, *, lenient: bool) -> Look:
-    """The model as far as this machine can see it, with the settings checked against it.
-
-    Args:
-        lenient: a hub that gives no answer is a warning.
-    """
-    from vllmray.cluster.probe.model import Look
-    from vllmray.cluster.spec.sizes import check_fit, known_model
-    from vllmray.hub.files import HubUnreachableError
-
-    try:
-        files = model_files(loaded.config)
-    except HubUnreachableError as error:
-        if not lenient:
-            raise
-        report.warning(f"the settings are not checked against the model: {error.message}")
-        return Look()
-    if files is None:
-        return Look(elsewhere=True, named=loaded.layers)
-    model = known_model(files, loaded.config)
-    check_fit(model, loaded.config, loaded.layers)
-    return Look(model, outside=files.outside, named=loaded.layers)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from vllmray.config.settings import Loaded
     from vllmray.hosts.base import Host
     from vllmray.hosts.native.host import NativeHost
-    from vllmray.hub.files import ModelFiles
     from vllmray.reporter import Reporter
 
 OTHER_SYSTEMS = {"darwin": "macOS"}
@@ -266,35 +265,6 @@ def _absolute(name: str, path: str) -> str:
         return str(Path(path).expanduser().absolute())
     except RuntimeError as error:  # ~nobody
         raise ConfigError(f"{flag_of(name)}: invalid path {path!r}: {error}") from error
-
-
-def model_files(config: ClusterConfig) -> ModelFiles | None:
-    """What can be read of the model from here; None for a folder that this machine does not have."""
-    from vllmray.cluster.spec.sizes import options_of
-    from vllmray.hub.read import read_model
-
-    options = options_of(config)
-
-    def read(name: str, revision: str | None) -> ModelFiles | None:
-        return read_model(
-            name,
-            token=config.hf_token,
-            modelscope_token=config.modelscope_api_token,
-            cache=Path(config.model_cache_dir),
-            environment=config.environment,
-            revision=revision,
-        )
-
-    files, named = read(config.model, options.revision), options.hf_config_path
-    if files is None or not named:
-        return files
-    other = read(str(Path(named).expanduser().absolute()) if Path(named).expanduser().is_dir() else named, None)
-    if other is None:
-        raise ConfigError(
-            f"--hf-config-path: no folder {named} on this machine",
-            hint="Give its path, or skip the check of the model: --no-model-check.",
-        )
-    return replace(files, config=other.config)
 
 
 def on_runtime(config: ClusterConfig, runtime: Runtime) -> ClusterConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vllmray.cluster.spec import labels
-from vllmray.cluster.state import by_role
+from vllmray.cluster.state import by_role, no_cluster
 from vllmray.errors import ClusterStateError
 from vllmray.hosts.base import Host
 
@@ -21,9 +21,10 @@ def logs(host: Host, cluster: str, role: str | None, *, follow: bool, tail: int 
     found = by_role(host, cluster)
     role = role or next((role for role in PREFERRED if role in found), labels.ENGINE)
     if role not in found:
-        there = ", ".join(sorted(found)) or "nothing"
+        if not found:
+            raise no_cluster(host, cluster)
         raise ClusterStateError(
-            f"{host.address}: cluster {cluster} has no {role} here; there is {there}",
+            f"{host.address}: cluster {cluster} has no {role} container on this host, only: {', '.join(sorted(found))}",
             hint="Name another (vllmray logs head|worker|engine), or the host that has it (--host).",
         )
     return host.logs(found[role].id, follow=follow, tail=tail)

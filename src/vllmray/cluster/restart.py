@@ -85,7 +85,8 @@ def _check(host: Host, config: ClusterConfig, found: Mapping[str, Container], ro
     missing = [each for each in NEEDED[role] if each not in found]
     if missing:
         raise ClusterStateError(
-            f"{host.address}: cluster {config.cluster} has no {missing[0]} here; there is {', '.join(there)}",
+            f"{host.address}: cluster {config.cluster} has no {missing[0]} container on this host, only: "
+            f"{', '.join(there)}",
             hint=f"Name another (vllmray restart {'|'.join(there)}), or the host that has it (--host). "
             "`vllmray up` makes what is missing.",
         )

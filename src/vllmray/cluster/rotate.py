@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+
+from pydantic import SecretStr
 
 from vllmray.cluster.run import Outcome, UpOptions
 from vllmray.cluster.spec import labels
@@ -14,17 +15,39 @@ from vllmray.config.models import ClusterConfig, Runtime
 from vllmray.errors import ClusterStateError, HostError
 from vllmray.hosts.base import Host
 from vllmray.reporter import Reporter
+from vllmray.secrets.resolve import of_head, stored
+from vllmray.secrets.store import API_KEY, RAY_TOKEN, SecretStore, new
 
 
-def running_head(host: Host, config: ClusterConfig, runtime: Runtime) -> ClusterConfig:
-    """The settings of the head and the engine that run on a host.
+def rotate(  # what it works on
+    host: Host, config: ClusterConfig, runtime: Runtime, options: UpOptions, reporter: Reporter, store: SecretStore
+) -> Outcome:
+    """Restart head and engine with the settings that they have, and a new token.
 
     Args:
         config: what no label has.
+        store: where the cluster's secrets are; the new token is stored as soon as the head has it.
 
     Raises:
-        ClusterStateError: there is no head, or no engine.
+        ClusterStateError: there is no head, no engine, or no secret of theirs in the store.
+        HostError, UserInterruptError: as up_head does; the old token is stored again when no head has the new one.
     """
+    running = _running_head(host, config, runtime)
+    before = stored(store, RAY_TOKEN, "token")
+    if not running.no_api_key:  # else a new one would be generated, and the restarted engine would get it
+        stored(store, API_KEY, "key")
+    changed = running.model_copy(update={"ray_token": SecretStr(new(RAY_TOKEN)), "token_file": None})
+    try:
+        settings = of_head(changed, store)
+        return up_head(host, settings, replace(options, wait=False, recreate=True, whole=True), reporter)
+    except BaseException:
+        if not _has(host, changed):
+            store.keep(RAY_TOKEN, before)
+        raise
+
+
+def _running_head(host: Host, config: ClusterConfig, runtime: Runtime) -> ClusterConfig:
+    """The settings of the head and the engine that run on a host."""
     found = by_role(host, config.cluster)
     if labels.HEAD not in found and labels.WORKER in found:
         raise ClusterStateError(
@@ -41,25 +64,6 @@ def running_head(host: Host, config: ClusterConfig, runtime: Runtime) -> Cluster
             "given.",
         )
     return running
-
-
-def rotate(
-    host: Host, config: ClusterConfig, options: UpOptions, reporter: Reporter, *, back: Callable[[], object]
-) -> Outcome:
-    """Start head and engine anew with the settings that they have, and the token in config.
-
-    Args:
-        back: called when that failed and no head has the new token: keeps the old one.
-
-    Raises:
-        HostError, ClusterStateError, UserInterruptError: as up_head does.
-    """
-    try:
-        return up_head(host, config, replace(options, wait=False, recreate=True, whole=True), reporter)
-    except BaseException:
-        if not _has(host, config):
-            back()
-        raise
 
 
 def _has(host: Host, config: ClusterConfig) -> bool:

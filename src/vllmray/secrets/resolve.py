@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from vllmray.config.models import ClusterConfig
 from vllmray.config.values import check_key, check_token
-from vllmray.errors import ConfigError, HostError
+from vllmray.errors import ClusterStateError, ConfigError, HostError
 from vllmray.secrets.files import text_of
 from vllmray.secrets.store import (
     API_KEY,
@@ -58,6 +58,21 @@ def of_worker(config: ClusterConfig, store: SecretStore) -> ClusterConfig:
             "600) and add --token-file FILE.",
         )
     return config.model_copy(update={"ray_token": SecretStr(token)})
+
+
+def stored(store: SecretStore, name: str, what: str) -> str:
+    """A stored secret, by its name in the store.
+
+    Raises:
+        ClusterStateError: there is none; `what` names it in the message.
+    """
+    found = store.get(name)
+    if found is None:
+        raise ClusterStateError(
+            f"no {what} for cluster {store.cluster} on this machine",
+            hint="`vllmray up --role head` creates it: run this command on that machine, as the same user.",
+        )
+    return found
 
 
 def keep(secrets: Secrets, store: SecretStore) -> None:

@@ -31,6 +31,7 @@ class SecretStore:
     """One cluster's. Every call raises ConfigError when others can write or read what is there."""
 
     def __init__(self, state_folder: Path, cluster: str) -> None:
+        self.cluster = cluster
         self._folder = PrivateFolder(state_folder, "secrets", cluster)
 
     def path(self, name: str) -> Path:

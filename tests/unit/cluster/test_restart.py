@@ -98,13 +98,13 @@ def test_a_worker_works_again_when_the_head_lists_the_new_one_and_not_as_long_as
 
 def test_what_is_not_there_is_an_error_that_names_what_is() -> None:
     host = head_host()
-    with pytest.raises(ClusterStateError, match="has no worker here; there is engine, head") as caught:
+    with pytest.raises(ClusterStateError, match="has no worker container on this host, only: engine, head") as caught:
         restart(host, config(), WORKER, WAIT, RecordingReporter())
     assert "vllmray restart engine|head" in str(caught.value.hint)
     with pytest.raises(ClusterStateError, match="no cluster other here"):
         restart(host, config(cluster="other"), None, WAIT, RecordingReporter())
     host.stop_and_remove("vllmray-engine", timeout=0)
-    with pytest.raises(ClusterStateError, match="has no engine here"):
+    with pytest.raises(ClusterStateError, match="has no engine container on this host, only: head"):
         restart(host, config(), HEAD, WAIT, RecordingReporter())
     assert not [call for call in host.calls if call.startswith("restart")]
 

@@ -226,7 +226,7 @@ def test_logs_are_the_engines_unless_another_is_named() -> None:
     host.named("vllmray-head").log[:] = ["Ray"]
     assert list(logs(host, "vllmray", None, follow=False, tail=1)) == ["two"]
     assert list(logs(host, "vllmray", "head", follow=False, tail=None)) == ["Ray"]
-    with pytest.raises(ClusterStateError, match="no worker here; there is engine, head"):
+    with pytest.raises(ClusterStateError, match="has no worker container on this host, only: engine, head"):
         logs(host, "vllmray", "worker", follow=False, tail=None)
 
 
