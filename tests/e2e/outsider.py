@@ -82,6 +82,9 @@ def python(code: str) -> list[str]:
 
 def main(head: str, ports: dict[str, list[tuple[str, int]]], token: str) -> dict[str, str]:
     """Every attempt, without a token, with a wrong one, and with the right one."""
+    unknown = {service for listed in ports.values() for service, _ in listed} - CALLS.keys() - WEB.keys()
+    if unknown:
+        raise ValueError(f"no attempt is known here for {', '.join(sorted(unknown))}: add it to CALLS or WEB")
     said: dict[str, str] = {}
     marker = Path("/tmp/ran")
     submit = (

@@ -231,9 +231,18 @@ def holder(command: str) -> Holder:
 def reporter() -> Reporter:
     """For standard error, where progress goes, and the log of the run."""
     from vllmray.output.logged import LoggedReporter
-    from vllmray.output.progress import reporter_for
 
-    return LoggedReporter(reporter_for(stream_is_terminal=sys.stderr.isatty()), logging.getLogger(LOGGER))
+    return LoggedReporter(_shown_reporter(), logging.getLogger(LOGGER))
+
+
+def _shown_reporter() -> Reporter:
+    if sys.stderr.isatty():  # rich is imported where it is used: it costs every command's start
+        from vllmray.output.live import LiveReporter
+
+        return LiveReporter.on_standard_error()
+    from vllmray.output.progress import PlainReporter
+
+    return PlainReporter()
 
 
 def settings(

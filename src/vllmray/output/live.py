@@ -25,6 +25,10 @@ class LiveReporter:
     def __init__(self, console: Console) -> None:
         self._console = console
 
+    @classmethod
+    def on_standard_error(cls) -> Self:
+        return cls(Console(stderr=True))
+
     def step(self, title: str) -> Step:
         return _LiveStep(self._console, title)
 

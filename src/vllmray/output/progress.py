@@ -7,21 +7,10 @@ import time
 from types import TracebackType
 from typing import Self
 
-from vllmray.reporter import Reporter, Step
+from vllmray.reporter import Step
 
 LARGE = 10**9
 """Bytes of a part from which on its quarters are told, where lines stay."""
-
-
-def reporter_for(*, stream_is_terminal: bool) -> Reporter:
-    """The reporter that fits where standard error goes."""
-    if not stream_is_terminal:
-        return PlainReporter()
-    from rich.console import Console
-
-    from vllmray.output.live import LiveReporter
-
-    return LiveReporter(Console(stderr=True))
 
 
 def in_seconds(seconds: float) -> str:

@@ -15,7 +15,7 @@ from vllmray.cluster.probe.short_lived import exec_to_end
 from vllmray.cluster.spec import labels
 from vllmray.cluster.spec.containers import ENGINE_STATE
 from vllmray.cluster.state import by_role, no_cluster, usable
-from vllmray.errors import HostError
+from vllmray.errors import ClusterStateError, HostError
 from vllmray.hosts.base import Container, Exec, Host
 from vllmray.payload.journal import Entry, parse
 from vllmray.payload.protocol import FRESH_S, GATE_SETTINGS, EngineState, RayStatus
@@ -184,8 +184,18 @@ def _settings(found: dict[str, Container]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for role in roles:
         if role in found:
-            settings |= labels.carried_config(found[role].labels)
+            settings |= _carried(found[role])
     return settings
+
+
+def _carried(container: Container) -> dict[str, Any]:
+    carried = labels.carried_config(container.labels)
+    if not carried:
+        raise ClusterStateError(
+            f"{container.name} has no settings in its label {labels.CONFIG}",
+            hint="It was not started by `vllmray up`, or by another version: `vllmray down` removes it.",
+        )
+    return carried
 
 
 def _ray(host: Host, found: dict[str, Container]) -> RayStatus | None:

@@ -104,6 +104,16 @@ def test_a_host_without_the_cluster_says_so() -> None:
         views.look(FakeHost(), "vllmray")
 
 
+def test_containers_without_settings_in_their_label_are_refused_and_named() -> None:
+    host = with_head(state=state("ready"))
+    record = host.named("vllmray-head")
+    record.container = replace(record.container, labels={**record.container.labels, "io.vllmray.config": "{"})
+    with pytest.raises(ClusterStateError, match="vllmray-head has no settings in its label") as caught:
+        views.look(host, "vllmray")
+    assert "`vllmray down` removes it" in str(caught.value.hint)
+    assert down(host, "vllmray", RecordingReporter())
+
+
 def test_a_warning_before_the_answer_is_passed_over_and_the_time_is_that_of_the_clock() -> None:
     noise = ("/x/site.py:1: DeprecationWarning: something", "  import pkg", "2026-11-27 WARNING services.py: …")
     host = good_host(probes=[probe_answer(node_ip="10.0.0.2")])
