@@ -26,7 +26,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from vllmray.errors import BrokenConnectionError, HostError, WaitTimeoutError
-from vllmray.hosts.docker.errors import explain
+from vllmray.hosts.docker.errors import explain, unreachable
 from vllmray.reporter import SilentStep
 from vllmray.wait import NotReady, Ready, wait_until
 
@@ -149,7 +149,7 @@ class SshProcess:
     def said(self) -> str:
         """The last words of one that has ended."""
         self._reader.join(timeout=1)  # what it started (ProxyCommand) may hold the pipe open
-        return "\n".join(self._tail).strip() or "ssh ended without a word"
+        return "\n".join(self._tail).strip() or "ssh exited without output"
 
     def end(self) -> None:
         """Have it ended."""
@@ -161,8 +161,11 @@ class SshProcess:
             self._process.stderr.close()
 
 
-def _wait(process: SshProcess, address: str, what: str, is_open: Callable[[], bool]) -> None:
+def _wait(process: SshProcess, failure: Callable[[str], HostError], is_open: Callable[[], bool]) -> None:
     """Until it forwards.
+
+    Args:
+        failure: makes the error of what ssh printed.
 
     Raises:
         HostError: it ended, or took too long.
@@ -170,13 +173,13 @@ def _wait(process: SshProcess, address: str, what: str, is_open: Callable[[], bo
 
     def probe(_left: float) -> Ready[None] | NotReady:
         if process.ended():
-            raise explain(address, what, process.said())
+            raise failure(process.said())
         return Ready(None) if is_open() else NotReady("ssh is connecting")
 
     try:
         wait_until(probe, what="ssh connection", timeout=2 * CONNECT_TIMEOUT_S, step=SilentStep(), poll_interval=0.05)
     except WaitTimeoutError as error:
-        raise explain(address, what, error.message) from error
+        raise failure(error.message) from error
 
 
 def _socket_in_new_folder() -> Path:
@@ -206,7 +209,7 @@ class Tunnel:
         parsed = SshAddress.parse(self._address)
         process = SshProcess(parsed.argv(f"{self._local}:{parsed.socket}"))
         try:
-            _wait(process, self._address, "reach the daemon", self._local.exists)
+            _wait(process, partial(unreachable, self._address), self._local.exists)
         except BaseException:
             process.end()
             raise
@@ -228,8 +231,11 @@ class Tunnel:
             raise BrokenConnectionError(error.message, details=error.details, hint=error.hint) from error
 
     def last_words(self) -> str:
-        """What ssh said when it ended by itself; "" while it runs, or forwards for a moment longer."""
-        return f"ssh: {self._process.said()}" if self._process.ended(within=ENDING_S) else ""
+        """What ssh printed when it ended by itself; "" while it runs, or forwards for a moment longer."""
+        if not self._process.ended(within=ENDING_S):
+            return ""
+        said = self._process.said()
+        return said if said.startswith("ssh") else f"ssh: {said}"
 
     def close(self) -> None:
         """End the ssh process and remove the socket."""
@@ -249,10 +255,10 @@ def forward(address: str, here: int, there: int) -> Iterator[SshProcess]:
         raise HostError(f"port {here} of this machine is in use", hint="Name another with --port.")
     process = SshProcess(argv)
     try:
-        _wait(process, address, "open a tunnel", lambda: _answers(here))
+        _wait(process, partial(explain, address, "open the ssh tunnel"), lambda: _answers(here))
         yield process
         if process.exit_code:
-            raise explain(address, "keep a tunnel", process.said())
+            raise explain(address, "keep the ssh tunnel open", process.said())
     finally:
         process.end()
 

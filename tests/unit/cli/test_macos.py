@@ -108,7 +108,8 @@ def test_a_plan_reads_a_folder_of_the_desk(home: Path) -> None:
 def test_where_no_daemon_answers_the_way_on_is_another_host(home: Path, command: tuple[str, ...]) -> None:
     done = on_a_mac(home, *command)
     assert done.returncode == 3, done.stderr
-    assert "no.sock: could not reach the daemon" in done.stderr
+    assert "cannot reach Docker at unix://" in done.stderr
+    assert "no.sock: no such file or directory" in done.stderr
     assert ON_A_HOST[0] in done.stderr
     assert "--runtime native" not in done.stderr
 

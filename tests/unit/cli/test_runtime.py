@@ -99,7 +99,7 @@ def test_a_stopped_daemon_and_a_socket_that_one_may_not_use_are_errors_in_the_da
         stopped.bind(str(nowhere / "no.sock"))  # nobody listens
         assert exit_code("down") == 3
         said = capsys.readouterr().err
-        assert f"{nowhere}/no.sock: could not reach the daemon" in said
+        assert f"cannot reach Docker at unix://{nowhere}/no.sock: connection refused" in said
         assert "Connection refused" in said
         assert "--runtime native" in said
 

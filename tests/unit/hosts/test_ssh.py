@@ -150,7 +150,8 @@ def test_a_port_that_a_chatty_ssh_forwards_answers() -> None:
 
 @pytest.mark.usefixtures("chatty_ssh")
 def test_a_daemon_whose_tunnel_ends_in_an_answer_is_a_broken_connection_with_the_words_of_ssh() -> None:
-    with pytest.raises(BrokenConnectionError, match=r"^ssh://gpu2: could not reach the daemon") as caught:
+    reason = "cannot reach Docker at ssh://gpu2: Connection to gpu2 closed by remote host"
+    with pytest.raises(BrokenConnectionError, match=f"^{reason}$") as caught:
         DockerHost("ssh://gpu2")
     assert str(caught.value.details).endswith("\nConnection to gpu2 closed by remote host.")
 

@@ -1,7 +1,7 @@
 """A daemon's refusal in its own words -> a HostError with what to do about it.
 
-The Engine API tells most of these apart by nothing but their text; each pattern stands beside the program whose words
-it knows.
+The Engine API distinguishes most of these by their text alone; a comment at each pattern names the program that prints
+that text.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import re
 from vllmray.errors import BrokenConnectionError, HostError, NoGpuRuntimeError
 
 BROKEN_OFF = (
-    "Check that the daemon runs there (docker info) and that the network to it holds; then give the same command again."
+    "Check that the daemon runs there (docker info) and that the network to it is up; then run the same command again."
 )
+NO_DAEMON = "Check that a Docker daemon runs there (docker info), or name another with --host."
+NO_SSH = "Check the address, and that `ssh` to that host works from here."
 NO_REGISTRY = r"no such host|dial tcp|connection refused.*registry|TLS handshake|i/o timeout|Client\.Timeout exceeded"
 NO_SPACE = r"no space left on device"
 # moby daemon: nvidia_linux.go until 28, and since 29, which looks for a vendor among its CDI devices first.
 NO_GPU_RUNTIME = r"could not select device driver|failed to discover GPU vendor from CDI|no known GPU vendor found"
 REFUSED_LOGIN = r"unauthorized|authentication required|access denied|(?<!permission )denied:|no basic auth credentials"
 NO_DEVICE = r'device information while adding custom device "{}[^"]*": no such file'  # moby daemon/oci_linux.go
-COPY_IT = "`vllmray image copy` gives it an image of another host."
+COPY_IT = "`vllmray image copy` copies it from another host."
 
 # (pattern in the daemon's text, hint); the first that is found counts.
 HINTS: tuple[tuple[str, str], ...] = (
@@ -28,15 +30,15 @@ HINTS: tuple[tuple[str, str], ...] = (
     # runc and the kernel: ENOEXEC
     (
         r"exec format error",
-        "The image is for another processor than this host's: name one for it with --image (docker image inspect shows "
-        "an image's Architecture, docker info the host's).",
+        "The image is for another architecture than this host's: name one for this host with --image (docker image "
+        "inspect shows an image's Architecture, docker info the host's).",
     ),
     # runc
     (
         r'exec: "python3?": executable file not found',
-        "The image has no Python on its PATH, so it can't be one with vLLM and Ray; name another with --image.",
+        "The image has no Python on its PATH, so it has no vLLM and Ray either; name another with --image.",
     ),
-    (r'exec: "[^"]+": permission denied', "The image's user may not run that; name another image with --image."),
+    (r'exec: "[^"]+": permission denied', "The image's user may not run that program; name another with --image."),
     # runc: RLIMIT_NOFILE is 7, RLIMIT_MEMLOCK is 8
     (
         r"setting rlimit type 8",
@@ -88,9 +90,9 @@ HINTS: tuple[tuple[str, str], ...] = (
     # urllib3, http.client, json: an answer that broke off
     (r"IncompleteRead|Connection broken|InvalidChunkLength|Response ended prematurely|Read timed out", BROKEN_OFF),
     # OpenSSH
-    (r"Host key verification failed", "Connect once by hand (ssh) to see and accept that host's key."),
+    (r"Host key verification failed", "Run `ssh` to that host once, and check and accept its host key."),
     (r"Permission denied \(publickey", "Check that `ssh` to that host works without a password from here."),
-    (r"ssh: (?:connect to host|Could not resolve)", "Check the address, and that `ssh` to that host works from here."),
+    (r"ssh: (?:connect to host|Could not resolve)", NO_SSH),
     # docker SDK and requests
     (
         r"PermissionError|\[Errno 13\]|permission denied while trying to connect",
@@ -100,27 +102,27 @@ HINTS: tuple[tuple[str, str], ...] = (
         r"Connection aborted|RemoteDisconnected",
         "Check that a Docker daemon listens on that socket there (docker info).",
     ),
-    # docker_address.py
+    # address.py
     (r"the Docker context .* is not there", "See `docker context ls`; or name the daemon with --host."),
     # containerd and registries
     (
         r"toomanyrequests|too many requests|pull rate limit",
-        f"The registry gives this host nothing more for now: log in to it (docker login), or wait; or {COPY_IT}",
+        f"The registry's rate limit for this host is reached: log in to it (docker login), or wait; or {COPY_IT}",
     ),
     (REFUSED_LOGIN, "Log in on this machine with `docker login`, or check the name."),
     (NO_REGISTRY, f"The host can't reach the image's registry; {COPY_IT}"),
     (
         r"no matching manifest|no match for platform|does not provide the specified platform|"
         r"does not match the specified platform",
-        "The registry has no image of that name for this host's processor: name one that it has with --image "
-        "(docker manifest inspect lists those of a name).",
+        "The registry has no image of that name for this host's architecture: name one that it has with --image "
+        "(docker manifest inspect lists the architectures of an image).",
     ),
     (r"manifest unknown|not found: manifest", "The registry has no image of that name and tag; check --image."),
     (NO_SPACE, "Free some disk space on that host (docker system df shows what Docker holds)."),
     # docker SDK and requests
     (
         r"FileNotFoundError|\[Errno 2\]|Connection refused|ConnectionRefused|timed out|Error while fetching server",
-        "Check that a Docker daemon runs there (docker info), or name another with --host.",
+        NO_DAEMON,
     ),
     (
         r"Invalid bind address|Bind address needs|Invalid path|URL scheme",
@@ -135,6 +137,17 @@ BROKEN = (
     r"request canceled|stream error|toomanyrequests|too many requests|\bstatus\b[^\n]{0,20}\b(?:429|5\d\d)\b"
 )
 
+# (pattern in the last line of the text, reason); where none is found the line itself is the reason, as with ssh's.
+REASONS: tuple[tuple[str, str], ...] = (
+    (r"PermissionError|\[Errno 13\]", "permission denied"),
+    (r"FileNotFoundError|\[Errno 2\]", "no such file or directory"),
+    (r"ConnectionRefused|\[Errno (?:111|61)\]", "connection refused"),
+    (r"NameResolutionError|Name or service not known|nodename nor servname|getaddrinfo", "DNS lookup failed"),
+    (r"^timed out|TimeoutError|ConnectTimeout|ReadTimeout|Read timed out", "timed out"),
+    (r"RemoteDisconnected", "connection closed without an answer"),
+    (r"ConnectionReset", "connection reset by peer"),
+)
+
 
 def explain(host: str, what: str, text: str, *, broken: bool = False) -> HostError:
     """An error that says which host and what failed, in the daemon's words, with a hint where one is known.
@@ -142,11 +155,34 @@ def explain(host: str, what: str, text: str, *, broken: bool = False) -> HostErr
     Args:
         broken: the connection to the daemon itself broke off.
     """
-    hint = next((hint for pattern, hint in HINTS if re.search(pattern, text, re.IGNORECASE)), None)
+    hint = _hint(text)
     kind = _kind(text.strip(), broken=broken)
     if kind is BrokenConnectionError:
         hint = hint or BROKEN_OFF
     return kind(f"{host}: could not {what}", details=text.strip()[:2000], hint=hint)
+
+
+def unreachable(host: str, text: str, *, what: str | None = None, broken: bool = False) -> HostError:
+    """The error for a daemon that can't be reached: there is no connection to it, or its first request got no answer.
+
+    Args:
+        text: the words of the Docker SDK or of ssh.
+        what: could not be done therefore; None where connecting was all that was asked.
+        broken: a retry may work.
+    """
+    hint = _hint(text) or (NO_SSH if host.startswith("ssh://") else NO_DAEMON)
+    not_done = f"; could not {what}" if what else ""
+    message = f"cannot reach Docker at {host}: {_reason(text)}{not_done}"
+    return _kind(text.strip(), broken=broken)(message, details=text.strip()[:2000], hint=hint)
+
+
+def _hint(text: str) -> str | None:
+    return next((hint for pattern, hint in HINTS if re.search(pattern, text, re.IGNORECASE)), None)
+
+
+def _reason(text: str) -> str:
+    last = (text.strip().splitlines() or [""])[-1].strip()
+    return next((reason for pattern, reason in REASONS if re.search(pattern, last)), last[:200].rstrip("."))
 
 
 def _kind(text: str, *, broken: bool) -> type[HostError]:

@@ -56,13 +56,13 @@ class DockerHost:
     """One daemon, by its address or (None) by DOCKER_HOST, the current Docker context, or the local socket."""
 
     def __init__(self, address: str | None = None, *, insecure_tcp: bool = False) -> None:
-        with telling("find the daemon", address or "Docker"):
+        with telling("read the client configuration", address or "Docker"):
             self._address = address or default_address()
             if not insecure_tcp:
                 refuse_bare_tcp(address, self._address)
         self._tunnel = Tunnel(self._address) if self._address.startswith("ssh://") else None
         try:
-            with self._telling("reach the daemon"):
+            with self._telling("read the daemon's version", connecting=True):
                 knock(self._tunnel.url if self._tunnel else self._address)
                 self._api = self._connect(self._tunnel.url if self._tunnel else address)
         except BaseException:
@@ -85,16 +85,17 @@ class DockerHost:
     def address(self) -> str:
         return self._address
 
-    def _telling(self, what: str) -> AbstractContextManager[None]:
+    def _telling(self, what: str, *, connecting: bool = False) -> AbstractContextManager[None]:
         """Every failure of the SDK leaves as a HostError that names this host."""
-        return telling(what, self._address, self._tunnel.last_words if self._tunnel else str)
+        way = self._tunnel.last_words if self._tunnel else str
+        return telling(what, self._address, way, connecting=connecting)
 
     def ping(self) -> None:
-        with self._telling("reach the daemon"):
+        with self._telling("ping the daemon", connecting=True):
             self._api.ping()
 
     def info(self) -> HostInfo:
-        with self._telling("ask the daemon what it is"):
+        with self._telling("read the daemon's info", connecting=True):
             info = self._api.info()
         devices = info.get("DiscoveredDevices") or []
         return HostInfo(

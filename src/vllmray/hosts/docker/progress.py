@@ -1,8 +1,8 @@
 """Every way in which the Docker SDK fails -> one HostError that names the host.
 
-The SDK lets through what it is made of: where it reads a stream (pull, logs, and every answer that is read here with
-its session) a daemon that stops, or a tunnel that ends, is an error of urllib3's, http.client's or requests', or the
-parser's, which gets half a message (docker 7.2, api/client.py, _stream_helper; utils/json_stream.py).
+The SDK does not wrap the errors of the libraries below it: where it reads a stream (pull, logs, and every answer that
+is read here with its session), a daemon that stops or a tunnel that ends raises an error of urllib3, http.client or
+requests, or of the parser, which gets half a message (docker 7.2, api/client.py, _stream_helper; utils/json_stream.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import requests
 import urllib3
 from docker.errors import APIError, DockerException, StreamParseError
 
-from vllmray.hosts.docker.errors import explain
+from vllmray.hosts.docker.errors import explain, unreachable
 
 BROKEN: tuple[type[Exception], ...] = (
     ConnectionError,
@@ -29,7 +29,7 @@ BROKEN: tuple[type[Exception], ...] = (
     urllib3.exceptions.ProtocolError,
     urllib3.exceptions.TimeoutError,
     http.client.HTTPException,
-    # The first half of a message, which is all that came.
+    # The message ended halfway.
     StreamParseError,
     json.JSONDecodeError,
     struct.error,
@@ -42,15 +42,25 @@ FAILURES: tuple[type[Exception], ...] = (
     urllib3.exceptions.HTTPError,
     OSError,
 )
+NOT_CONNECTED: tuple[type[BaseException], ...] = (
+    FileNotFoundError,
+    PermissionError,
+    ConnectionRefusedError,
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.ConnectTimeoutError,
+)
+"""Below an error of requests': no connection was made. (NameResolutionError is a NewConnectionError.)"""
 
 
 @contextmanager
-def telling(what: str, address: str, way: Callable[[], str] = str) -> Iterator[None]:
+def telling(what: str, address: str, way: Callable[[], str] = str, *, connecting: bool = False) -> Iterator[None]:
     """Whatever the SDK raises leaves as a HostError; where the connection broke, as a BrokenConnectionError.
 
     Args:
         what: was being done: "pull image:1".
-        way: says how the way to the daemon ended, "" where it did not.
+        way: says why the tunnel to the daemon ended; "" where it did not, or there is none.
+        connecting: a first request, without which nothing else can be done: unless the daemon answered it with an
+            error, a failure means that the daemon can't be reached.
     """
     try:
         yield
@@ -60,4 +70,23 @@ def telling(what: str, address: str, way: Callable[[], str] = str) -> Iterator[N
         explanation = error.explanation if isinstance(error, APIError) else None
         words = way() if broken else ""
         text = f"{explanation or error or type(error).__name__}"
-        raise explain(address, what, f"{text}\n{words}" if words else text, broken=broken) from error
+        text = f"{text}\n{words}" if words else text
+        causes = [*_chain(error)]
+        if connecting and not any(isinstance(cause, APIError) for cause in causes):
+            raise unreachable(address, text, broken=broken) from error
+        if isinstance(error, requests.exceptions.RequestException) and any(map(_is_not_connected, causes)):
+            raise unreachable(address, text, what=what, broken=broken) from error
+        raise explain(address, what, text, broken=broken) from error
+
+
+def _is_not_connected(error: BaseException) -> bool:
+    return isinstance(error, NOT_CONNECTED)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The chain of causes, outermost first."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        yield error
+        error = error.__cause__ or error.__context__
