@@ -194,9 +194,9 @@ def refusal_of_content(hub: FakeHub, cache: Path) -> ConfigError:
         ({"model-Q4_K_M.gguf": b"?"}, "there is no config.json, only GGUF files"),
         ({"adapter_config.json": b"{}"}, "it is a LoRA adapter"),
         ({"README.md": b""}, "there is no config.json"),
-        ({"config.json": CONFIG[:-9]}, "config.json is no JSON, or is cut off"),
-        ({"config.json": b"\xff\xfe{}"}, "config.json is no text in UTF-8"),
-        ({"config.json": b"[]"}, "config.json holds no JSON object"),
+        ({"config.json": CONFIG[:-9]}, "config.json is not valid JSON, or is cut off"),
+        ({"config.json": b"\xff\xfe{}"}, "config.json is not UTF-8 text"),
+        ({"config.json": b"[]"}, "config.json is not a JSON object"),
     ],
 )
 def test_a_repository_without_a_config_to_read_says_what_it_is(
@@ -439,7 +439,7 @@ def test_a_damaged_cache_names_its_folder_and_how_to_be_rid_of_it(hub: FakeHub, 
     snapshot = fill(hub, tmp_path)
     (snapshot / "config.json").resolve().write_bytes(CONFIG[:-3])
     error = refusal_in_the_cache(hub, tmp_path)
-    assert f"{NAME} (cache {snapshot}): config.json is no JSON" in error.message
+    assert f"{NAME} (cache {snapshot}): config.json is not valid JSON" in error.message
     assert f"rm -r {snapshot.parent.parent}" in str(error.hint)
     assert snapshot.parent.parent.name == "models--org--model"
 

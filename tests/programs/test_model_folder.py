@@ -87,7 +87,7 @@ def test_a_quantisation_in_a_file_of_its_own_counts_where_the_config_has_none(
 
 def test_a_damaged_file_of_a_quantisation_is_named(tmp_path: Path) -> None:
     path = made(tmp_path, {"config.json": CONFIG, **SHARDS, "hf_quant_config.json": b"{"})
-    assert "hf_quant_config.json is no JSON" in refusal(path).message
+    assert "hf_quant_config.json is not valid JSON" in refusal(path).message
 
 
 @pytest.mark.parametrize(
@@ -185,13 +185,13 @@ def test_weights_that_are_not_whole_are_named(tmp_path: Path, files: dict[str, b
         ({"adapter_config.json": b"{}", "adapter_model.safetensors": b"?"}, "it is a LoRA adapter"),
         ({"model-Q4_K_M.gguf": b"?"}, "only GGUF files"),
         ({"params.json": b"{}", "consolidated.safetensors": b"?"}, "only Mistral's own params.json"),
-        ({"config.json": b""}, "config.json is no JSON, or is cut off"),
-        ({"config.json": CONFIG[:-5]}, "config.json is no JSON, or is cut off"),
-        ({"config.json": b"[1, 2]"}, "config.json holds no JSON object"),
-        ({"config.json": b"[" * 100_000}, "config.json is no JSON, or is cut off"),
-        ({"config.json": b'{"a": 1' + b"0" * 5000 + b"}"}, "config.json is no JSON, or is cut off"),
-        ({"config.json": '{"a": "\N{LATIN SMALL LETTER U WITH DIAERESIS}"}'.encode("latin-1")}, "no text in UTF-8"),
-        ({"config.json": CONFIG.decode().encode("utf-16")}, "no text in UTF-8"),
+        ({"config.json": b""}, "config.json is not valid JSON, or is cut off"),
+        ({"config.json": CONFIG[:-5]}, "config.json is not valid JSON, or is cut off"),
+        ({"config.json": b"[1, 2]"}, "config.json is not a JSON object"),
+        ({"config.json": b"[" * 100_000}, "config.json is not valid JSON, or is cut off"),
+        ({"config.json": b'{"a": 1' + b"0" * 5000 + b"}"}, "config.json is not valid JSON, or is cut off"),
+        ({"config.json": '{"a": "\N{LATIN SMALL LETTER U WITH DIAERESIS}"}'.encode("latin-1")}, "not UTF-8 text"),
+        ({"config.json": CONFIG.decode().encode("utf-16")}, "not UTF-8 text"),
     ],
 )  # fmt: skip
 def test_a_config_that_can_not_be_read_says_why(tmp_path: Path, files: dict[str, bytes], said: str) -> None:

@@ -53,7 +53,7 @@ def test_a_machine_whose_gpus_say_nothing_says_how_to_state_them(tmp_path: Path,
     say(tmp_path, said, code)
     done = plan(tmp_path, str(make_model(tmp_path, "gpt2")), *DUMMY)
     assert done.returncode == 3
-    assert "no nvidia GPU whose memory could be told" in done.stderr
+    assert "no nvidia GPU whose memory could be read" in done.stderr
     assert "--gpus 2x80GiB,2x80GiB" in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""`down`: everything that carries the cluster's label on a host, in the order engine, worker, head."""
+"""`down`: remove everything that carries the cluster's label on a host, in the order engine, worker, head."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def down(host: Host, cluster: str | None, reporter: Reporter, *, holder: Holder 
 
     Raises:
         ClusterStateError: another command is changing it, and does not end.
-        HostError: something would not go; what comes after it is still there.
+        HostError: something could not be removed; what comes after it in the order is still there.
     """
     containers: list[str] = []
     shared: list[str] = []
@@ -45,10 +45,10 @@ def down(host: Host, cluster: str | None, reporter: Reporter, *, holder: Holder 
 
 
 def force_down(host: Host, cluster: str | None, reporter: Reporter) -> Removed:
-    """The same for what won't stop: no grace, no waiting for another command, and what won't go keeps nothing else.
+    """As down, by force: no grace period, no waiting for another command, and one failure does not stop the rest.
 
     Raises:
-        HostError: names what would not go, with the host's words; all else is gone then.
+        HostError: names what could not be removed, with the host's errors; everything else is removed.
     """
     removed: list[str] = []
     shared: list[str] = []
@@ -64,18 +64,18 @@ def force_down(host: Host, cluster: str | None, reporter: Reporter) -> Removed:
         shared += host.prune(labels.selector(cluster))
     if failures:
         raise HostError(
-            f"{host.address}: would not go: {', '.join(failures)}",
+            f"{host.address}: could not remove {', '.join(failures)}",
             details="\n".join(f"{name}: {words}" for name, words in failures.items()),
-            hint="All else is gone. When what holds these is mended (where Docker itself hangs: its daemon started "
-            "anew), the same command takes them away.",
+            hint="Everything else is removed. Fix what holds these (if Docker itself hangs, restart its daemon), then "
+            "run the same command again.",
         )
     return Removed(tuple(removed), tuple(shared))
 
 
 def _clusters(host: Host, cluster: str | None, reporter: Reporter) -> dict[str, str]:
-    """The clusters of which anything is there, each with an image of the host.
+    """The clusters that have anything on the host, each with an image that is there.
 
-    A lock alone is something too: another command is about to start the cluster, or was ended before it got so far.
+    A lock alone counts: another command is about to start the cluster, or was killed before it did.
     """
     with reporter.step(f"host {host.address}") as step:
         host.ping()
@@ -88,11 +88,11 @@ def _clusters(host: Host, cluster: str | None, reporter: Reporter) -> dict[str, 
 
 @contextmanager
 def _turn(host: Host, turn: Turn, reporter: Reporter) -> Iterator[None]:
-    """Hold the lock if there can be one: that an image is gone, or a disk full, is no reason to leave all there."""
+    """Hold the lock where possible: a missing image or a full disk must not keep `down` from removing the rest."""
     try:
         turn.begin()
     except HostError as error:
-        reporter.warning(f"{host.address}: going on without the lock: {error.details or error.message}")
+        reporter.warning(f"{host.address}: continuing without the lock: {error.details or error.message}")
     try:
         yield
     finally:
@@ -117,7 +117,7 @@ def _remove(host: Host, container: Container, reporter: Reporter, *, timeout: fl
 
 @contextmanager
 def _noted(failures: dict[str, str], what: str) -> Iterator[None]:
-    """A failure is written down, and the next thing follows."""
+    """Record a failure and continue."""
     try:
         yield
     except HostError as error:

@@ -34,7 +34,7 @@ class Preview:
     containers: tuple[str, ...]
     """Their names."""
     commands: str
-    """The command lines that do the same, as they work at a shell; secrets that are not there yet are made first."""
+    """The shell commands that do the same; secrets that do not exist yet are created first."""
 
 
 def preview(
@@ -43,11 +43,11 @@ def preview(
     address: str | None,
     secrets: Callable[[ClusterConfig], tuple[Secrets, Paths, Sequence[str]]],
 ) -> Preview:
-    """The plan; words in capitals stand for what only a look at a remote host could tell.
+    """The plan; words in capitals stand for what only a check of a remote host can determine.
 
     Args:
-        secrets: the cluster's; where those that are in files on this machine lie, by their path in a container; and the
-            lines that make those that are not there yet.
+        secrets: returns the cluster's; the paths of those that are files on this machine, by their path in a container;
+            and the shell lines that create those that do not exist yet.
     """
     if role == "worker":
         config = config.with_loopback_ports()

@@ -1,4 +1,4 @@
-"""One command at a time changes a cluster's containers on a host; the next waits, and sees for whom."""
+"""One command at a time changes a cluster's containers on a host; the next waits, and shows who holds the lock."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vllmray.reporter import Reporter
 from vllmray.wait import Clock, NotReady, Ready, wait_until
 
 WAIT_S = 120.0
-"""As long as a command may well take to stop an engine and a node that use up their grace (existing.STOP_TIMEOUT_S)."""
+"""Enough for a command to stop an engine and a node that use their whole grace period (state.STOP_TIMEOUT_S)."""
 POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who changes something, in the words that others are told."""
+    """Who holds a lock, as it is shown to others."""
 
     who: str = "somebody"
     """USER@HOST."""
@@ -30,7 +30,7 @@ class Holder:
     process: int = 0
 
     def labels(self, cluster: str) -> dict[str, str]:
-        """What a lock of this one carries, taken now."""
+        """The labels of a lock that this holder takes now."""
         return {
             labels.LOCK: cluster,
             labels.LOCK_HOLDER: f"{self.who} ({self.command}, process {self.process})",
@@ -39,16 +39,16 @@ class Holder:
 
 
 NOBODY = Holder()
-"""Where nothing is known of who it is."""
+"""A holder of whom nothing is known."""
 
 
 def lock_name(cluster: str) -> str:
-    """As containers are named (cluster/spec/containers.py), of which none can have this one."""
+    """Of the form of container names (cluster/spec/containers.py), and different from all of them."""
     return f"vllmray-{cluster}-lock"
 
 
 class Turn:
-    """The time in which one command changes a cluster's containers on a host; a context manager.
+    """The lock under which one command changes a cluster's containers on a host; a context manager.
 
     Args:
         image: one with Python that the host has.
@@ -63,24 +63,24 @@ class Turn:
         self._lock: Lock | None = None
 
     def begin(self, clock: Clock | None = None) -> None:
-        """Wait for it, unless it is this one's already.
+        """Take the lock, waiting for it if need be; nothing to do when it is held already.
 
         Raises:
-            ClusterStateError: another has it, and for too long.
+            ClusterStateError: another command held it until the timeout.
         """
         if self._lock is None:
             seen = self._try()
             self._lock = self._wait(seen, clock) if isinstance(seen, HeldError) else seen
 
     def end(self) -> None:
-        """Let the next go on."""
+        """Release the lock."""
         if self._lock is not None:
             lock, self._lock = self._lock, None
             lock.close()
 
     @contextmanager
     def briefly(self) -> Iterator[None]:
-        """For a moment, and at once; raises HeldError when another has it."""
+        """Hold the lock for the block, without waiting; raises HeldError when another command holds it."""
         with closing(self._take()):
             yield
 
@@ -119,10 +119,10 @@ class Turn:
                 )
             except WaitTimeoutError as error:
                 raise ClusterStateError(
-                    f"{self._host.address}: cluster {self._cluster}: {in_words(seen[-1])}, and did not end in "
-                    f"{WAIT_S:.0f} s",
-                    hint="Wait for that command, or end it. If nobody can, `vllmray down --force --cluster "
-                    f"{self._cluster}` takes the cluster down all the same.",
+                    f"{self._host.address}: cluster {self._cluster}: {in_words(seen[-1])}, and did not finish "
+                    f"within {WAIT_S:.0f} s",
+                    hint="Wait for that command, or stop it. If it can't be stopped, `vllmray down --force --cluster "
+                    f"{self._cluster}` removes the cluster without the lock.",
                 ) from error
             step.result("free")
         return lock

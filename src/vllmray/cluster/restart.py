@@ -1,4 +1,4 @@
-"""`restart`: a container's program anew, with everything that it has."""
+"""`restart`: start a container's program again; the container keeps everything that it has."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vllmray.hosts.base import Container, Host
 from vllmray.reporter import Reporter
 
 TURNS = {
-    labels.HEAD: (labels.HEAD, labels.ENGINE),  # it would notice by itself, and later
+    labels.HEAD: (labels.HEAD, labels.ENGINE),  # the engine would notice by itself, but later
     labels.ENGINE: (labels.ENGINE,),
     labels.WORKER: (labels.WORKER,),
 }
@@ -29,18 +29,18 @@ NEEDED = {**TURNS, labels.ENGINE: (labels.HEAD, labels.ENGINE)}
 
 @dataclass(frozen=True, slots=True)
 class RestartOptions:
-    """How to go about it."""
+    """How to restart."""
 
     runtime: Runtime
     wait: bool = True
     holder: Holder = NOBODY
-    """Who has the cluster's turn meanwhile."""
+    """Who holds the cluster's lock meanwhile."""
 
 
 def restart(
     host: Host, config: ClusterConfig, role: str | None, options: RestartOptions, reporter: Reporter
 ) -> tuple[str, ...]:
-    """Start the program of one container anew, of a head the engine's too, and wait until it works again.
+    """Restart the program of one container, for a head the engine's too, and wait until it is ready again.
 
     Args:
         config: the cluster's name and how long to wait; every other setting is what the containers carry.
@@ -51,8 +51,8 @@ def restart(
 
     Raises:
         ClusterStateError: there is no such container, or the engine has no running head.
-        HostError, WaitTimeoutError, WorkloadError: see errors.py. Nothing is taken back.
-        UserInterruptError: Ctrl-C while it waited; everything goes on running.
+        HostError, WaitTimeoutError, WorkloadError: see errors.py. Nothing is undone.
+        UserInterruptError: Ctrl-C while it waited; everything keeps running.
     """
     found = by_role(host, config.cluster)
     role = role or (labels.ENGINE if {labels.HEAD, labels.ENGINE} & found.keys() else labels.WORKER)
@@ -74,7 +74,7 @@ def restart(
 def _settings(host: Host, config: ClusterConfig, role: str, runtime: Runtime) -> ResolvedConfig:
     found = (worker_config if role == labels.WORKER else head_config)(host, config, runtime)
     if found is None:
-        raise no_cluster(host, config.cluster)  # it went since
+        raise no_cluster(host, config.cluster)  # removed meanwhile
     return found
 
 
@@ -108,18 +108,18 @@ def _wait(host: Host, config: ResolvedConfig, role: str, reporter: Reporter) -> 
 
 @contextmanager
 def _explaining(host: Host, config: ClusterConfig, container: Container) -> Iterator[None]:
-    """Give what ends the wait its evidence, and say what goes on."""
+    """Add the end of the log, and a hint, to what ends the wait."""
     log = f"vllmray logs {container.labels[labels.ROLE]}{config.place_option}"
     try:
         yield
     except KeyboardInterrupt:
         raise UserInterruptError(
-            f"stopped waiting; {container.name} goes on running on {host.address}",
-            hint=f"`vllmray status{config.place_option}` shows when it works.",
+            f"stopped waiting; {container.name} keeps running on {host.address}",
+            hint=f"`vllmray status{config.place_option}` shows when it is ready.",
         ) from None
     except WaitTimeoutError as error:
         error.details = f"The end of the log of {container.name}:\n{log_tail(host, container.id)}"
-        error.hint = f"It goes on starting: vllmray status{config.place_option}. The whole log: {log}"
+        error.hint = f"It is still starting: vllmray status{config.place_option}. The whole log: {log}"
         raise
     except WorkloadError as error:
         error.hint = f"The whole log: {log}"

@@ -1,4 +1,4 @@
-"""`token rotate`: head and engine anew with another token of Ray's, which is kept as soon as the head has it."""
+"""`token rotate`: recreate head and engine with another Ray token, which is stored as soon as the head has it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def rotate(  # what it works on
     """Restart head and engine with the settings that they have, and a new token.
 
     Args:
-        config: what no label has.
+        config: the settings that no label carries.
         store: where the cluster's secrets are; the new token is stored as soon as the head has it.
 
     Raises:
@@ -51,7 +51,7 @@ def _running_head(host: Host, config: ClusterConfig, runtime: Runtime) -> Cluste
     found = by_role(host, config.cluster)
     if labels.HEAD not in found and labels.WORKER in found:
         raise ClusterStateError(
-            f"{host.address}: a worker of cluster {config.cluster} runs here, and its token is the head's",
+            f"{host.address}: only a worker of cluster {config.cluster} runs here; rotate the token on the head's host",
             hint=f"On the head's host: vllmray token rotate{config.cluster_option}",
         )
     running = head_config(host, config, runtime)
@@ -60,14 +60,14 @@ def _running_head(host: Host, config: ClusterConfig, runtime: Runtime) -> Cluste
     if running is None:
         raise ClusterStateError(
             f"{host.address}: the head of cluster {config.cluster} runs here without its engine; nothing was replaced",
-            hint=f"`vllmray up --role head{config.place_option}` makes what is missing, with the settings that it is "
+            hint=f"`vllmray up --role head{config.place_option}` starts what is missing, with the settings that it is "
             "given.",
         )
     return running
 
 
 def _has(host: Host, config: ClusterConfig) -> bool:
-    """Whether a head runs with that token; where the host does not say, what was kept last is the best guess."""
+    """Whether a head runs with the token in config; assumed where the host does not answer."""
     try:
         head = by_role(host, config.cluster).get(labels.HEAD)
     except HostError:

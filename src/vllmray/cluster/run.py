@@ -1,4 +1,4 @@
-"""One `up` under way: what it has made so far, and what becomes of that when it does not get to its end."""
+"""One running `up`: what it has created so far, and what is done with that when it fails or is interrupted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vllmray.reporter import Reporter
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """How to go about it, as against what to make."""
+    """How `up` proceeds, apart from what it creates."""
 
     wait: bool = True
     recreate: bool = False
@@ -32,26 +32,26 @@ class UpOptions:
     derive: bool = True
     """Add Ray to an image that lacks it."""
     cache: Path | None = None
-    """A folder of this machine for what images answered."""
+    """A folder of this machine that caches what images contain."""
     whole: bool = False
-    """No person has to do anything elsewhere: the other nodes come by themselves."""
+    """The other nodes are started by other means: no command for other hosts is shown."""
     look: Look = field(default_factory=Look)
     """What is known of the model, or whether to ask the host."""
     secrets: Callable[[ClusterConfig], Secrets] = Secrets.of
     """The cluster's, once the node's address is known: a certificate is for it."""
     keep: Callable[[Secrets], object] = lambda _: None
-    """Called with them once they are the cluster's: when the head runs with them; for a worker when the head has taken
-    it.
+    """Called with the secrets once they are the cluster's: when the head runs with them; for a worker when the head has
+    accepted it.
     """
     caller: str | None = None
-    """UID:GID to run containers as where the image says nothing better than root."""
+    """UID:GID to run containers as where the image names no user but root."""
     holder: Holder = NOBODY
-    """Who does it, for others who would change the cluster meanwhile."""
+    """Who holds the cluster's lock, for other commands that wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What `up` made or found."""
+    """What `up` created or found."""
 
     role: Role
     config: ResolvedConfig
@@ -63,7 +63,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Run:
-    """One `up` under way, and what it has made so far."""
+    """One running `up`, and what it has created so far."""
 
     host: Host
     reporter: Reporter
@@ -77,17 +77,17 @@ class Run:
         self.look()
 
     def look(self) -> None:
-        """See what is there now."""
+        """Read which containers exist now."""
         found = state.by_role(self.host, self.cluster)
         self.containers = {role: container for role, container in found.items() if role != labels.PROBE}
 
     def turn(self, image: str) -> Turn:
-        """The time in which no other command changes the cluster here."""
+        """The lock that keeps other commands from changing the cluster on this host."""
         return Turn(self.host, self.cluster, image=image, holder=self.options.holder, reporter=self.reporter)
 
     @property
     def contents(self) -> Contents:
-        """What the containers get."""
+        """The files for the containers."""
         return contents().with_secrets(self.secrets)
 
     @property
@@ -106,7 +106,7 @@ class Run:
             if state.usable(self.containers.get(role)):
                 step.result("running already")
                 return
-            # What one that was removed by hand has left: Docker removes a container's own volume only with --volumes.
+            # The volume of a container that was removed with `docker rm`, which keeps it unless --volumes is given.
             self.host.prune(labels.selector(self.cluster, role))
             container = self.host.create_and_start(spec)
             self.containers[role] = container
@@ -116,7 +116,7 @@ class Run:
 
 @contextmanager
 def cleaning_up(run: Run, config: ClusterConfig) -> Iterator[None]:
-    """On an error, whatever it is, take back what this run made; on Ctrl-C, leave it and say so."""
+    """On any error, remove what this run created; on Ctrl-C, leave it running and say so."""
     try:
         with evidence(log=lambda: _last_log(run)):
             yield
@@ -134,7 +134,7 @@ def cleaning_up(run: Run, config: ClusterConfig) -> Iterator[None]:
 
 
 def _take_back(run: Run, config: ClusterConfig, why: BaseException) -> None:
-    """Remove what this run made; what can't be is named in the error that it is about."""
+    """Remove what this run created; what can't be removed is named in the error `why`."""
     if not run.made:
         return
     made = {container.labels[labels.ROLE]: container for container in run.made}
@@ -143,7 +143,7 @@ def _take_back(run: Run, config: ClusterConfig, why: BaseException) -> None:
             state.remove(run.host, made, *labels.STOP_ORDER)
             if not state.by_role(run.host, config.cluster):
                 run.host.prune(labels.selector(config.cluster))
-    except Exception as error:  # noqa: BLE001  # whatever it is, the error that is under way is the one to tell
+    except Exception as error:  # noqa: BLE001  # whatever it is, the original error is the one to report
         left = ", ".join(container.name for container in made.values()) or "volumes and networks"
         say_left(why, f"{left} on {run.host.address}", error)
         _say(why, f"`vllmray down{config.place_option}` removes what is left.")
@@ -164,7 +164,7 @@ def _interrupted(run: Run, config: ClusterConfig) -> UserInterruptError:
     place = config.place_option
     return UserInterruptError(
         f"stopped waiting; still running on {run.host.address}: {names}",
-        hint=f"The same command goes on waiting; `vllmray status{place}` shows the cluster; "
+        hint=f"The same command continues to wait; `vllmray status{place}` shows the cluster; "
         f"`vllmray down{place}` removes it.",
     )
 
@@ -176,7 +176,7 @@ def evidence(*, log: Callable[[], str | None] = lambda: None, hint: str | None =
         yield
     except WaitTimeoutError as error:
         error.details = error.details or log()
-        error.hint = error.hint or hint or "Give it longer, or look at the log above for what it is stuck on."
+        error.hint = error.hint or hint or "Raise the timeout, or see the log above for what it waits for."
         raise
 
 

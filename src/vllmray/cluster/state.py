@@ -1,4 +1,4 @@
-"""What is there already: with which settings, and against what is wanted: keep, replace, or refuse."""
+"""What exists already and with which settings, compared with what is wanted: keep, replace, or refuse."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def refuse_changes(
         lines.update(dict.fromkeys(changes(found, config, secrets, role)))
     if lines:
         raise ClusterStateError(
-            f"{host.address}: cluster {config.cluster} is there with another configuration",
+            f"{host.address}: cluster {config.cluster} already exists with another configuration",
             details="\n".join(lines),
             hint="Add --recreate to stop it and start it with these settings, or give the settings it has.",
         )
@@ -71,7 +71,7 @@ def usable(container: Container | None) -> bool:
 def remove(host: Host, found: dict[str, Container], *roles: str) -> None:
     """Stop and remove those of the roles that are there, in the order that a cluster is taken down.
 
-    What stays, when one does not go, is still in found.
+    When one can't be removed, what remains is still in found.
     """
     for role in labels.STOP_ORDER:
         if role in roles and role in found:
@@ -92,7 +92,7 @@ def head_config(host: Host, config: ClusterConfig, runtime: Runtime) -> Resolved
 
 
 def worker_config(host: Host, config: ClusterConfig, runtime: Runtime) -> ResolvedConfig | None:
-    """The same of a worker. A model or a size is not among its settings, and is the default's here."""
+    """As head_config, for a worker. Its settings have no model and no sizes: those are the defaults here."""
     return _carried(host, config, runtime, labels.WORKER)
 
 

@@ -1,4 +1,4 @@
-"""`up`: from a host to a node of the cluster, and on the head to a serving engine."""
+"""`up`: start a node of the cluster on a host, and on the head's host the engine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def up_head(
     Raises:
         HostError, ClusterStateError, WaitTimeoutError, WorkloadError: see errors.py. Unless options.retain, what this
             call made is removed again.
-        UserInterruptError: Ctrl-C; everything goes on running.
+        UserInterruptError: Ctrl-C; everything keeps running.
     """
     info = _reach(host, config, reporter)
     image = usable_image(host, config, reporter, cache=options.cache, derive=options.derive)
@@ -79,7 +79,7 @@ def up_worker(host: Host, config: ClusterConfig, options: UpOptions, reporter: R
             config = with_user(host, image.config, image.facts, None if info.rootless else options.caller, reporter)
             run.secrets = options.secrets(config)
             config, node, answers = _find_head(run, turn, config, info)
-            if answers:  # also of one that runs: after the head's restart it may have a token that counts no more
+            if answers:  # also for one that runs: after the head's restart its token may be an old one
                 held = fingerprint(image.facts, image.named)
                 agree(host, config, run.secrets, held, reporter, node=run.running(labels.WORKER))
             had = labels.WORKER in run.containers
@@ -95,7 +95,7 @@ def up_worker(host: Host, config: ClusterConfig, options: UpOptions, reporter: R
 
 
 def _prepare_head(run: Run, image: Usable, info: HostInfo) -> tuple[ResolvedConfig, Node]:
-    """Look whether this host can be the head's with these settings, and leave only containers that can stay."""
+    """Check that this host can run the head with these settings, and remove containers that can't stay."""
     host, options, reporter = run.host, run.options, run.reporter
     config = with_user(host, image.config, image.facts, None if info.rootless else options.caller, reporter)
     model = look_there(host, config, options.look, reporter)
@@ -124,7 +124,7 @@ def _prepare_head(run: Run, image: Usable, info: HostInfo) -> tuple[ResolvedConf
 
 
 def _find_head(run: Run, turn: Turn, config: ClusterConfig, info: HostInfo) -> tuple[ResolvedConfig, Node, bool]:
-    """Look at this host, and from it at the head; where that must be waited for, others have their turn meanwhile.
+    """Check this host, and from it the connection to the head; the lock is released while it waits for the head.
 
     Returns:
         The settings with what was found, the node, and whether the head answers.
@@ -179,20 +179,20 @@ def _unreachable_hint(config: ClusterConfig) -> str:
 
 
 def _reach(host: Host, config: ClusterConfig, reporter: Reporter) -> HostInfo:
-    """Raises HostError also for a host whose own network no container can have.
+    """What the host is; raises HostError also for rootless Docker where containers are to use the host's network.
 
-    Rootless Docker runs in a network namespace of its own, and what it calls the host's is that one (Docker's
-    documentation, "Rootless mode", known limitations).
+    Rootless Docker runs in a network namespace of its own, which it calls the host's (Docker's documentation, "Rootless
+    mode", known limitations).
     """
     with reporter.step(f"host {host.address}") as step:
         host.ping()
         info = host.info()
         if info.rootless and config.network == "host":
             raise HostError(
-                f"{host.address}: this Docker daemon is rootless, and its host network is not this host's: no other "
-                "host reaches a node in it",
+                f"{host.address}: this Docker daemon is rootless, and its host network is not this host's: other hosts "
+                "can't reach a node in it",
                 hint="Use the daemon that runs as root there (--host unix:///var/run/docker.sock, or `docker context "
-                "use default`), or do without containers: --runtime native.",
+                "use default`), or run without containers: --runtime native.",
             )
         step.result(f"{info.runtime}, {info.cpus} CPUs, {info.memory / 1024**3:.0f} GiB")
     return info
@@ -205,18 +205,18 @@ def _ports_to_take(run: Run, config: ClusterConfig, role: Role) -> dict[str, int
         ports |= config.ray_ports.listening(role, metrics=config.ray_metrics)
     if role == "head" and not state.usable(run.containers.get(labels.ENGINE)):
         ports["port"] = config.port
-    # With another configuration there, the ports of what it runs are no reason to refuse: the change is.
+    # With --recreate, the containers that hold these ports may be those that will be replaced.
     return {} if run.options.recreate and run.containers else ports
 
 
 def _converge(run: Run, config: ClusterConfig, roles: tuple[str, ...]) -> None:
-    """Leave only containers that can stay as they are, and say of each other one why it goes."""
+    """Remove each container that can't stay as it is, and say why."""
     found = run.containers
     if not run.options.recreate:
         state.refuse_changes(run.host, found, config, run.secrets, roles)
     stale = {role: why for role in roles if (why := state.why_stale(found, config, run.secrets, role))}
     if roles[0] in stale and config.network != "host":
-        stale |= {role: ["it is in the network of the head's"] for role in roles if role in found and role not in stale}
+        stale |= {role: ["it is in the head's network"] for role in roles if role in found and role not in stale}
     for role in (role for role in labels.STOP_ORDER if role in stale):
         with run.reporter.step(f"removing {found[role].name}") as step:
             step.event("; ".join(stale[role]))

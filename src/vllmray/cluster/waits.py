@@ -39,8 +39,8 @@ def for_head(config: ClusterConfig, first: HostAnswer, step: Step, *, again: Cal
     """Wait until the head's port accepts a connection from this host.
 
     Args:
-        first: what the first look saw, told at once.
-        again: tries for that many seconds and says "open" or what it saw instead.
+        first: the answer of the first try, reported at once.
+        again: tries for that many seconds and returns "open" or what it saw instead.
     """
     address = gcs_address(config)
     seen = [first.connect or "no answer"]
@@ -133,7 +133,7 @@ def for_engine(
 
 
 class _Seen:
-    """What the probes ask of one stream of observations; a container that ends by itself ends them all."""
+    """The probes of one stream of observations; a container that ends by itself ends the wait."""
 
     def __init__(self, host: Host, config: ResolvedConfig, watch: Watch, exits: ExitCheck) -> None:
         self._host = host
@@ -146,9 +146,9 @@ class _Seen:
         self.deaths: int | None = None
         """How often the engine had ended by itself before the wait; None for as often as is seen first."""
         self.only_own = False
-        """The node must be the one whose raylet runs beside the watch."""
+        """The node must be the one whose raylet runs in the watch's container."""
         self.engine_from = 0.0
-        """What the engine said before that time, in unix seconds of its host, an earlier one said."""
+        """What was said before that time, in unix seconds of the engine's host, was said by an earlier engine."""
 
     def _look(self, left: float) -> RayStatus:
         news = self._watch.latest(min(left, NEWS_TIMEOUT_S)) or self._last
@@ -168,11 +168,11 @@ class _Seen:
         if listed is None or listed.gpus_total < int(node.gpus):
             return NotReady(f"{node.ip} is not listed by the head yet; it has {_nodes(status)}")
         if self.only_own and listed.id != status.local_node_id:
-            return NotReady(f"{node.ip} is still listed as it was before")
+            return NotReady(f"{node.ip} is still listed as the node from before the restart")
         return Ready(status)
 
     def gpus(self, left: float, step: Step) -> Ready[RayStatus] | NotReady:
-        """Whether the GPUs suffice; tells of each node as it joins."""
+        """Whether the GPUs suffice; reports each node as it joins."""
         status = self._look(left)
         if status.error:
             return NotReady(_no_answer(status.error))
@@ -198,13 +198,13 @@ class _Seen:
         return NotReady(f"{words}: {status.engine.detail}" if status.engine.detail not in ("", words) else words)
 
     def _check_deaths(self, state: EngineState) -> None:
-        """An engine that ended by itself is started again, but who waits for it is to know at once."""
+        """Raise when the engine ended by itself: it is restarted, but a command that waits for it reports that now."""
         self.deaths = state.deaths if self.deaths is None else self.deaths
         if state.phase == "insecure":
             raise WorkloadError(
                 f"{self._host.address}: the engine in {container_name(self._config, labels.ENGINE)} was stopped, "
                 f"because the cluster is not secure: {state.detail}",
-                hint=f"Start head and engine anew with a Ray that asks for its token ({OLDEST_RAY_TEXT} or newer): "
+                hint=f"Recreate them with a Ray that supports token authentication ({OLDEST_RAY_TEXT} or newer): "
                 f"vllmray up --role head --recreate{self._config.place_option}",
             )
         if state.deaths > self.deaths or state.phase == "given-up":

@@ -30,7 +30,7 @@ NO_LINE = "not NAME=VALUE or a comment, or a quote is not closed"
 
 @dataclass(frozen=True, slots=True)
 class EnvFile:
-    """What is in it: values by name, and what can't be right."""
+    """What is in it: values by name, and what is invalid."""
 
     title: str
     values: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -1,4 +1,4 @@
-"""What is known of a model before it is started, as values; and how they are made of what was found."""
+"""What is known of a model before it is started: its config and the size of its weights, read from what was found."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WITHOUT = "`--no-model-check` skips this check."
 
 
 class HubUnreachableError(ConfigError):
-    """The hub gave no answer, or none of a hub: nothing was learned of the model."""
+    """The hub did not answer, or not as a hub does: nothing is known of the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class ModelFiles:
     """Of all its tensors; None when it is not known. From a hub it is the files' size: with their headers, which are
     less than a thousandth."""
     weights: Weights
-    """Their format: "other" is .bin, .gguf, …, and "unknown" says that the config alone is at hand."""
+    """Their format: "other" is .bin, .gguf, …, and "unknown" says that only the config was read."""
     outside: tuple[str, ...] = ()
     """Folders outside of the model's own that its files are links to."""
 
@@ -47,7 +47,7 @@ def parse_config(content: bytes | str, *, model: str, where: str, name: str = fo
     """The content of config.json, or of another file of that name, read.
 
     Raises:
-        ConfigError: it is too large, no UTF-8, cut off, no JSON, or no object.
+        ConfigError: it is too large, not UTF-8, cut off, not JSON, or not an object.
     """
     try:
         if len(content) > folder.MAX_JSON:
@@ -56,11 +56,11 @@ def parse_config(content: bytes | str, *, model: str, where: str, name: str = fo
             config = json.loads(content if isinstance(content, str) else content.decode())
             if isinstance(config, dict):
                 return config
-            problem = "holds no JSON object"
+            problem = "is not a JSON object"
     except UnicodeDecodeError as error:
-        problem = f"is no text in UTF-8 ({error.reason} at byte {error.start})"
+        problem = f"is not UTF-8 text ({error.reason} at byte {error.start})"
     except (ValueError, RecursionError) as error:
-        problem = f"is no JSON, or is cut off ({error})"
+        problem = f"is not valid JSON, or is cut off ({error})"
     raise damaged(f"{name} {problem}", model=model, where=where)
 
 
@@ -84,17 +84,17 @@ def _quantised(config: Mapping[str, Any], read: Callable[[], Mapping[str, Any]])
 
 
 def damaged(problem: str, *, model: str, where: str) -> ConfigError:
-    """The error for what is missing or wrong in the model's files."""
+    """The error for a missing or invalid file of the model."""
     kind, _, place = where.partition(" ")
     hint = {
         "folder": f"Complete the folder, for example: hf download ORG/NAME --local-dir {model}",
         "cache": f"Delete it, so that it is downloaded again: rm -r {Path(place).parent.parent}",
-    }.get(kind, "Look at the model's files there, or name another model.")
+    }.get(kind, "Check the model's files there, or name another model.")
     return ConfigError(f"{describe(model, where)}: {problem}", hint=f"{hint}\n{WITHOUT}")
 
 
 def from_folder(answer: Mapping[str, Any], *, model: str, where: str) -> ModelFiles:
-    """The model that payload/probes/model_folder.py has looked at.
+    """The model that payload/probes/model_folder.py has read.
 
     Args:
         answer: what look() gives, or the program prints.
@@ -118,7 +118,7 @@ def from_listing(
     """The model that a hub has.
 
     A hub's own counts of parameters are not used: packed formats are unpacked in them and their scales left out
-    (huggingface.js, pull requests 1770, 2003 and 2323), so they say nothing of bytes.
+    (huggingface.js, pull requests 1770, 2003 and 2323), so they do not give the size in bytes.
 
     Args:
         sizes: in bytes, of each file by its path there.

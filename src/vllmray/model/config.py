@@ -296,7 +296,7 @@ def read_config(raw: Mapping[str, Any], model: str) -> TextConfig:
     """The checked shape.
 
     Raises:
-        ConfigError: lists each field that is missing or can't be right.
+        ConfigError: lists each field that is missing or invalid.
     """
     section = text_section(raw)
     quantization = next((q for q in _quantization(raw, section) if isinstance(q, Mapping)), None)

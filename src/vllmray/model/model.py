@@ -84,7 +84,7 @@ def model_of(raw: Mapping[str, Any], name: str, checkpoint_bytes: int | None = N
     """The model that a config.json describes.
 
     Raises:
-        ConfigError: lists each field that is missing or can't be right.
+        ConfigError: lists each field that is missing or invalid.
     """
     config = read_config(raw, name)
     shape = shape_of(config, unknown_keys(text_section(raw), config))

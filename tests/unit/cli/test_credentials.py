@@ -87,8 +87,8 @@ def test_the_lines_of_a_plan_make_the_secrets_that_it_names_for_their_user_alone
     shown = [label.strip("'") for label in re.findall(r"--label ('io.vllmray.secrets=\S+)", text)]
     assert done.stdout.splitlines() == shown
     assert len(shown) == (2 if runtime == "docker" else 0)
-    assert "# not made yet" in first
-    assert "# not made yet" not in text
+    assert "# secrets that do not exist yet" in first
+    assert "# secrets that do not exist yet" not in text
     secrets = kept(state)
     assert set(secrets) == {"ray_token", "api_key", "scrape_token", "tls.crt", "tls.key"}
     assert not [secret for name, secret in secrets.items() if name != "tls.crt" and secret in text]

@@ -31,7 +31,7 @@ def test_by_force_every_host_has_its_turn_before_a_failure_is_told() -> None:
     hosts = [with_head("a-head"), with_head(), with_head("a-head")]
     with pytest.raises(HostError) as caught:
         _on_each(hosts, lambda host: force_down(host, None, RecordingReporter()))
-    assert caught.value.message == "; ".join(["fake://host: would not go: a-head"] * 2)
+    assert caught.value.message == "; ".join(["fake://host: could not remove a-head"] * 2)
     assert caught.value.details == "a-head: it does not die\na-head: it does not die"
     assert [len(host.records) for host in hosts] == [1, 0, 1]
 

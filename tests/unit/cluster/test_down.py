@@ -83,7 +83,7 @@ def test_that_there_can_be_no_lock_is_no_reason_to_leave_a_cluster_there() -> No
     host, reporter = with_clusters("a"), RecordingReporter()
     host.images.clear()
     assert down(host, "a", reporter).containers == ("a-engine", "a-head")
-    assert "going on without the lock: fake://host: no image image:1" in reporter.text()
+    assert "continuing without the lock: fake://host: no image image:1" in reporter.text()
 
 
 def test_by_force_no_lock_is_waited_for_and_that_of_another_is_broken() -> None:
@@ -119,7 +119,7 @@ def test_by_force_nothing_has_a_grace_and_what_does_not_go_keeps_nothing_else() 
     host = Impatient()
     with_clusters("a", "b", host=host)
     host.stuck = {"a-engine", "b-engine"}
-    with pytest.raises(HostError, match="would not go: a-engine, b-engine") as caught:
+    with pytest.raises(HostError, match="could not remove a-engine, b-engine") as caught:
         force_down(host, None, RecordingReporter())
     assert caught.value.details == "a-engine: it does not die\nb-engine: it does not die"
     assert caught.value.exit_code == 3

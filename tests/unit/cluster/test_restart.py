@@ -88,7 +88,7 @@ def own(line: str, node_id: str | None) -> str:
 def test_a_worker_works_again_when_the_head_lists_the_new_one_and_not_as_long_as_it_lists_the_old_one() -> None:
     before, after = ray_node("10.0.0.2"), ray_node("10.0.0.2") | {"id": "new"}
     lines = [own(seen(HEAD_NODE, before), None), own(seen(HEAD_NODE, before), "new")]
-    with pytest.raises(WaitTimeoutError, match=r"10\.0\.0\.2 is still listed as it was before"):
+    with pytest.raises(WaitTimeoutError, match=r"10\.0\.0\.2 is still listed as the node from before the restart"):
         restart(worker_host(*lines), config(join_timeout=1), None, WAIT, RecordingReporter())
     host, reporter = worker_host(*lines, own(seen(HEAD_NODE, after), "new")), RecordingReporter()
     assert restart(host, config(), WORKER, WAIT, reporter) == ("vllmray-worker",)
@@ -141,6 +141,6 @@ def test_ctrl_c_leaves_it_running_and_says_so() -> None:
         raise KeyboardInterrupt
 
     host.streams["python3"] = interrupted
-    with pytest.raises(UserInterruptError, match="vllmray-engine goes on running"):
+    with pytest.raises(UserInterruptError, match="vllmray-engine keeps running"):
         restart(host, config(), None, WAIT, RecordingReporter())
     assert host.named("vllmray-engine").container.status == "running"

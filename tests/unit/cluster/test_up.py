@@ -193,7 +193,7 @@ def test_a_lost_head_takes_an_engine_with_it_that_is_in_its_network(network: str
         (probe_answer(taken={"gcs": 6379}), "port 6379 (--ray-port gcs=…)"),
         (probe_answer(taken={"port": 8000}), "port 8000 (--port)"),
         (probe_answer(problem="10.9.9.9 is not an address of this host"), "10.9.9.9 is not an address"),
-        ("Traceback: no json", "the look at the host from image image:1 failed"),
+        ("Traceback: no json", "the check of the host from image image:1 failed"),
     ],
 )
 def test_what_a_node_could_not_live_with_is_refused_first(answer: str, words: str) -> None:
@@ -209,14 +209,18 @@ def test_what_a_node_could_not_live_with_is_refused_first(answer: str, words: st
     [
         ("docker", image_answer(vllm=None), "image image:1 has no vLLM"),
         ("native", image_answer(ray=None), "image:1 has no Ray"),
-        ("docker", image_answer(ray="2.51.2"), "image image:1 has Ray 2.51.2, which asks nobody for a token: 2.52 is"),
-        ("native", image_answer(ray="1.13.0"), "image:1 has Ray 1.13.0, which asks nobody for a token"),
-        ("native", image_answer(ray="nightly"), "image:1 has Ray nightly, which asks nobody for a token"),
-        ("docker", image_answer(ray=None, ray_command="/bin/ray"), "has Ray of a version that it does not tell"),
+        (
+            "docker",
+            image_answer(ray="2.51.2"),
+            "image image:1 has Ray 2.51.2, which does not support token authentication: 2.52 is",
+        ),
+        ("native", image_answer(ray="1.13.0"), "image:1 has Ray 1.13.0, which does not support token authentication"),
+        ("native", image_answer(ray="nightly"), "image:1 has Ray nightly, which does not support token authentication"),
+        ("docker", image_answer(ray=None, ray_command="/bin/ray"), "has Ray of an unknown version, which does not"),
         (
             "docker",
             image_answer(versions={"ray": "2.60.0", "vllm": "0.33.0", "torch": "2.13.0+cpu", "torchaudio": "2.11.0"}),
-            "torchaudio for CUDA beside torch for CPUs",
+            "torchaudio for CUDA and torch for CPUs",
         ),
     ],
 )

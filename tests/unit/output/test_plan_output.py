@@ -65,8 +65,8 @@ def test_up_with_sizes_that_are_auto_takes_the_first_and_says_what_is_not_known(
     _, layout = choose(model, SETTINGS, HOSTS)
     assert why(model, layout, SETTINGS) == (
         "tensor_parallel_size 1, pipeline_parallel_size 1: number of parameters not known, 16.0 GiB of weights a GPU, "
-        "KV cache: not known for this model (attention_schedule is not understood); vLLM decides; the GPUs would carry "
-        "2 of these"
+        "KV cache: not known for this model (attention_schedule is not understood); vLLM decides; the GPUs have room "
+        "for 2 replicas"
     )
 
 

@@ -28,7 +28,7 @@ def build_spec(wanted: ImageBuild, accelerator: Accelerator) -> BuildSpec:
     missing = without_a_line(text, arguments)
     if missing:
         raise ConfigError(
-            f"{path} takes no {', '.join(missing)}",
+            f"{path} has no ARG {', '.join(missing)}",
             hint="Add to it: "
             + ", ".join(f"ARG {name}" for name in missing)
             + "; and use it as ${"
@@ -44,7 +44,7 @@ def _text(path: Path | None, accelerator: Accelerator) -> str:
         if text is None:
             raise ConfigError(
                 f"vllmray has no Dockerfile for {accelerator} GPUs",
-                hint="Name one with -f, or one of vLLM's own images with --image: what lacks Ray gets it added.",
+                hint="Name one with -f, or one of vLLM's own images with --image: Ray is added where it is missing.",
             )
         return text
     try:
@@ -78,7 +78,7 @@ def have_built(
             step.result("found")
             return name
         step.event(
-            "building it: some GB to fetch, some minutes" if wanted.build is True else f"building {wanted.build}"
+            "building: downloads several GB, takes minutes" if wanted.build is True else f"building {wanted.build}"
         )
         for line in host.build(spec, name):
             step.glimpse(line)

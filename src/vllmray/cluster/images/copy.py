@@ -1,4 +1,4 @@
-"""Giving an image to other hosts without a registry: one stream from a daemon into the others."""
+"""Copying an image to other hosts without a registry: one stream from a daemon into the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def copy_image(
 
     Raises:
         HostError: the source does not have it, or it is for another processor than a target's; or a target did not
-            take it: the other targets have it then.
+            load it: the other targets have it then.
     """
     with reporter.step(f"image {name} on {source.address}") as step:
         images = _with_derived(source, name)
@@ -78,7 +78,7 @@ def _same(there: Image | None, here: Image) -> bool:
 
 
 class _Progress:
-    """Tells a step of the bytes that each target has taken, and how fast."""
+    """Reports to a step the bytes that each target has taken, and how fast."""
 
     def __init__(self, step: Step, size: int, clock: Clock) -> None:
         self.step = step
@@ -111,7 +111,7 @@ def _send(
             target.load(counted())
             missing = [name for name in images if target.image(name) is None]
             if missing:
-                raise HostError(f"{target.address}: it took the image, and does not list {', '.join(missing)}")
+                raise HostError(f"{target.address}: the image was loaded, but {', '.join(missing)} is not listed there")
             progress.step.event(f"{target.address}: {sent / MB:.0f} MB at {progress.rate(sent)}")
 
         return take
@@ -129,5 +129,5 @@ def _failure(name: str, failed: Mapping[str, Exception]) -> HostError:
     return HostError(
         f"image {name} was not copied to {', '.join(failed)}",
         details="\n".join(lines),
-        hint=next((error.hint for error in told if error.hint), "The same command sends it to those alone."),
+        hint=next((error.hint for error in told if error.hint), "Run the same command again: it sends only to those."),
     )

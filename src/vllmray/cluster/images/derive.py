@@ -1,4 +1,4 @@
-"""An image that nodes can run in: fetched where it is missing, with Ray added where it has none, and looked at."""
+"""An image that nodes can run in: pulled where it is missing, with Ray added where it has none, and inspected."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def usable_image(host: Host, config: ClusterConfig, reporter: Reporter, *, cache
     """Have an image on the host that has Ray and vLLM.
 
     Args:
-        cache: where answers of images are kept.
+        cache: a folder that caches what images contain.
         derive: add Ray where the image has none; otherwise that is an error.
 
     Raises:
-        HostError: the image can't be had or can't be asked, lacks something, or building it failed.
+        HostError: the image can't be pulled or inspected, lacks something, or building it failed.
     """
     if config.build and config.runtime != "native":
         built = have_built(host, config.build, config.accelerator, reporter)
@@ -50,7 +50,7 @@ def usable_image(host: Host, config: ClusterConfig, reporter: Reporter, *, cache
         if not derive:
             raise HostError(
                 f"{host.address}: image {config.image} has no Ray",
-                hint=f"Leave out --no-derive and it is added, or add it by hand:\n{by_hand(config.image)}",
+                hint=f"Leave out --no-derive to have it added, or add it yourself:\n{by_hand(config.image)}",
             )
         config = config.model_copy(update={"image": _with_ray(host, config.image, facts, reporter)})
         facts = inspect(host, config.image, cache)

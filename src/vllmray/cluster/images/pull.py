@@ -1,4 +1,4 @@
-"""Having the image on a host: found there, or pulled with each layer's progress."""
+"""Ensure that a host has the image: found there, or pulled with each layer's progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 
 
 def ensure_image(host: Host, name: str, reporter: Reporter, clock: Clock | None = None) -> None:
-    """Returns when the host has the image; raises HostError when it can't be had."""
+    """Returns when the host has the image; raises HostError when it can't be pulled."""
     clock = clock or SystemClock()
     kind = "environment of" if name.startswith("/") else "image"  # natively the image is a Python
     with reporter.step(f"{kind} {name}") as step:

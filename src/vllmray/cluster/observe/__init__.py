@@ -1,1 +1,1 @@
-"""What is seen of a cluster that runs."""
+"""Observing a running cluster: its status, events and logs."""

@@ -1,4 +1,4 @@
-"""`logs --bundle`: what a host can tell for a report about a cluster."""
+"""`logs --bundle`: what a host contributes to a bug report about a cluster."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LOG_LINES = 2000
 
 @dataclass(slots=True)
 class Gathered:
-    """Texts by the names of their files, and what could not be had."""
+    """Texts by the names of their files, and what could not be read."""
 
     files: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
     def add(self, name: str, read: Callable[[], str]) -> None:
-        """A text, unless it can't be had: a report about what is broken must not break with it."""
+        """Add a text, or note why it can't be read: a report about what is broken must not fail with it."""
         try:
             self.files[name] = read()
         except Exception as error:  # noqa: BLE001  # as above

@@ -1,7 +1,8 @@
-"""`events`: the history of a cluster on a host, from its containers' logs and from the host's own memory.
+"""`events`: the history of a cluster on a host, from its containers' logs and from the host's own events.
 
-The logs carry it: the programs in the containers write down what happens (journal.py), and a log lasts as long as its
-container. The host adds what no program can tell of its own end, for as long as it remembers (docker_events.py).
+The programs in the containers write to their logs what happens (payload/journal.py), and a log lasts as long as its
+container. The host adds what no program can report of its own end, for as long as it keeps events
+(hosts/docker/events.py).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from vllmray.hosts.base import Container, Host
 from vllmray.wait import Clock, SystemClock
 
 LOOK_BACK_S = 3600.0
-"""What began so long before the time that is asked about is still known for the beginning of what comes after it."""
+"""Rows are read from so long before the time that is asked about, so that what began then is known as the beginning."""
 POLL_S = 1.0
 OVERLAP_S = 1.0
 """A line is written a moment after the time that it names, which is rounded."""
@@ -81,11 +82,11 @@ def follow(host: Host, cluster: str, *, since: float | None, clock: Clock | None
 
 
 class _News:
-    """Rows that nobody has had yet.
+    """Rows that were not returned yet.
 
     Args:
-        had: those of the beginning.
-        early: unix seconds, where the beginning began.
+        had: the first rows, which were returned.
+        early: unix seconds, from which those were read.
     """
 
     def __init__(self, host: Host, cluster: str, had: list[Row], early: float | None) -> None:
@@ -100,7 +101,7 @@ class _News:
         self._note(had)
 
     def look(self) -> list[Row]:
-        """What came since the last look, in no order."""
+        """The rows that came since the last call, in no order."""
         here = _containers(self._host, self._cluster)
         for container in here:
             self._read_on(container)
@@ -134,7 +135,7 @@ class _Log:
     """A container's log, followed by a thread of its own until it ends.
 
     Args:
-        rows: that were read before and nobody has taken.
+        rows: that were read before and not taken yet.
     """
 
     def __init__(self, host: Host, container: Container, since: float, rows: list[Row]) -> None:
@@ -147,7 +148,7 @@ class _Log:
 
     def _read(self, host: Host, container: Container, since: float) -> None:
         try:
-            with suppress(HostError):  # the container is gone, or the next look says what is wrong with the host
+            with suppress(HostError):  # the container is gone, or the next look reports what is wrong with the host
                 for row in told(container.name, host.logs(container.id, follow=True, since=since)):
                     self._rows.put(row)
         finally:

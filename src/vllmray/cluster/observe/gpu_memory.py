@@ -1,4 +1,4 @@
-"""How full the GPUs of a host are, as its node sees them."""
+"""Used and total memory of a host's GPUs, as its node sees them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class GpuMemory:
 
 
 def gpu_memory(host: Host, container: str, settings: Mapping[str, Any]) -> tuple[GpuMemory, ...]:
-    """The GPUs that a running container was given; empty where they have no memory of their own, or it can't be told.
+    """The GPUs that a running container was given; empty where they have no memory of their own, or it can't be read.
 
     Args:
         settings: what the container carries.

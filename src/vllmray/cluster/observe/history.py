@@ -85,7 +85,7 @@ def _signal_words(number: int) -> str:
 
 
 class Story:
-    """Rows in order, each told in the light of those before it."""
+    """Rows in order, each worded with regard to those before it."""
 
     def __init__(self) -> None:
         self._ended: set[str] = set()

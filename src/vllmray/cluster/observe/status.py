@@ -1,4 +1,4 @@
-"""`status`: what is, read from labels, Docker, and Ray; no setting is needed to ask."""
+"""`status`: the state of a cluster, read from labels, Docker and Ray; it needs no settings."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ClusterView:
     ray: RayStatus | None
     """None when no node runs here that could be asked."""
     gpus: tuple[GpuMemory, ...] = ()
-    """Of this host, as far as it can be told."""
+    """Of this host, as far as they are known."""
     told: Entry | None = None
     """What the program of this host's node or engine last wrote into its log; looked for only where it is not ready."""
     reason: str | None = None
@@ -53,7 +53,7 @@ class ClusterView:
 
     @property
     def engine(self) -> EngineState | None:
-        """What the engine says of itself; only the head's host knows."""
+        """The engine's own state; known only on the head's host."""
         return self.ray.engine if self.ray else None
 
     @property
@@ -73,7 +73,7 @@ class ClusterView:
 
     @property
     def problem(self) -> str | None:
-        """What is between the cluster and serving, in one line; None when nothing is."""
+        """Why the cluster is not ready, in one line; None when it is."""
         for container in self.containers:
             if not usable(container):
                 return f"{container.name} is {container.status} (exit code {container.exit_code})"
@@ -91,7 +91,7 @@ class ClusterView:
 
     def _engine_problem(self) -> str | None:
         if not any(container.labels.get(labels.ROLE) == labels.ENGINE for container in self.containers):
-            return "the engine's container is not there"
+            return "the engine's container is missing"
         if self.engine is None:
             return "the engine is starting"
         if self.ray and self.ray.shortfall:
@@ -108,7 +108,7 @@ class ClusterView:
 
     @property
     def since(self) -> float | None:
-        """Since when that is so, in unix seconds of the host; None when nothing is wrong, or nobody noted it."""
+        """Since when it has the problem, in unix seconds of the host; None when it is ready, or that is not known."""
         if self.ready:
             return None
         down = [container for container in self.containers if not usable(container)]
@@ -127,7 +127,7 @@ class ClusterView:
 
 
 def look(host: Host, cluster: str) -> ClusterView:
-    """The cluster now.
+    """The state of the cluster now.
 
     Raises:
         ClusterStateError: nothing of that name is on the host.
@@ -138,7 +138,7 @@ def look(host: Host, cluster: str) -> ClusterView:
 
 
 def _explained(host: Host, view: ClusterView, found: dict[str, Container]) -> ClusterView:
-    """With what the log of the program says that has to do it."""
+    """The view, with what the log of the engine, or of the node, says about the problem."""
     container = found.get(labels.ENGINE) or found.get(view.role)
     if container is None:
         return view
@@ -179,7 +179,7 @@ def _role(found: dict[str, Container]) -> str:
 
 
 def _settings(found: dict[str, Container]) -> dict[str, Any]:
-    """Of the node that speaks for this host; a worker beside a head has settings of its own."""
+    """Of the node that speaks for this host; a worker on a head's host has settings of its own."""
     roles = (labels.HEAD, labels.ENGINE) if _role(found) == labels.HEAD else (labels.WORKER,)
     settings: dict[str, Any] = {}
     for role in roles:
@@ -223,7 +223,7 @@ _SAID = TypeAdapter(_Said)
 
 
 def _from_engine(host: Host, container: str) -> RayStatus | None:
-    """What the engine's container last wrote, with that host's seconds since its boot beside it (man 5 proc)."""
+    """What the engine's container last wrote, unless it is old by that host's seconds since boot (man 5 proc)."""
     lines = exec_to_end(host, container, ("cat", "/proc/uptime", ENGINE_STATE), SHORT_S)
     try:
         now, said = float(lines[0].split()[0]), _SAID.validate_json(lines[1])
@@ -249,7 +249,7 @@ def _address(settings: dict[str, Any]) -> str:
 
 
 def follow(host: Host, cluster: str, clock: Clock | None = None) -> Iterator[ClusterView]:
-    """The cluster at once and at each change, for ever."""
+    """The state of the cluster at once and at each change, for ever."""
     clock = clock or SystemClock()
     found = _found(host, cluster)
     role = _role(found)

@@ -1,4 +1,4 @@
-"""The GPUs of a host as payload/probes/gpus.py tells of them."""
+"""The GPUs of a host as payload/probes/gpus.py reports them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _FILES = TypeAdapter(tuple[str, ...])
 
 
 def cards_in(lines: Sequence[str]) -> tuple[Card, ...]:
-    """Those of a probe's answer; empty where it has none."""
+    """The GPUs in a probe's answer; empty where it has none."""
     return _of(lines, "cards", _CARDS)
 
 
 def holders_in(lines: Sequence[str]) -> tuple[GpuProcess, ...]:
-    """The processes of a probe's answer; empty where it has none."""
+    """The processes in a probe's answer; empty where it has none."""
     return _of(lines, "holders", _HOLDERS)
 
 
 def files_in(lines: Sequence[str]) -> tuple[str, ...]:
-    """The files of GPUs in a probe's answer, as gpus.device_access takes them; empty where it has none."""
+    """The GPU device files in a probe's answer, as gpus.device_access takes them; empty where it has none."""
     return _of(lines, "files", _FILES)
 
 

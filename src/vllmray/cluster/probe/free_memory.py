@@ -1,4 +1,4 @@
-"""Free memory on a node's GPUs, against what the engine will ask of them, before it is started."""
+"""Free memory on a node's GPUs, compared with what the engine needs there, before it is started."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from vllmray.reporter import Reporter
 from vllmray.wait import Clock, NotReady, Ready, wait_until
 
 RELEASE_S = 20.0
-"""Ray's workers end, and the driver gives their memory back, seconds after the engine that they worked for."""
+"""Ray's workers exit, and the driver frees their memory, seconds after their engine has exited."""
 USERS = "/vllmray/users"
 LEAST_SHARE = 0.1
-"""What is not worth an advice."""
+"""The hint suggests no gpu_memory_utilization below this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
     """What an engine needs on the GPUs of one node.
 
-    VLLM ends at its start unless each of its GPUs has total x gpu_memory_utilization free, whatever else it is told of
-    memory (vllm 0.33, vllm/v1/worker/utils.py, request_memory: "Free memory on device").
+    VLLM exits at its start unless each of its GPUs has total x gpu_memory_utilization free, whatever its other options
+    for memory are (vllm 0.33, vllm/v1/worker/utils.py, request_memory: "Free memory on device").
     """
 
     host: Host
@@ -45,7 +45,7 @@ class Room:
     """
 
     def check(self, cards: Sequence[Card], devices: tuple[str, ...]) -> None:
-        """Raises HostError that names each GPU with too little, and who has its memory.
+        """Raises HostError that names each GPU with too little free memory, and the processes that hold it.
 
         Args:
             cards: the node's GPUs; without any, nothing is known and vLLM decides.
@@ -65,7 +65,7 @@ class Room:
         )
 
     def check_again(self, devices: tuple[str, ...], reporter: Reporter, clock: Clock | None = None) -> None:
-        """The same of GPUs on which this cluster had something until now, once that is gone."""
+        """As check, for GPUs that this cluster used until now: wait for the driver to free their memory first."""
         cards = self._ask(devices)
         if not self._short(cards):
             return
@@ -99,7 +99,7 @@ class Room:
         return cards_in(run_to_end(self.host, gpu_probe_spec(self.config, devices, request)))
 
     def _holders(self, devices: tuple[str, ...]) -> tuple[GpuProcess, ...]:
-        """Asked only now: a container sees the processes of a host, and its users, only when it is let."""
+        """Asked only after a failure: it takes a container with the host's process namespace and its /etc/passwd."""
         native = self.config.runtime == "native"
         users = "/etc/passwd" if native else USERS
         request = json.dumps({"accelerator": self.config.accelerator, "users": users})
@@ -123,7 +123,7 @@ class Room:
         )
         mine = sorted((each for each in holders if each.gpu == card.uuid), key=lambda each: -(each.memory or 0))
         if not mine:
-            return [head, "  the host does not tell which processes hold it"]
+            return [head, "  the host does not report which processes hold it"]
         return [head, *(f"  {_process(each)}" for each in mine)]
 
     def _hint(self, cards: Sequence[Card], short: Sequence[Card]) -> str:

@@ -19,7 +19,7 @@ from vllmray.payload.protocol import UNIFIED_RESERVE
 from vllmray.reporter import Reporter
 
 DEV = "/vllmray/dev"
-"""Where the host's /dev is shown to the container that looks at it."""
+"""Where the host's /dev is mounted in the container that lists its files."""
 STATE_THEM = "State them instead: --gpus 2x80GiB,2x80GiB (a host's count and memory each)."
 
 
@@ -27,12 +27,12 @@ def gpus_of(host: Host, config: ClusterConfig, reporter: Reporter) -> HostGpus:
     """The GPUs of a host, as a node's image there sees them.
 
     Raises:
-        HostError: it does not answer, lacks the image, or its GPUs can't be told.
+        HostError: it does not answer, lacks the image, or its GPUs can't be read.
     """
     with reporter.step(f"GPUs of {host.address}") as step:
         if host.image(config.image) is None:
             raise HostError(
-                f"{host.address}: there is no image {config.image} to look at its GPUs from",
+                f"{host.address}: there is no image {config.image}, which is needed to inspect its GPUs",
                 hint=f"Pull it there, or name one that is there with --image. {STATE_THEM}",
             )
         request = json.dumps({"accelerator": config.accelerator})
@@ -43,12 +43,12 @@ def gpus_of(host: Host, config: ClusterConfig, reporter: Reporter) -> HostGpus:
         found = HostGpus(host.address, tuple(card.size for card in cards))
         if not found.memory:
             raise HostError(
-                f"{host.address}: no {config.accelerator} GPU whose memory could be told",
+                f"{host.address}: no {config.accelerator} GPU whose memory could be read",
                 details="\n".join(lines[-5:]) or None,
                 hint=STATE_THEM,
             )
         shared = any(card.unified for card in cards)
-        reserve = f"; shared with the host, to which {UNIFIED_RESERVE // GIB} GiB of it are left" if shared else ""
+        reserve = f"; shared with the host, which keeps {UNIFIED_RESERVE // GIB} GiB of it" if shared else ""
         step.result(f"{found.summary}{reserve}")
     return found
 
@@ -56,24 +56,24 @@ def gpus_of(host: Host, config: ClusterConfig, reporter: Reporter) -> HostGpus:
 def said_with_gpus(
     host: Host, config: ClusterConfig, devices: tuple[str, ...], spec: Callable[[tuple[str, ...]], ContainerSpec]
 ) -> tuple[list[str], tuple[str, ...]]:
-    """What a short-lived container with the host's GPUs prints, and how the host gave them.
+    """What a short-lived container with the host's GPUs prints, and how the host provides them.
 
-    NVIDIA's by CDI where the daemon lists its devices, else by the NVIDIA runtime, which no daemon tells of before it
-    is asked; and where there is neither, by the device files themselves: the driver's libraries are then the image's
-    own, or in folders that are mounted. AMD's by their files.
+    NVIDIA GPUs by CDI where the daemon lists CDI devices, else by the NVIDIA runtime, which no daemon reports before it
+    is asked for; without either, by their device files: the driver's libraries are then in the image, or in mounted
+    folders. AMD GPUs by their device files.
 
     Args:
         devices: those that the daemon lists, or what an earlier call returned.
         spec: the container, by what gpus.device_access takes.
 
     Raises:
-        HostError: it could not be started, or the host has no way to give GPUs.
+        HostError: it could not be started, or the host has no way to provide GPUs to containers.
     """
     if config.accelerator == "amd" and config.runtime != "native" and AMD_CONTROL not in devices:
         devices = _device_files(host, config)
         if AMD_CONTROL not in devices or not any(RENDER_FILE.fullmatch(device) for device in devices):
             raise HostError(
-                f"{host.address}: no AMD GPU: there is no {AMD_CONTROL}, or no render node of a card of AMD's",
+                f"{host.address}: no AMD GPU: there is no {AMD_CONTROL}, or no render node of an AMD card",
                 hint="Check that its amdgpu driver is loaded (ls /dev/kfd /dev/dri), or name another --accelerator.",
             )
     try:
@@ -86,7 +86,7 @@ def said_with_gpus(
 
 
 def _device_files(host: Host, config: ClusterConfig) -> tuple[str, ...]:
-    """The host's files of GPUs, and their groups: a container sees only those it was given, so one is shown all."""
+    """The host's GPU device files, and their groups, from a container that has the host's /dev mounted."""
     request = json.dumps({"files": DEV, "accelerator": config.accelerator})
     spec = replace(brief_spec(config), mounts=(Mount("bind", "/dev", DEV, read_only=True),))
     lines = run_to_end(host, with_program(spec, "probes/host.py", request))

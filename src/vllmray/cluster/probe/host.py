@@ -1,4 +1,4 @@
-"""Looking at a host before a node is started there: one short-lived container answers everything."""
+"""Checks of a host before a node is started there; one short-lived container collects all answers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from vllmray.images.recipe import OLDEST_RAY_TEXT, RAY_REQUIREMENT, asks_for_tok
 from vllmray.payload.protocol import HostAnswer
 
 _ANSWER = TypeAdapter(HostAnswer)
-# Their builds on PyPI are for CUDA: beside a CPU build of torch they fail on import, and transformers with them.
+# Their builds on PyPI are for CUDA: with a CPU build of torch they fail on import, and transformers with them.
 CUDA_COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What to look at besides the image and the GPUs."""
+    """What to check in addition to the image and the GPUs."""
 
     towards: str | None = None
     """The address that the node must be reachable from; None asks for the default route."""
@@ -35,7 +35,7 @@ class Question:
     connect: tuple[str, int, float] | None = None
     """Address, port and seconds to try."""
     node: str | None = None
-    """The node's own container when it runs already: in a network of its own, its address is taken then."""
+    """The node's own container when it runs already: in a network of containers it has the node's address."""
 
 
 def ask(host: Host, config: ClusterConfig, devices: tuple[str, ...], question: Question) -> HostAnswer:
@@ -45,7 +45,7 @@ def ask(host: Host, config: ClusterConfig, devices: tuple[str, ...], question: Q
         devices: as said_with_gpus takes them.
 
     Raises:
-        HostError: the container did not start (image, GPU runtime), or its answer is none.
+        HostError: the container did not start (image, GPU runtime), or its answer can't be read.
     """
     request: dict[str, object] = {
         "towards": question.towards,
@@ -66,14 +66,14 @@ def ask(host: Host, config: ClusterConfig, devices: tuple[str, ...], question: Q
         return replace(_ANSWER.validate_json(lines[-1] if lines else ""), gpu_devices=given)
     except ValidationError as error:
         raise HostError(
-            f"{host.address}: the look at the host from image {config.image} failed",
+            f"{host.address}: the check of the host from image {config.image} failed",
             details="\n".join(lines[-20:]) or "it printed nothing",
             hint="Check that the image runs: docker run --rm --entrypoint python3 IMAGE -V",
         ) from error
 
 
 def check(host: Host, config: ClusterConfig, found: HostAnswer) -> None:
-    """Refuse what a node could not live with, before anything of it is started.
+    """Refuse a host on which a node could not run, before anything is started.
 
     Raises:
         HostError: no usable address, ports taken or not allowed, no GPU.
@@ -85,13 +85,13 @@ def check(host: Host, config: ClusterConfig, found: HostAnswer) -> None:
         lowest = min(found.forbidden.values())
         raise HostError(
             f"{where}: the nodes' user may not listen on port {_listed(found.forbidden)}",
-            hint="Choose ports from 1024 on with the options named; or let every user there have lower ones: "
+            hint="Choose ports from 1024 up with the options named; or allow lower ones for every user there: "
             f"sudo sysctl -w net.ipv4.ip_unprivileged_port_start={lowest}",
         )
     if found.taken:
         raise HostError(
-            f"{where}: in use on {found.node_ip or 'this host'} already: port {_listed(found.taken)}",
-            hint="Stop what listens there (ss -ltnp shows it), or choose others with the options named.",
+            f"{where}: already in use on {found.node_ip or 'this host'}: port {_listed(found.taken)}",
+            hint="Stop the program that listens there (ss -ltnp shows it), or choose others with the options named.",
         )
     if config.accelerator != "cpu" and found.gpus == 0:
         raise HostError(
@@ -104,15 +104,15 @@ def check(host: Host, config: ClusterConfig, found: HostAnswer) -> None:
         raise HostError(
             f"{where}: --gpus {config.gpus} asks for {wanted} {config.accelerator} GPUs, and {config.image} sees "
             f"{found.gpus}",
-            hint="Name GPUs that are there (nvidia-smi -L lists them); of a batch job, those in CUDA_VISIBLE_DEVICES.",
+            hint="Name GPUs that are there (nvidia-smi -L lists them); in a batch job, those in CUDA_VISIBLE_DEVICES.",
         )
 
 
 def have_cache(host: Host, config: ClusterConfig, found: HostAnswer) -> None:
-    """Let the image's user write into the model cache: a folder that Docker has just made is root's.
+    """Let the image's user write into the model cache: a folder that Docker has just created belongs to root.
 
     Raises:
-        HostError: it is another's, or has something in it already.
+        HostError: it belongs to another user, and was not just created.
     """
     cache = found.cache
     if cache is None or cache.writable:
@@ -142,7 +142,7 @@ def check_software(where: str, config: ClusterConfig, facts: ImageFacts) -> None
     ray = facts.versions.get("ray")
     if ray is None or not asks_for_token(ray):
         raise HostError(
-            f"{where}: {what} has Ray {ray or 'of a version that it does not tell'}, which asks nobody for a token: "
+            f"{where}: {what} has Ray {ray or 'of an unknown version'}, which does not support token authentication: "
             f"{OLDEST_RAY_TEXT} is the oldest that does",
             hint=f"Install a newer one there: pip install '{RAY_REQUIREMENT}'"
             if native
@@ -157,8 +157,8 @@ def check_software(where: str, config: ClusterConfig, facts: ImageFacts) -> None
     misfits = [name for name in CUDA_COMPANIONS if versions.get(name) and not str(versions[name]).endswith("+cpu")]
     if misfits and str(versions.get("torch")).endswith("+cpu"):
         raise HostError(
-            f"{where}: {what} has {', '.join(misfits)} for CUDA beside torch for CPUs: vLLM can't be imported",
-            hint=f"vLLM does without them: {config.image if native else 'python3'} "
+            f"{where}: {what} has {', '.join(misfits)} for CUDA and torch for CPUs: vLLM can't be imported",
+            hint=f"vLLM works without them: {config.image if native else 'python3'} "
             f"-m pip uninstall --yes {' '.join(misfits)}",
         )
 

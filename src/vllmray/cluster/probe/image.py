@@ -1,5 +1,5 @@
-"""Asking an image what it holds: once, in a throw-away container; the answer is kept by the image's id and by what was
-asked.
+"""Inspecting an image: once, in a short-lived container; the answer is cached by the image's id and by a hash of the
+program that inspects.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from vllmray.images.facts import ImageFacts
 PROGRAM = "probes/image.py"
 _FACTS = TypeAdapter(ImageFacts)
 OWNER = "image-inspect"
-"""Stands where a cluster's name would, on the container's label."""
+"""In the place of a cluster's name, on the container's label."""
 
 
 def inspect(host: Host, name: str, cache: Path | None) -> ImageFacts:
-    """What the image of that name holds.
+    """What the image of that name contains.
 
     Args:
-        cache: a folder of this machine for answers; none, or one that can't be used, costs time only.
+        cache: a folder of this machine for answers; without a usable one the image is inspected each time.
 
     Raises:
-        HostError: the host does not have the image, or it could not be asked.
+        HostError: the host does not have the image, or it could not be inspected.
     """
     image = host.image(name)
     if image is None:
@@ -63,7 +63,7 @@ def _why(host: Host, image: Image, lines: list[str]) -> str:
 
 
 def _version() -> str:
-    """Of the question and the shape of its answer: what another vllmray was told may lack what this one looks for."""
+    """A hash of the program and the fields of its answer: one that another vllmray cached may lack some of them."""
     shape = {each.name: str(each.type) for each in fields(ImageFacts)}
     asked = contents().payload[f"{PAYLOAD}/{PROGRAM}"].decode()
     return hashlib.sha256(f"{asked}\n{shape}".encode()).hexdigest()[:12]
@@ -85,7 +85,7 @@ def _ask(host: Host, name: str, image: Image) -> ImageFacts:
         return ImageFacts(id=image.id, reference=reference, entrypoint=image.entrypoint, user=image.user, **answer)
     except (IndexError, ValueError, TypeError) as error:
         raise HostError(
-            f"{host.address}: {name} could not be asked what it holds",
+            f"{host.address}: {name} could not be inspected",
             details="\n".join(lines[-20:]) or "it printed nothing",
             hint=_why(host, image, lines),
         ) from error

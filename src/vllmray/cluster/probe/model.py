@@ -28,7 +28,7 @@ class Look:
 
     model: Model | None = None
     elsewhere: bool = False
-    """It is a folder that this machine does not have: its host must be asked, and the settings checked then."""
+    """It is a folder that this machine does not have: it is read on its host, and the settings are checked then."""
     outside: Sequence[str] = ()
     """Folders that links in the model's folder lead to."""
     named: Sequence[NamedLayer] = ()
@@ -88,10 +88,10 @@ def files_here(config: ClusterConfig) -> ModelFiles | None:
 
 
 def look_there(host: Host, config: ClusterConfig, look: Look, reporter: Reporter) -> Model | None:
-    """The model, asked of the host if need be; None when nobody is to look.
+    """The model, read on the host if need be; None when it is not to be checked.
 
     Raises:
-        ConfigError: the folder is not whole, or vLLM would refuse the settings for this model.
+        ConfigError: the folder is incomplete, or vLLM would refuse the settings for this model.
         HostError: the host does not have the folder.
     """
     if not look.elsewhere:
@@ -113,8 +113,8 @@ def _read_on(host: Host, config: ClusterConfig) -> ModelFiles:
         answer = json.loads(lines[-1])
     except (IndexError, ValueError) as error:
         raise HostError(
-            f"{host.address}: the look at {config.model} failed",
+            f"{host.address}: the check of {config.model} failed",
             details="\n".join(lines[-20:]) or "it printed nothing",
-            hint="Check the folder, or start without the look: --no-model-check.",
+            hint="Check the folder, or skip this check: --no-model-check.",
         ) from error
     return from_folder(answer, model=config.model, where=f"folder {config.model} on {host.address}")

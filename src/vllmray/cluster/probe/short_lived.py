@@ -1,4 +1,4 @@
-"""Questions that end with their answer: of a container that is gone then, or of a program in one that runs."""
+"""Run a short-lived container, or a program in a running container, to its end, and return its output."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from vllmray.errors import HostError, say_left
 from vllmray.hosts.base import ContainerSpec, Host
 
 LEFT_AFTER_S = 300.0
-"""One that ended longer ago was left by a command that was killed; one that has just ended is another's to read."""
+"""A container that ended longer ago was left by a command that was killed; one that has just ended is still read."""
 
 
 def run_to_end(host: Host, spec: ContainerSpec) -> list[str]:
     """Run it to its end, and return the lines that it printed.
 
-    It gets a name of its own: another command may ask the same host the same at this moment, and must not lose its
-    answer to this one.
+    It gets a unique name: another command may run the same probe on the same host at this moment, and each needs its
+    own answer.
 
     Raises:
         HostError: it could not be started.
@@ -42,12 +42,12 @@ def _sweep(host: Host, wanted: Mapping[str, str]) -> None:
     """Remove what commands that were killed have left, and nothing that runs."""
     for left in host.containers(wanted):
         if left.ended and left.ended_unix is not None and time.time() - left.ended_unix > LEFT_AFTER_S:
-            with suppress(HostError):  # another command removes it at this moment; or who comes next does
+            with suppress(HostError):  # another command is removing it, or the next one will
                 host.stop_and_remove(left.id, timeout=0)
 
 
 def exec_to_end(host: Host, container: str, argv: tuple[str, ...], timeout: float) -> list[str]:
-    """What a program says that is run in a running container, until it ends or is silent for that many seconds.
+    """The output of a program run in a running container, until it ends or prints nothing for that many seconds.
 
     Raises:
         HostError: it could not be started.

@@ -1,4 +1,4 @@
-"""As whom containers run: not as root where that can be helped."""
+"""The user that containers run as: not root where that can be avoided."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUESTION = f"from importlib.util import find_spec; print({CAN_RUN!r} if find_spe
 def with_user(
     host: Host, config: ClusterConfig, facts: ImageFacts, caller: str | None, reporter: Reporter
 ) -> ClusterConfig:
-    """The settings with the containers' user: the one they name, else the image's own, and in root's place the caller.
+    """The settings with the containers' user: the one they name, else the image's own, and instead of root the caller.
 
     Args:
         caller: UID:GID of who types the command, where that means something to the host; None where it does not.

@@ -1,4 +1,4 @@
-"""A worker's software beside the head's, before it joins: Ray would refuse it later, and vLLM still later."""
+"""Compare a worker's software with the head's before it joins: Ray would refuse it later, and vLLM still later."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def agree(
     *,
     node: str | None = None,
 ) -> None:
-    """Compare with what the head carries; one that carries nothing, or can't be asked, gives a warning.
+    """Compare with the versions in the head's labels; a head without them, or one that can't be asked, is a warning.
 
     Args:
         here: this host's, with the name of the image as the user gave it.
@@ -55,7 +55,7 @@ def agree(
         differing = differences(head, here)
         if differing and differing != [NCCL_BUILD]:
             raise HostError(
-                f"{host.address}: other versions than the head's: {', '.join(differing)}",
+                f"{host.address}: versions differ from the head's: {', '.join(differing)}",
                 details=columns(head, here),
                 hint=_hint(config, head, here, differing),
             )
@@ -68,7 +68,7 @@ def agree(
 
 
 def check_token(host: Host, config: ClusterConfig, error: str) -> None:
-    """Raises HostError when what Ray said is that the token is not the head's: no waiting mends that."""
+    """Raises HostError when Ray's error is that the head refuses the token: waiting would not help."""
     if REFUSED in error and ANOTHER_CLUSTER not in error:
         raise HostError(
             f"{host.address}: the head {config.head_ip} refuses this cluster's token",
@@ -83,9 +83,9 @@ def _carried(host: Host, config: ClusterConfig, secrets: Secrets, node: str | No
     lines = run_to_end(host, beside(spec, config, node))
     try:
         answer = json.loads(lines[-1])
-        return from_labels(answer["labels"]) or "it carries none"
+        return from_labels(answer["labels"]) or "its node has no version labels"
     except (IndexError, ValueError, TypeError):
-        return "\n".join(lines[-3:]) or "the image said nothing"
+        return "\n".join(lines[-3:]) or "the probe printed no output"
     except KeyError:
         check_token(host, config, str(answer["error"]))
         return str(answer["error"])

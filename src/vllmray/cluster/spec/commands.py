@@ -27,7 +27,7 @@ ALWAYS = ("model", "max_model_len", "tensor_parallel_size", "pipeline_parallel_s
 
 
 def token_words(config: ClusterConfig) -> str:
-    """How the token gets to the file that worker_command names, without a look at it."""
+    """How to copy the token into the file that worker_command names, without showing it."""
     return f"once the token is there (vllmray token{config.cluster_option} | ssh HOST 'umask 077; cat > {TOKEN_FILE}')"
 
 
@@ -39,7 +39,7 @@ def worker_command(config: ClusterConfig, *, instead: Mapping[str, object] = NOT
     """
     argv = ["vllmray", "up", "--role", "worker", "--head-ip", str(config.head_ip), "--token-file", TOKEN_FILE]
     same = [name for name in OF_EVERY_NODE if name != "image" or config.runtime != "native"]
-    if config.model_is_a_folder or is_on_s3(config.model):  # a login goes only where it is of use
+    if config.model_is_a_folder or is_on_s3(config.model):  # credentials go only where they are needed
         same.append("model")
     if config.runtime == "native":
         argv += ["--runtime", "native", *(("--python", config.python) if config.python else ())]

@@ -1,4 +1,4 @@
-"""From settings and what a host is to the containers of it; pure."""
+"""The containers of a host, from the settings and what was found on the host; pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CACHE = "/var/lib/vllmray/cache"
 ENGINE_STATE = f"{TEMP_DIR}/vllmray/engine.json"
 RDMA_DEVICES = ("/dev/infiniband",)
 START_TIMEOUT_S = 3 * 3600
-"""For an engine's first token, the download of a model included; an engine that hangs while it loads is ended then."""
+"""For an engine's first token, the download of a model included; an engine that hangs while it loads is killed then."""
 UNPRIVILEGED_PORT = 1024  # the first that anyone may listen on (man 7 ip)
 
 
@@ -61,7 +61,7 @@ def container_name(config: ClusterConfig, role: str) -> str:
 
 
 def gate(config: ClusterConfig) -> dict[str, object]:
-    """What the GPUs must suffice for: the keyword arguments of watch.shortfall."""
+    """What the engine needs of Ray's GPUs: the keyword arguments of watch.shortfall."""
     return {name: getattr(config, name) for name in GATE_SETTINGS}
 
 
@@ -72,9 +72,9 @@ def gcs_address(config: ClusterConfig) -> str:
 
 def head_spec(config: ResolvedConfig, node: Node, contents: Contents) -> ContainerSpec:
     """The Ray head."""
-    looks_after = (f"--dashboard-port={config.ray_ports.dashboard}", f"--engine-state={ENGINE_STATE}")
+    supervises = (f"--dashboard-port={config.ray_ports.dashboard}", f"--engine-state={ENGINE_STATE}")
     argv = ray_argv.start_head(
-        (*_node_argv(config, *looks_after), "python3", START_HEAD),
+        (*_node_argv(config, *supervises), "python3", START_HEAD),
         node_ip=node.ip,
         gpus=node.gpus,
         object_store_memory=config.object_store_memory,
@@ -101,23 +101,23 @@ def worker_spec(config: ResolvedConfig, node: Node, contents: Contents) -> Conta
 
 
 def _node_argv(config: ClusterConfig, *more: str) -> tuple[str, ...]:
-    """The program that starts Ray and looks after it; Ray's command and its arguments follow."""
+    """The program that starts Ray and supervises it; Ray's command and its arguments follow."""
     agent = f"--agent-port={config.ray_ports.dashboard_agent_listen}"
     return ("python3", NODE, f"--folder={TEMP_DIR}", agent, *more, "--")
 
 
 def _own_memory(config: ClusterConfig) -> tuple[str, ...]:
-    """That /dev/shm is the containers' own, to be cleared; processes have this machine's."""
+    """The option that says that /dev/shm is the containers' own and may be cleared; processes use the machine's."""
     return () if config.runtime == "native" else ("--own-memory",)
 
 
 def engine_spec(config: ResolvedConfig, node: Node, contents: Contents) -> ContainerSpec:
-    """The vLLM server beside the head.
+    """The vLLM server, in a container of its own on the head's host.
 
-    It shares two folders in memory with the head: /tmp/ray, where the sockets of Ray and vLLM are, and /dev/shm. No
-    namespace: Docker does not start a container that joins one of a container which does not run at that moment, and
-    its restart policy makes no second attempt (moby, daemon/monitor.go), so the engine would stay down whenever both
-    end at once. What Ray's driver wants to see of the head's processes launch.py gives it.
+    It shares two folders in memory with the head: /tmp/ray, where the sockets of Ray and vLLM are, and /dev/shm. It
+    shares no namespace: Docker does not start a container that joins a namespace of one that is not running, and its
+    restart policy makes no second attempt (moby, daemon/monitor.go), so the engine would stay down whenever both end at
+    once. launch.py provides what Ray's driver needs to see of the head's processes.
     """
     address = gcs_address(config)
     argv = (
@@ -146,7 +146,7 @@ def engine_spec(config: ResolvedConfig, node: Node, contents: Contents) -> Conta
 
 
 def _room(config: ClusterConfig) -> tuple[str, ...]:
-    """What must be free on the head's GPUs at each start of the engine; simulated ones have no memory."""
+    """The memory that must be free on the head's GPUs at each start of the engine; simulated ones have none."""
     share = memory_share(config)
     if share is None:
         return ()
@@ -155,7 +155,7 @@ def _room(config: ClusterConfig) -> tuple[str, ...]:
 
 
 def _guard_argv(secrets: Secrets) -> tuple[str, ...]:
-    """What makes vLLM's server ours: a certificate when there is one, and the guard."""
+    """The arguments that give vLLM's server the certificate, when there is one, and the guard."""
     tls = (f"--ssl-certfile={TLS_CERTIFICATE}", f"--ssl-keyfile={TLS_KEY}") if secrets.certificate else ()
     return (*tls, "--middleware=vllmray.payload.engine.guard.Guard")
 
@@ -199,7 +199,7 @@ def _spec(config: ResolvedConfig, node: Node, own: _Own) -> ContainerSpec:
 
 
 def listen_capability(config: ClusterConfig) -> tuple[str, ...]:
-    """The capability that a port below 1024 takes."""
+    """The capability that a port below 1024 requires."""
     return ("NET_BIND_SERVICE",) if config.port < UNPRIVILEGED_PORT else ()
 
 
@@ -241,7 +241,7 @@ def _mounts(config: ClusterConfig, role: str) -> tuple[Mount, ...]:
     marks = labels.volume_labels(config)
     mounts.append(Mount("memory", f"{owner}-ray", TEMP_DIR, labels=marks))
     if role != labels.WORKER:
-        # Its size in its name: Docker gives a volume that is there already as it is, whatever is asked for.
+        # The size is in the name: Docker reuses an existing volume as it is, whatever size is asked for.
         name = f"{owner}-shm-{config.shm_size // 1024**2}m"
         mounts.append(Mount("memory", name, SHARED_MEMORY, size=config.shm_size, labels=marks))
     return (*mounts, *volume_mounts(config), *(engine_mounts(config) if role == labels.ENGINE else ()))
@@ -263,14 +263,14 @@ def _volume(text: str) -> Mount:
 
 
 def _ulimits(config: ClusterConfig) -> dict[str, int]:
-    """Locked memory without bound is what RDMA registers its buffers in; nothing else asks for more than is usual."""
+    """RDMA registers its buffers in locked memory, which is then unlimited by default; else Docker's defaults hold."""
     limits = {"memlock": -1 if config.rdma and config.memlock is None else config.memlock, "nofile": config.nofile}
     return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 def own_volume(config: ClusterConfig, role: str) -> Mount:
-    """Where the container's files are put, and its home is: the one part of its own file system that it can write.
+    """The volume with the container's files and its home: the only writable part of its own file system.
 
-    Labelled, so that `up` and `down` find it when somebody has removed the container by hand: there are secrets in it.
+    Labelled, so that `up` and `down` find it when somebody has removed the container with `docker rm`: it has secrets.
     """
     return Mount("own", "", SCRIPTS, labels=labels.volume_labels(config, role))

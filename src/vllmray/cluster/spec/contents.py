@@ -19,7 +19,7 @@ from vllmray.hosts.base import File
 SCRIPTS = "/vllmray"
 HOME = f"{SCRIPTS}/home"
 SITE = f"{SCRIPTS}/site"
-"""A Python path: this package's name, with nothing in it but payload/, and what makes the vLLM plugin known."""
+"""On the Python path: this package with nothing in it but payload/, and the metadata that registers the vLLM plugin."""
 PAYLOAD = f"{SITE}/vllmray/payload"
 WATCH = f"{PAYLOAD}/node/watch.py"
 NODE = f"{PAYLOAD}/node/main.py"
@@ -37,12 +37,12 @@ SCRAPE_TOKEN = f"{SECRETS}/scrape_token"
 TLS_CERTIFICATE = f"{SECRETS}/tls.crt"
 TLS_KEY = f"{SECRETS}/tls.key"
 
-# A guess costs this much: who sees labels must not find a short key by trying (RFC 7914; 16 MiB, some 50 ms).
+# The cost of one guess (RFC 7914; 16 MiB, about 50 ms): a short key must not be found from labels by brute force.
 SCRYPT = {"n": 2**14, "r": 8, "p": 1, "dklen": 8}
 
 
 def salt_of(name: str) -> bytes:
-    """The same secret under two names has two marks."""
+    """A salt for each name: the same secret under two names has two marks."""
     return f"vllmray {name}".encode()
 
 
@@ -59,7 +59,7 @@ class Secrets:
     """The endpoint's chain, PEM."""
     certificate_key: SecretStr | None = None
     logins: Mapping[str, SecretStr] = field(default_factory=dict)
-    """To where models are, besides the Hugging Face token: texts of files, by their path."""
+    """Credentials for sources of models, apart from the Hugging Face token: contents of files, by their path."""
 
     @classmethod
     def of(cls, config: ClusterConfig) -> Self:
@@ -67,11 +67,11 @@ class Secrets:
         return cls(config.ray_token, config.hf_token, config.api_key, config.scrape_token)
 
     def of_node(self) -> tuple[File, ...]:
-        """The files of any Ray node, and of whatever speaks to Ray."""
+        """The files of any Ray node, and of any client of Ray."""
         return _files({RAY_TOKEN: self.ray_token, HF_TOKEN: self.hf_token, **self.logins})
 
     def variables(self) -> dict[str, str]:
-        """What tells programs where those of their logins are that they read from files, so no environment has them.
+        """Variables with the paths of credentials that programs read from files: no environment has the secrets.
 
         HF_TOKEN_PATH: huggingface_hub, constants.py. MODELSCOPE_HOME: modelscope_hub 0.5, config.py, and before that
         package MODELSCOPE_CREDENTIALS_PATH: modelscope, hub/constants.py.
@@ -97,10 +97,10 @@ class Secrets:
         )
 
     def marks(self, role: str) -> dict[str, str]:
-        """What tells one secret from another without telling it, for the labels of a container.
+        """A hash of each secret, for the labels of a container: it shows that a secret changed, and not the secret.
 
-        A container keeps what it was started with, so it is replaced when its mark is another. Logins to where
-        models are are left out: one that was renewed is no reason to start a cluster anew.
+        A container keeps the secrets that it was started with, so it is replaced when a mark differs. Credentials for
+        sources of models are left out: a renewed one is no reason to recreate a cluster.
         """
         secrets = {"ray_token": self.ray_token}
         if role == ENGINE:
@@ -126,7 +126,7 @@ def _files(contents: Mapping[str, SecretStr | None]) -> tuple[File, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What is copied from this package, by its path in containers; the secrets."""
+    """The files for containers: those of this package, by their path there, and the secrets."""
 
     payload: Mapping[str, bytes] = field(default_factory=dict)
     """Whole in every container."""

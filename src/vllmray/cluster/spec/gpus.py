@@ -1,8 +1,8 @@
-"""How a container gets at its GPUs, by accelerator; pure.
+"""How a container gets its GPUs, by accelerator; pure.
 
-How a host gives them is a tuple of words, as found there (cluster/probe/gpus.py): the CDI names that its daemon lists,
-or the paths of device files, with `gid=109` for each group that they belong to; empty for the NVIDIA runtime, which no
-daemon tells of.
+How a host provides them is a tuple of texts, as found there (cluster/probe/gpus.py): the CDI names that its daemon
+lists, or the paths of device files, with `gid=109` for each group that they belong to; empty for the NVIDIA runtime,
+which no daemon lists.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from vllmray.hosts.base import GpuRequest, Mount
 
 NVIDIA_FILE = re.compile(r"/dev/nvidia(\d+)")
 NVIDIA_CONTROL = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
-"""What every program with CUDA opens beside the GPUs' own files (NVIDIA driver README, "Device nodes")."""
+"""What every program with CUDA opens in addition to the GPUs' own files (NVIDIA driver README, "Device nodes")."""
 AMD_CONTROL = "/dev/kfd"
-"""What every program with ROCm opens beside the GPUs' own files (ROCm documentation, "Running ROCm containers")."""
+"""What every program with ROCm opens as well as the GPUs' own files (ROCm documentation, "Running ROCm containers")."""
 RENDER_FILE = re.compile(r"/dev/dri/renderD(\d+)")
 GROUP = "gid="
 WSL_FILE, WSL_DRIVER = "/dev/dxg", "/usr/lib/wsl"
@@ -48,10 +48,10 @@ def device_access(config: ClusterConfig, devices: Sequence[str]) -> DeviceAccess
     """NVIDIA by CDI, by the NVIDIA runtime or by device files; AMD by device files; CPU none.
 
     Args:
-        devices: how the host gives GPUs.
+        devices: how the host provides GPUs.
 
     Raises:
-        ConfigError: GPUs are named that the host does not have, or by what it does not know them by.
+        ConfigError: GPUs are named that the host does not have, or by names that it does not know.
     """
     match config.accelerator:
         case "nvidia" if any(device.startswith(CDI_KIND) for device in devices):
@@ -75,7 +75,7 @@ def _request(driver: Literal["nvidia", "amd"], gpus: Gpus) -> GpuRequest:
 
 
 def _cdi_names(gpus: Gpus, devices: Sequence[str]) -> tuple[str, ...]:
-    """Of the daemon's list: what it does not have, it can't give, whatever the host's GPUs are called elsewhere."""
+    """CDI names from the daemon's list: it accepts no others, whatever the host's GPUs are called elsewhere."""
     listed = [device.removeprefix(CDI_KIND) for device in devices if device.startswith(CDI_KIND)]
     numbered = sorted((name for name in listed if _NUMBERED.fullmatch(name)), key=_number)
     each = numbered or [name for name in listed if name != "all"]
@@ -107,7 +107,7 @@ def _nvidia_files(gpus: Gpus, devices: Sequence[str]) -> tuple[str, ...]:
 
 
 def _amd(gpus: Gpus, devices: Sequence[str]) -> DeviceAccess:
-    """As AMD's container documentation has it: the compute device, the render nodes, and leave to trace for RCCL.
+    """As AMD's container documentation has it: the compute device, the render nodes, and permission to ptrace for RCCL.
 
     The files belong to a group of the host (render, or video), which the image may call by another number, or not know.
     """
@@ -115,7 +115,7 @@ def _amd(gpus: Gpus, devices: Sequence[str]) -> DeviceAccess:
     cards = {str(index): node for index, node in enumerate(nodes)}
     groups = tuple(device.removeprefix(GROUP) for device in devices if device.startswith(GROUP))
     return DeviceAccess(
-        # Before a host was looked at, as in a dry run, all are given.
+        # Before the host was checked, as in a dry run, it gets all of them.
         devices=(AMD_CONTROL, *(_chosen(gpus, cards, "a driver that knows other names") if cards else ("/dev/dri",))),
         group_add=groups if cards else ("video",),
         cap_add=("SYS_PTRACE",),
@@ -128,7 +128,7 @@ def _chosen(gpus: Gpus, cards: Mapping[str, str], without: str) -> tuple[str, ..
     if not gpus.ids:
         return tuple(cards.values())[: gpus.count if gpus.count > 0 else None]
     if any(not name.isdecimal() for name in gpus.ids):
-        what = f"without {without} a host gives GPUs by number alone"
+        what = f"without {without} GPUs can be named only by number"
     elif any(name not in cards for name in gpus.ids):
         what = "the host has no such GPU"
     else:
@@ -139,7 +139,7 @@ def _chosen(gpus: Gpus, cards: Mapping[str, str], without: str) -> tuple[str, ..
 
 
 def _wsl(gpus: Gpus) -> DeviceAccess:
-    """All of them by one file; which of them CUDA uses is said to it."""
+    """All GPUs by one device file; a variable says which of them CUDA uses."""
     names = gpus.ids or tuple(map(str, range(gpus.count)))
     return DeviceAccess(
         devices=(WSL_FILE,),

@@ -16,7 +16,7 @@ SECRETS = "io.vllmray.secrets"
 """A mark of each secret that the container has (cluster/spec/contents.py); no secret."""
 VERSION = "io.vllmray.version"
 LOCK = "io.vllmray.lock"
-"""Of a lock, the cluster that it is about: not CLUSTER, which finds what belongs to it."""
+"""On a lock, the cluster that it locks. Not CLUSTER: that label finds what belongs to the cluster."""
 LOCK_HOLDER = f"{LOCK}.holder"
 LOCK_SINCE = f"{LOCK}.since"
 
@@ -73,7 +73,7 @@ def carried_config(labels: Mapping[str, str]) -> dict[str, Any]:
 
 
 def carried_marks(labels: Mapping[str, str]) -> dict[str, Any]:
-    """What tells the secrets of a container from others (contents.Secrets.marks); empty as above."""
+    """The marks of a container's secrets (contents.Secrets.marks); empty for a label that can't be read."""
     return _carried(labels, SECRETS)
 
 

@@ -1,4 +1,4 @@
-"""What containers get of the host's files because a setting names it; pure."""
+"""The host's files that containers get because a setting names them; pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SNAPSHOT = re.compile(r"(/.*/models--[^/]+)/snapshots/[^/]+/?")
 
 
 def holder_of(path: str) -> str:
-    """The folder to mount for a folder of a model: of a snapshot in the hub's cache the whole repository there."""
+    """The folder to mount for a model's folder: for a snapshot in the hub's cache, the whole repository there."""
     match = SNAPSHOT.fullmatch(path)
     return match[1] if match else path
 

@@ -14,7 +14,7 @@ PACKAGE = Path(str(resources.files("vllmray")))
 
 
 def sources() -> dict[str, Path]:
-    """Where on this machine it lies, by the path in containers: a folder, and single files."""
+    """The paths on this machine, by the path in containers: a folder, and single files."""
     return {**_package(), **_plugin()}
 
 
@@ -34,7 +34,7 @@ def _plugin() -> dict[str, Path]:
 
 @lru_cache(maxsize=1)
 def contents() -> Contents:
-    """All of it, without secrets."""
+    """All these files, without secrets."""
     return Contents(_read(_package()), _read(_plugin()))
 
 
@@ -48,5 +48,5 @@ def _read(places: Mapping[str, Path]) -> dict[str, bytes]:
 
 
 def payload_files() -> tuple[File, ...]:
-    """What a short-lived container needs that runs a program of it."""
+    """The files of a short-lived container that runs a program of payload/."""
     return tuple(File(path, content) for path, content in contents().payload.items())

@@ -54,7 +54,7 @@ def with_program(spec: ContainerSpec, program: str, *args: str) -> ContainerSpec
 
 
 def beside(spec: ContainerSpec, config: ClusterConfig, node: str | None) -> ContainerSpec:
-    """The same, where the node's own container may run: in a network of containers its address is taken then.
+    """The same in the network of the node's container, if that runs: in a network of containers it has the address.
 
     Args:
         node: name of that container; None when it does not run.
@@ -65,7 +65,7 @@ def beside(spec: ContainerSpec, config: ClusterConfig, node: str | None) -> Cont
 
 
 def ray_client_spec(config: ClusterConfig, secrets: Secrets) -> ContainerSpec:
-    """One that speaks to Ray."""
+    """One that connects to Ray."""
     spec = brief_spec(config)
     token = Secrets(ray_token=secrets.ray_token)
     env = ray_argv.authentication(RAY_TOKEN) | config.environment
@@ -79,7 +79,7 @@ def probe_spec(config: ClusterConfig, gpu_devices: tuple[str, ...], request: str
 
 
 def gpu_probe_spec(config: ClusterConfig, gpu_devices: tuple[str, ...], request: str) -> ContainerSpec:
-    """The same without folders, for a host that is only looked at."""
+    """The same without folders, for a host that is only checked."""
     access = device_access(config, gpu_devices)
     spec = replace(brief_spec(config), mounts=access.mounts)
     return replace(

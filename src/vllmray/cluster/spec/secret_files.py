@@ -1,4 +1,4 @@
-"""The lines that make a cluster's secrets at a shell, for a plan that makes none itself; pure."""
+"""The shell lines that create a cluster's secrets, for a plan that creates none itself; pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CERTIFICATE_MARK = "certificate"
 
 
 def lines(folder: Path, names: Iterable[str], certified: Iterable[str], *, marked: bool) -> list[str]:
-    """A line for each secret that is missing, as files of the folder; none where none is.
+    """A line for each missing secret, as a file of the folder; empty where none is missing.
 
     Args:
         names: of the secrets, as the store has them.
@@ -33,7 +33,7 @@ def lines(folder: Path, names: Iterable[str], certified: Iterable[str], *, marke
     missing = set(names)
     if not missing:
         return []
-    made = ["# not made yet: what `vllmray up` would make for this cluster", "umask 077", f"mkdir -p {_quoted(folder)}"]
+    made = ["# secrets that do not exist yet, as `vllmray up` creates them", "umask 077", f"mkdir -p {_quoted(folder)}"]
     for name in sorted(missing - {TLS_KEY, TLS_CERTIFICATE}):
         prefix = "sk-" if name == API_KEY else ""
         program = f"import secrets; print('{prefix}' + secrets.token_hex({TOKEN_BYTES}))"
@@ -58,7 +58,7 @@ def _marking(name: str) -> str:
 
 
 def filled(text: str) -> str:
-    """A plan's lines with the variables of lines() in the place of marks of secrets that are to come.
+    """A plan's lines with the variables of lines() in the place of marks of secrets that do not exist yet.
 
     A label that has a mark is in single quotes there, since it has double ones itself (shlex.quote).
     """

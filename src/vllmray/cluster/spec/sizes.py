@@ -1,4 +1,4 @@
-"""Settings against the model: what vLLM would refuse, said before anything starts; sizes that are `auto`, chosen."""
+"""Check settings against the model: refuse what vLLM would refuse, before anything starts; choose `auto` sizes."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ WITHOUT_WEIGHTS = ("dummy",)
 
 
 def known_model(files: ModelFiles, config: ClusterConfig) -> Model:
-    """What the files say of a model.
+    """The model that the files describe.
 
     Raises:
-        ConfigError: a config.json that can't be right, or no weights beside it.
+        ConfigError: config.json is invalid, or there are no weights.
     """
     options = options_of(config)
     if files.weights == "none" and options.load_format not in WITHOUT_WEIGHTS:
@@ -58,10 +58,10 @@ def _quantised_here(model: Model, options: EngineOptions) -> bool:
 
 
 def _without_the_unknown(model: Model, options: EngineOptions, engine: Engine, *, unclear: Sequence[str]) -> Model:
-    """The model, its figures not known where options say what nobody here understands.
+    """The model, with figures marked as not known where they depend on options that vllmray does not understand.
 
     Args:
-        unclear: options that could be several.
+        unclear: abbreviated options with several meanings.
     """
     weights = [*unclear]
     if _quantised_here(model, options):
@@ -125,7 +125,7 @@ def asked(config: ClusterConfig) -> Parallelism:
     """What the rules look at. Sizes that are auto are 1 here.
 
     Raises:
-        ConfigError: VLLM_PP_LAYER_PARTITION is no list of numbers.
+        ConfigError: VLLM_PP_LAYER_PARTITION is not a list of numbers.
     """
     variables, options = config.environment, options_of(config)
     return Parallelism(
@@ -146,7 +146,7 @@ def _stated_partition(variables: Mapping[str, str]) -> tuple[int, ...] | None:
     try:
         return parse_partition(text)
     except ValueError:
-        problem = Problem(f"{PARTITION} in --env", f"{text!r} is no list of layers", "write it like 20,20,24")
+        problem = Problem(f"{PARTITION} in --env", f"{text!r} is not a list of layers", "write it like 20,20,24")
         raise config_error([problem]) from None
 
 
@@ -176,7 +176,7 @@ def check_fit(model: Model, config: ClusterConfig, named: Sequence[NamedLayer]) 
         named: the layers that the settings came from, for their names.
 
     Raises:
-        ConfigError: every broken rule, each with the nearest values that are right.
+        ConfigError: every broken rule, each with the nearest valid values.
     """
     broken = [
         each for each in broken_rules(model.shape, model.longest_context, asked(config)) if _left_to_vllm(each, config)
@@ -270,7 +270,7 @@ def resolve_sizes(
     note on what is not known of the model.
 
     Args:
-        memory: bytes of each of the host's GPUs; empty when that could not be told.
+        memory: bytes of each of the host's GPUs; empty when that could not be read.
 
     Raises:
         ConfigError: sizes are auto and can't be chosen.
@@ -284,7 +284,7 @@ def resolve_sizes(
         return config
     hosts = stated_hosts(config) or ([HostGpus("this host", tuple(memory))] if memory else [])
     if model is None or not hosts:
-        what = "the model is not looked at" if model is None else "the memory of its GPUs could not be told"
+        what = "the model is not checked" if model is None else "the memory of its GPUs could not be read"
         raise ConfigError(
             f"parallel sizes can't be chosen: {what}",
             hint="State the GPUs (--cluster-gpus 2x80GiB,2x80GiB), or the sizes."
@@ -298,7 +298,7 @@ def resolve_sizes(
 
 
 def _expected_problem(model: Model | None, config: ClusterConfig, memory: Sequence[int]) -> str:
-    """Why the model would not fit if every host had GPUs like this one's; empty when it would, or nobody can tell."""
+    """Why the model would not fit if every host had GPUs like this one's; empty when it would, or is not known."""
     if model is None or not memory:
         return ""
     places = [Place(f"host {number}", min(memory)) for number in range(1, config.pipeline_parallel_size + 1)]
@@ -320,10 +320,10 @@ def why(model: Model, layout: Layout, config: ClusterConfig) -> str:
     """The chosen layout in one line."""
     heaviest = max((stage.weights or 0 for stage in layout.stages), default=0) / GIB
     weights = f"{heaviest:.1f} GiB of weights a GPU, " if model.knows_weights else ""
-    copies = f"; the GPUs would carry {layout.replicas} of these" if layout.replicas > 1 else ""
+    replicas = f"; the GPUs have room for {layout.replicas} replicas" if layout.replicas > 1 else ""
     return (
         f"tensor_parallel_size {layout.tensor_parallel_size}, pipeline_parallel_size {layout.pipeline_parallel_size}: "
-        f"{parameters_of(model)}, {weights}{_room(model, layout, engine_of(config, model))}{copies}"
+        f"{parameters_of(model)}, {weights}{_room(model, layout, engine_of(config, model))}{replicas}"
     )
 
 
@@ -331,7 +331,7 @@ def _room(model: Model, layout: Layout, engine: Engine) -> str:
     if layout.sequences is None or layout.longest_context is None:
         return "; ".join(unknown_figures(model))
     if engine.chooses_length and layout.longest_context < engine.max_model_len:
-        return f"room for one sequence of about {layout.longest_context} tokens, which vLLM makes the longest"
+        return f"room for one sequence of about {layout.longest_context} tokens, which vLLM takes as max_model_len"
     return f"room for about {layout.sequences} sequences of {engine.max_model_len} tokens"
 
 

@@ -173,7 +173,7 @@ def _config(folder: Path, names: Collection[str]) -> str:
     try:
         return _read(folder / CONFIG).decode()
     except UnicodeDecodeError as error:
-        raise DamagedError(f"{CONFIG} is no text in UTF-8 ({error.reason} at byte {error.start})") from error
+        raise DamagedError(f"{CONFIG} is not UTF-8 text ({error.reason} at byte {error.start})") from error
 
 
 def _quantization(folder: Path, names: Collection[str]) -> str | None:

@@ -92,7 +92,7 @@ def test_what_is_given_goes_to_the_lines_that_take_it() -> None:
 def test_what_a_dockerfile_has_no_line_for_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "Dockerfile"
     file.write_text("ARG BASE=a\nFROM ${BASE}\n")
-    with pytest.raises(ConfigError, match="takes no VLLM_VERSION") as caught:
+    with pytest.raises(ConfigError, match="has no ARG VLLM_VERSION") as caught:
         build_spec(ImageBuild(build=str(file), base="b", vllm_version="1"), "nvidia")
     assert "ARG VLLM_VERSION" in str(caught.value.hint)
 

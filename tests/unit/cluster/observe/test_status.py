@@ -96,7 +96,7 @@ def test_a_container_that_ended_is_the_problem() -> None:
 def test_a_missing_engine_is_the_problem() -> None:
     host = with_head(seen(HEAD, WORKER))
     host.stop_and_remove("vllmray-engine", timeout=0)
-    assert views.look(host, "vllmray").problem == "the engine's container is not there"
+    assert views.look(host, "vllmray").problem == "the engine's container is missing"
 
 
 def test_a_host_without_the_cluster_says_so() -> None:

@@ -80,7 +80,7 @@ def test_a_native_host_needs_no_leave_to_see_processes() -> None:
 def test_where_nobody_tells_the_processes_that_is_said(holders: tuple[dict[str, Any], ...]) -> None:
     with pytest.raises(HostError) as caught:
         head(full_host(FULL, holders=holders))
-    assert (caught.value.details or "").splitlines()[1:] == ["  the host does not tell which processes hold it"]
+    assert (caught.value.details or "").splitlines()[1:] == ["  the host does not report which processes hold it"]
 
 
 def test_a_daemon_that_does_not_show_processes_leaves_the_rest_to_be_said() -> None:
@@ -88,7 +88,7 @@ def test_a_daemon_that_does_not_show_processes_leaves_the_rest_to_be_said() -> N
     host.folders.clear()
     with pytest.raises(HostError, match="too little free memory on GPU 0") as caught:
         head(host)
-    assert "the host does not tell" in (caught.value.details or "")
+    assert "the host does not report" in (caught.value.details or "")
 
 
 def test_a_process_of_which_only_the_number_is_known_is_shown_so() -> None:
@@ -199,7 +199,7 @@ def test_what_the_running_engine_of_this_cluster_holds_is_no_reason_to_refuse() 
     head(host)
     assert roomy == [True, False]
     head(host, recreate=True, max_model_len=8192)
-    assert roomy[2:] == [False, True]  # the look at the host, and the one after the engine was removed
+    assert roomy[2:] == [False, True]  # the check of the host, and the one after the engine was removed
     assert names(host) == ["vllmray-engine", "vllmray-head"]
 
 

@@ -98,7 +98,7 @@ def test_a_host_with_neither_runtime_nor_files_has_no_gpus_to_give(lines: tuple[
 
 @pytest.mark.parametrize("lines", [(), ("Traceback",), ("{}",), ('{"cards": []}',), ('{"cards": ["x"]}',)])
 def test_a_host_whose_gpus_can_not_be_told_is_an_error_with_the_way_to_state_them(lines: tuple[str, ...]) -> None:
-    with pytest.raises(HostError, match="no nvidia GPU whose memory could be told") as caught:
+    with pytest.raises(HostError, match="no nvidia GPU whose memory could be read") as caught:
         gpus_of(host(*lines), WANTED, RecordingReporter())
     assert "--gpus 2x80GiB,2x80GiB" in str(caught.value.hint)
 
@@ -109,11 +109,11 @@ def test_memory_that_is_shared_with_the_host_is_counted_without_what_the_host_ke
         RecordingReporter(),
     )
     assert gpus_of(asked, WANTED, reporter) == HostGpus("fake://host", (112 * GIB,))
-    assert "= 1 x 112 GiB; shared with the host, to which 8 GiB of it are left" in reporter.text()
+    assert "= 1 x 112 GiB; shared with the host, which keeps 8 GiB of it" in reporter.text()
 
 
 def test_a_host_without_the_image_says_so_and_pulls_nothing() -> None:
     asked = FakeHost(images=[])
-    with pytest.raises(HostError, match="there is no image image:1 to look at its GPUs from"):
+    with pytest.raises(HostError, match="there is no image image:1, which is needed to inspect its GPUs"):
         gpus_of(asked, WANTED, RecordingReporter())
     assert asked.created == []

@@ -87,7 +87,7 @@ def test_a_cache_that_can_not_be_written_costs_time_only() -> None:
 @pytest.mark.parametrize("lines", [(), ("Traceback", "ImportError: no json"), ("[1]",)])
 def test_an_image_that_can_not_answer_is_an_error_with_its_words(tmp_path: Path, lines: tuple[str, ...]) -> None:
     host, _ = answering(*lines)
-    with pytest.raises(HostError, match="could not be asked") as caught:
+    with pytest.raises(HostError, match="could not be inspected") as caught:
         inspect(host, "image:1", tmp_path)
     assert str(caught.value.details) == ("\n".join(lines) or "it printed nothing")
     assert list(tmp_path.iterdir()) == []
@@ -101,7 +101,7 @@ def test_an_image_that_can_not_answer_is_an_error_with_its_words(tmp_path: Path,
 def test_an_image_for_another_processor_is_not_said_to_lack_python(tmp_path: Path, line: str) -> None:
     host, _ = answering(line)
     host.images["image:1"] = replace(host.images["image:1"], architecture="arm64")
-    with pytest.raises(HostError, match="could not be asked") as caught:
+    with pytest.raises(HostError, match="could not be inspected") as caught:
         inspect(host, "image:1", tmp_path)
     assert caught.value.hint == "The image is for arm64, and the host is amd64: name another image."
 

@@ -34,7 +34,7 @@ def join(host: FakeHost, **fields: object) -> RecordingReporter:
 )
 def test_a_difference_is_refused_with_both_columns_and_nothing_is_started(head: str, name: str) -> None:
     host = good_host(JOINED, head=head)
-    with pytest.raises(HostError, match=f"other versions than the head's: {name}$") as caught:
+    with pytest.raises(HostError, match=f"versions differ from the head's: {name}$") as caught:
         join(host)
     assert caught.value.exit_code == 3
     marked = [line for line in str(caught.value.details).splitlines() if line.endswith("  differs")]
@@ -87,7 +87,7 @@ def test_another_build_of_one_nccl_is_a_warning() -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (json.dumps({"labels": {"ray.io/node-id": "a"}}), "it carries none"),
+        (json.dumps({"labels": {"ray.io/node-id": "a"}}), "its node has no version labels"),
         (json.dumps({"error": "RpcError: unimplemented"}), "RpcError: unimplemented"),
         ("Traceback: no ray", "Traceback: no ray"),
         ("[]", "[]"),

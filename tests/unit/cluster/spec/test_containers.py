@@ -211,7 +211,7 @@ def test_amd_gpus_are_counted_among_amds_own_cards(gpus: str, cards: tuple[str, 
     assert (spec.devices, spec.group_add) == (("/dev/kfd", *cards), ("109",))
 
 
-@pytest.mark.parametrize(("gpus", "words"), [("3,0", "no such GPU"), ("GPU-ab", "by number alone")])
+@pytest.mark.parametrize(("gpus", "words"), [("3,0", "no such GPU"), ("GPU-ab", "only by number")])
 def test_an_amd_gpu_that_is_not_there_is_an_error_with_those_that_are(gpus: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
         head_spec(config(accelerator="amd", gpus=gpus), replace(NODE, gpu_devices=AMD), CONTENTS)

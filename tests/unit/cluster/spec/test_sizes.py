@@ -63,7 +63,7 @@ def test_vllms_own_arguments_and_variables_count() -> None:
     assert "the model has no experts; leave it out" in str(refusal("smollm2-135m", flags).details)
     flags = {"tensor_parallel_size": 1, "pipeline_parallel_size": 2, "env": ["VLLM_PP_LAYER_PARTITION=10,10"]}
     assert "makes 20 of 30 layers; give 2 numbers that make 30" in str(refusal("smollm2-135m", flags).details)
-    assert "is no list of layers" in str(
+    assert "is not a list of layers" in str(
         refusal("smollm2-135m", flags | {"env": ["VLLM_PP_LAYER_PARTITION=a"]}).details
     )
     long = config(max_model_len=10**6, env=("VLLM_ALLOW_LONG_MAX_MODEL_LEN=1",))
@@ -354,9 +354,9 @@ def test_auto_that_finds_nothing_says_why_of_each_layout() -> None:
 
 def test_auto_without_a_model_or_without_the_gpus_memory_says_what_to_state() -> None:
     wanted = config(tensor_parallel_size="auto")
-    with pytest.raises(ConfigError, match="the model is not looked at"):
+    with pytest.raises(ConfigError, match="the model is not checked"):
         resolve_sizes(None, wanted, (GIB,), RecordingReporter())
-    with pytest.raises(ConfigError, match="memory of its GPUs could not be told") as caught:
+    with pytest.raises(ConfigError, match="memory of its GPUs could not be read") as caught:
         resolve_sizes(model("gpt2"), wanted, (), RecordingReporter())
     assert "--cluster-gpus" in str(caught.value.hint)
 
@@ -437,6 +437,6 @@ def test_a_folder_that_only_the_host_has_is_read_there_before_anything_starts() 
 def test_a_host_that_says_nothing_of_the_folder_is_an_error_with_its_words() -> None:
     host = reading_host(ANSWER)
     host.programs["python3"] = lambda record, argv: Ran(("Segmentation fault",), 139)
-    with pytest.raises(HostError, match="the look at /models/m failed") as caught:
+    with pytest.raises(HostError, match="the check of /models/m failed") as caught:
         look_there(host, config(model="/models/m"), Look(elsewhere=True), RecordingReporter())
     assert caught.value.details == "Segmentation fault"
