@@ -255,7 +255,7 @@ def test_it_serves_once_the_gpus_are_there_and_ends_with_everything_it_started(e
     assert engine.end() == 0
     assert not runs(server)
     assert sleepers() == before
-    assert engine.told("stopped") == ["told to end"]
+    assert engine.told("stopped") == ["received SIGTERM"]
 
 
 def test_the_raylet_s_stand_in_is_to_be_seen_at_once() -> None:
@@ -286,7 +286,7 @@ def _bytes(path: Path) -> bytes:
 def test_no_engine_starts_while_something_holds_a_gpu(engine: Engine) -> None:
     engine.sees([NODES[0], {**NODES[1], "gpus_used": 1.0}])
     engine.start()
-    engine.waits_for("GPUs that something in Ray still holds: 1 on 10.0.0.2")
+    engine.waits_for("GPUs still in use in Ray: 1 on 10.0.0.2")
     assert engine.told("starting") == []
     engine.sees(NODES)
     engine.is_in("ready")
@@ -328,7 +328,7 @@ def test_a_server_that_dies_is_followed_by_another_and_who_asks_meanwhile_is_tol
     assert engine.ask()[0] == 200
     assert engine.state["missing_since"] is None
     assert len(engine.servers()) == 2
-    assert engine.told("died") == ["the vLLM server ended by itself (exit code 0)"]
+    assert engine.told("died") == ["the vLLM server exited unexpectedly (exit code 0)"]
     assert engine.told("lost") == ["10.0.0.2, 1 GPU"]
 
 
@@ -337,7 +337,7 @@ def test_a_server_that_is_killed_is_told_of_by_its_signal(engine: Engine) -> Non
     engine.is_in("ready")
     os.kill(engine.servers()[0], signal.SIGKILL)
     until(lambda: bool(engine.told("died")), "a death")
-    assert engine.told("died") == ["the vLLM server ended by itself (SIGKILL)"]
+    assert engine.told("died") == ["the vLLM server exited unexpectedly (SIGKILL)"]
 
 
 def test_a_server_on_a_node_that_is_lost_is_ended(engine: Engine) -> None:
@@ -346,7 +346,7 @@ def test_a_server_on_a_node_that_is_lost_is_ended(engine: Engine) -> None:
     engine.takes_note([{**node, "gpus_used": 1.0} for node in NODES])
     engine.sees([{**NODES[0], "gpus_used": 1.0}])
     until(lambda: bool(engine.told("died")), "a death")
-    assert engine.told("died") == ["it lost 10.0.0.2, 1 GPU"]
+    assert engine.told("died") == ["lost node 10.0.0.2, 1 GPU"]
     assert not runs(engine.servers()[0])
 
 
@@ -369,7 +369,7 @@ def test_a_server_that_lost_a_process_in_ray_is_ended(engine: Engine) -> None:
     engine.takes_note(NODES, actors=2)
     engine.sees(NODES, actors=1)
     until(lambda: bool(engine.told("died")), "a death")
-    assert engine.told("died") == ["1 of its 2 processes in Ray died"]
+    assert engine.told("died") == ["1 of its 2 Ray actors died"]
 
 
 def test_a_server_that_stalls_is_ended_and_the_reason_told(engine: Engine) -> None:
@@ -377,7 +377,7 @@ def test_a_server_that_stalls_is_ended_and_the_reason_told(engine: Engine) -> No
     engine.is_in("ready")
     engine.switch("stalls")
     until(lambda: bool(engine.told("died")), "a death")
-    assert engine.told("died")[0].startswith("it stalled: no token for ")
+    assert engine.told("died")[0].startswith("the engine stalled: no token for ")
     engine.switch("stalls", on=False)
     engine.is_in("ready")
 
@@ -386,7 +386,7 @@ def test_a_server_that_is_not_ready_in_time_is_ended(engine: Engine) -> None:
     engine.switch("stalls")
     engine.start("--start-timeout=1")
     until(lambda: bool(engine.told("died")), "a death")
-    assert engine.told("died")[0].startswith("not ready ")
+    assert engine.told("died")[0].startswith("did not become ready within ")
 
 
 def test_after_five_deaths_no_further_server_starts(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,7 +400,7 @@ def test_after_five_deaths_no_further_server_starts(engine: Engine, monkeypatch:
         engine.switch("dies")
         until(lambda death=death: engine.state["deaths"] == death, f"death {death}")  # type: ignore[misc]
     engine.is_in("given-up")
-    assert engine.state["detail"] == "it was started 5 times within 10 minutes, and ended each time"
+    assert engine.state["detail"] == "it was started 5 times within 10 minutes and exited each time"
     assert engine.told("given-up") == [engine.state["detail"]]
     assert engine.ask()[0] == 503
     time.sleep(1.5)
@@ -413,10 +413,10 @@ def test_after_five_deaths_no_further_server_starts(engine: Engine, monkeypatch:
     [
         (
             (200, b'{"authentication_mode": "disabled"}'),
-            "Ray asks nobody for a token (authentication mode 'disabled')",
+            "Ray does not require token authentication (authentication mode 'disabled')",
         ),
-        ((404, b""), "its dashboard's port, answers HTTP 404 in place of the authentication mode"),
-        ((200, b"<html>"), "its dashboard's port, answers something else in place"),
+        ((404, b""), "its dashboard's port, answered HTTP 404 instead of the authentication mode"),
+        ((200, b"<html>"), "its dashboard's port, answered something else instead"),
     ],
     ids=["disabled", "a Ray older than tokens", "not Ray's"],
 )
@@ -440,7 +440,7 @@ def test_an_endpoint_that_answers_without_the_key_is_ended_before_it_is_ready(en
     engine.switch("open")
     engine.start()
     engine.is_in("insecure")
-    assert engine.state["detail"].startswith("the endpoint does not refuse a request without the key: HTTP 200")
+    assert engine.state["detail"].startswith("the endpoint answered a request without the API key with HTTP 200")
     assert engine.told("ready") == []
     assert not runs(engine.servers()[0])
     assert engine.ask()[0] == 503
@@ -469,7 +469,7 @@ def test_while_ray_says_nothing_no_server_starts(engine: Engine, dashboard: Dash
     """Neither its dashboard, nor its GCS: the Python of the tests has no Ray to ask it with."""
     dashboard.says = (500, b"")
     engine.start()
-    until(lambda: "whether it asks for a token: " in engine.state.get("detail", ""), "the wait")
+    until(lambda: "Ray has not reported its authentication mode yet: " in engine.state.get("detail", ""), "the wait")
     assert engine.state["phase"] == "waiting"
     assert engine.told("starting") == []
     dashboard.says = DashboardServer.says
@@ -498,7 +498,7 @@ def test_a_server_that_can_not_even_be_imported_counts(engine: Engine) -> None:
     engine.switch("dies-at-import")
     engine.start()
     engine.is_in("given-up")
-    assert engine.told("died") == ["the vLLM server ended by itself (exit code 3)"] * 5
+    assert engine.told("died") == ["the vLLM server exited unexpectedly (exit code 3)"] * 5
 
 
 def test_a_watch_that_ends_is_followed_by_another_and_a_server_goes_on(engine: Engine) -> None:
@@ -506,7 +506,7 @@ def test_a_watch_that_ends_is_followed_by_another_and_a_server_goes_on(engine: E
     engine.is_in("ready")
     before = engine.children("watch.py")
     os.kill(before[0], signal.SIGKILL)
-    until(lambda: engine.state["ray"].get("error") == "watch.py ended with exit code -9", "the end of the watch")
+    until(lambda: engine.state["ray"].get("error") == "watch.py exited with exit code -9", "the end of the watch")
     until(lambda: "error" not in engine.state["ray"], "another watch")
     assert engine.children("watch.py") != before
     assert engine.told("died") == []

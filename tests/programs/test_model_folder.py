@@ -138,11 +138,11 @@ def test_a_snapshot_of_links_is_read_through_them(tmp_path: Path) -> None:
     assert getattr(read(snapshot), "weight_bytes", 0) == 6
     (blobs / "2").unlink()
     assert (
-        "model.safetensors can't be read: it is a link to ../../blobs/2, which is not there"
+        "model.safetensors can't be read: it is a symbolic link to ../../blobs/2, which does not exist"
         in refusal(snapshot).message
     )
     (blobs / "1").unlink()
-    assert "config.json can't be read: it is a link to ../../blobs/1" in refusal(snapshot).message
+    assert "config.json can't be read: it is a symbolic link to ../../blobs/1" in refusal(snapshot).message
 
 
 @pytest.mark.parametrize(
@@ -160,12 +160,12 @@ def test_a_snapshot_of_links_is_read_through_them(tmp_path: Path) -> None:
         ({**SHARDS, "model.safetensors.index.json": b"{}"}, "index of its weight files (…safetensors.index.json) is"),
         ({**SHARDS, "model.safetensors.index.json": b'{"weight_map": {"a": [1]}}'}, "is damaged"),
         ({**SHARDS, "model.safetensors.index.json": b'{"weight_map": {"a": 1}}'}, "is damaged"),
-        ({"model.safetensors": safetensors(a=(9,))[:-1]}, "122 bytes, and by its header should have 123: it is"),
-        ({"model.safetensors": safetensors(a=(9,)) + b"!"}, "it is not whole"),
+        ({"model.safetensors": safetensors(a=(9,))[:-1]}, "122 bytes, but 123 by its header: it is incomplete"),
+        ({"model.safetensors": safetensors(a=(9,)) + b"!"}, "it is incomplete"),
         ({"model.safetensors": safetensors(a=(9,))[:30]}, "the header of model.safetensors is damaged"),
-        ({"model.safetensors": b""}, "model.safetensors is no safetensors file, or is cut off"),
-        ({"model.safetensors": struct.pack("<Q", folder.MAX_HEADER + 1) + b"{}"}, "is no safetensors file"),
-        ({"model.safetensors": b"version https://git-lfs.github.com/spec/v1\n"}, "is no safetensors file"),
+        ({"model.safetensors": b""}, "model.safetensors is not a safetensors file, or is cut off"),
+        ({"model.safetensors": struct.pack("<Q", folder.MAX_HEADER + 1) + b"{}"}, "is not a safetensors file"),
+        ({"model.safetensors": b"version https://git-lfs.github.com/spec/v1\n"}, "is not a safetensors file"),
         ({"model.safetensors": struct.pack("<Q", 2) + b"[]"}, "the header of model.safetensors is damaged"),
         ({"model.safetensors": struct.pack("<Q", 30) + b'{"a": {"data_offsets": [4,2]}}'}, "is damaged"),
         ({"model.safetensors": struct.pack("<Q", 30) + b'{"a": {"data_offsets": [0,.5]}'}, "is damaged"),

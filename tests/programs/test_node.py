@@ -73,7 +73,7 @@ class Container:
 def test_its_exit_code_is_ray_s(tmp_path: Path) -> None:
     container = Container(tmp_path, "--agent-port=1", "--", "sh", "-c", "exit 3")
     assert container.process.wait(10) == 3
-    assert container.told("node-ended") == ["Ray ended, exit code 3"]
+    assert container.told("node-ended") == ["Ray exited with exit code 3"]
 
 
 def test_told_to_end_it_tells_ray_and_waits_for_it(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_told_to_end_it_tells_ray_and_waits_for_it(tmp_path: Path) -> None:
     container.process.send_signal(signal.SIGTERM)
     assert container.process.wait(10) == 1
     assert (tmp_path / "drained").exists()
-    assert container.told("stopped") == ["Ray ended, exit code 1"]
+    assert container.told("stopped") == ["Ray exited with exit code 1"]
 
 
 def test_a_worker_waits_for_the_head_and_starts_as_soon_as_it_listens(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_node_whose_clock_was_set_back_is_ended(
     begin = time.monotonic()
     monkeypatch.setattr(node, "wall_lead", lambda: 1e9 + (step if time.monotonic() - begin > 0.5 else 0.0))
     assert RayNode(["sleep", "1.5"], lambda: True, lambda: None).run() == code
-    told = "the clock went back by 3600 s, and for as long Ray's timers would rest" in capsys.readouterr().out
+    told = "the system clock was set back by 3600 s, which stops Ray's timers for as long" in capsys.readouterr().out
     assert told == (code != 0)
 
 
@@ -207,7 +207,7 @@ def test_a_head_whose_scheduler_hangs_is_ended_and_one_that_is_slow_is_not(
     monkeypatch.setattr(node, "LOOK_S", 0.1)
     monkeypatch.setattr(node, "STUCK_S", 0.6)
     assert RayNode(["sleep", "1010"], lambda: True, lambda: None, lambda: True).run() == 128 + signal.SIGKILL
-    assert "Ray's scheduler hangs: for 1 s it gave out no GPU, though all were free" in capsys.readouterr().out
+    assert "Ray's scheduler hangs: no GPU allocated for 1 s although all were free" in capsys.readouterr().out
     answers = itertools.cycle([True, True, True, False])
     assert RayNode(["sleep", "2"], lambda: True, lambda: None, lambda: next(answers)).run() == 0
 

@@ -120,7 +120,7 @@ def test_one_that_answers_without_the_key_is_never_ready(pulse: Pulse) -> None:
     FakeServer.without_key = [503, 200]  # 503 is the door's: the model loads
     pulse.start()
     assert until(lambda: pulse.open)
-    assert pulse.open == "the endpoint does not refuse a request without the key: HTTP 200 in place of 401"
+    assert pulse.open == "the endpoint answered a request without the API key with HTTP 200 instead of 401"
     assert not pulse.ready
     assert [path for path, _ in FakeServer.seen] == ["/v1/models", "/v1/models"]
 

@@ -1,1 +1,1 @@
-"""What is copied into containers, whole: it imports itself, the standard library, Ray and vLLM, and nothing else."""
+"""The package that is copied into containers: it imports only itself, the standard library, Ray and vLLM."""

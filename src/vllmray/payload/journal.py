@@ -1,6 +1,6 @@
-"""What happened, as lines in the logs of containers: the history of a cluster that `vllmray events` reads.
+"""Events as lines in the logs of containers, from which `vllmray events` makes the history of a cluster.
 
-Standard library only: it is put into containers, whose programs write lines, and read on the other side. A line is
+Standard library only: programs in containers write the lines, and vllmray reads them. A line is
 `vllmray-event {"at": unix seconds, "kind": …, "text": …}`; kinds are those of Kind, the text is for a person.
 """
 
@@ -16,24 +16,24 @@ from typing import Any, Literal, NamedTuple, TextIO, get_args
 Kind = Literal[
     "waiting",  # node: for the head. engine: for GPUs
     "node-started",  # Ray was started in this container
-    "node-ended",  # it ended, or stopped answering and was ended
-    "joined",  # a node, as the engine's container sees it
+    "node-ended",  # Ray exited, or did not answer and was ended
+    "joined",  # a Ray node, as the engine's container sees it
     "lost",
     "starting",  # the engine loads the model
     "ready",  # it answered a completion
-    "stalled",  # it makes no tokens, and is ended
-    "died",  # it ended, and not because it was told to
-    "given-up",  # it died too often, and is left stopped
-    "insecure",  # something answers who has no token or key: the engine is left stopped
-    "stopped",  # it was told to end
-    "exited",  # native: the node's own process ended, as its supervisor saw it
+    "stalled",  # it generates no tokens, and is ended
+    "died",  # it exited unexpectedly
+    "given-up",  # a crash loop: it is not restarted
+    "insecure",  # Ray or the endpoint answers without authentication: the engine is stopped
+    "stopped",  # it received SIGTERM
+    "exited",  # native: the node's main process exited, as its supervisor saw it
     "restarted",  # native: it was started again
 ]
 PREFIX = "vllmray-event "
 
 
 class Entry(NamedTuple):
-    """One line."""
+    """One event."""
 
     at: float
     """Unix seconds, by the clock of the container's host."""
@@ -42,14 +42,14 @@ class Entry(NamedTuple):
 
 
 def tell(kind: Kind, text: str, *, to: TextIO | None = None) -> None:
-    """Write an entry to the log, whole and at once."""
+    """Write an entry to the log, and flush it."""
     stream = to or sys.stdout
     stream.write(line_of(Entry(time.time(), kind, text)) + "\n")
     stream.flush()
 
 
 def line_of(entry: Entry) -> str:
-    """An entry as it stands in a log."""
+    """The line of a log for an entry."""
     return PREFIX + json.dumps({"at": round(entry.at, 3), "kind": entry.kind, "text": entry.text})
 
 

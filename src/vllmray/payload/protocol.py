@@ -1,7 +1,7 @@
-"""The names and shapes that both sides know: programs in containers write them as JSON, and the command reads them.
+"""Names and types shared by both sides: programs in containers write them as JSON, and the command reads them.
 
 Standard library only, like all that is copied into containers. The command validates what it reads against the types
-here (pydantic takes dataclasses as they are).
+here (pydantic accepts dataclasses as they are).
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from pathlib import Path
 from typing import Literal, Self
 
 ROOT = Path(__file__).parents[3]
-"""The folder of a container below which site/, where this package lies, and secrets/ are; means nothing elsewhere."""
+"""In a container, the folder with site/, which holds this package, and secrets/; meaningless elsewhere."""
 
 RAY = ("-P", "-m", "ray.scripts.scripts")
-"""What the program `ray` runs, as arguments of a Python that has Ray (ray 2.60, setup.py, console_scripts). Such a
-Python need not have that program on its PATH, or has another Python's there; without -P a folder `ray` of the working
-directory would go first.
+"""The entry point of the program `ray`, as arguments of a Python that has Ray (ray 2.60, setup.py, console_scripts).
+The `ray` on the PATH may be missing, or another Python's; without -P a folder `ray` in the working directory would be
+imported instead.
 """
 ANOTHER_CLUSTER = "WrongClusterID"
-"""As Ray's client says it (src/ray/rpc/rpc_callback_types.h)."""
+"""In the error of Ray's client for a GCS of another cluster (src/ray/rpc/rpc_callback_types.h)."""
 GATE_SETTINGS = ("tensor_parallel_size", "pipeline_parallel_size", "allow_tp_across_hosts")
 """The settings that are keyword arguments of watch.shortfall."""
 CPU_SLOTS_SWITCH = "VLLMRAY_CPU_SLOTS"
-"""The variable that turns the vLLM plugin for simulated GPUs on, with 1."""
+"""The variable that enables the vLLM plugin for simulated GPUs, with 1."""
 GUARD_SETTINGS = "VLLMRAY_GUARD"
-"""The variable with what is no secret of the guard: {"keyed": bool, "allow_routes": [path]}, JSON."""
+"""The variable with the guard's settings that are not secret: {"keyed": bool, "allow_routes": [path]}, JSON."""
 FRESH_S = 10.0
-"""Older than this, what launch.py wrote of the engine is not believed; it writes every 2 s."""
+"""An engine state file with an older heartbeat is stale; launch.py writes every 2 s."""
 
 EnginePhase = Literal["importing", "waiting", "starting", "ready", "given-up", "insecure"]
 
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """One Ray node that is alive. Counts of GPUs may be fractions in Ray."""
+    """One Ray node that is alive. Ray's counts of GPUs may be fractions."""
 
     id: str
     ip: str | None
@@ -47,15 +47,15 @@ class NodeStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineState:
-    """What launch.py says it is doing; times are unix seconds on the head's host."""
+    """The engine's state as launch.py wrote it; times are unix seconds on the head's host."""
 
     phase: EnginePhase
     detail: str = ""
     since: float
     deaths: int = 0
-    """How many servers ended by themselves since the container was started."""
+    """How many servers exited unexpectedly since the container was started."""
     missing_since: float | None = None
-    """Since when GPUs that were there are missing; None when none are."""
+    """Since when GPUs that the engine had are missing; None when none are."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,19 @@ class RayStatus:
     pending: tuple[str, ...] = ()
     source: Literal["sdk", "text", "none"] = "none"
     shortfall: str | None = None
-    """What the engine still lacks; empty when nothing, None when it was not asked."""
+    """The GPUs that the engine still lacks, in words; empty when none, None when it was not asked for."""
     local_node_id: str | None = None
     actors: int | None = None
-    """How many actors of vLLM are alive; None where it was not asked, or Ray does not tell."""
+    """How many of vLLM's actors are alive; None where it was not asked for, or Ray does not report it."""
     engine: EngineState | None = None
     error: str | None = None
     """Why Ray did not answer."""
 
     def said_after(self, start: float) -> Self:
-        """Without the word of an engine from before that time: its file outlives its container.
+        """The same without an engine state from before that time: the state file outlives its container.
 
         Args:
-            start: of the container that runs now, in unix seconds.
+            start: when the container that runs now was started, in unix seconds.
         """
         return replace(self, engine=None) if self.engine and self.engine.since < start else self
 
@@ -89,11 +89,11 @@ class RayStatus:
 
     @property
     def gpus_used(self) -> float:
-        """GPUs taken by actors and placement groups."""
+        """GPUs used by actors and placement groups."""
         return sum(node.gpus_used for node in self.nodes)
 
     def node(self, ip: str) -> NodeStatus | None:
-        """The node with that address; where Ray gave no addresses, the one whose raylet runs beside the reader."""
+        """The node with that address; where Ray gave no addresses, the one in whose container watch.py runs."""
         for node in self.nodes:
             if node.ip == ip or (node.ip is None and node.id == self.local_node_id):
                 return node
@@ -101,7 +101,7 @@ class RayStatus:
 
 
 UNIFIED_RESERVE = 8 * 1024**3
-"""Bytes of memory that GPU and host share which are left to the host: its system, Ray, and vLLM's processes there."""
+"""Bytes of unified memory reserved for the host: its system, Ray, and vLLM's processes there."""
 
 
 @dataclass(frozen=True)
@@ -109,18 +109,18 @@ class Card:
     """One GPU that a node was given, or a MIG device; bytes."""
 
     id: str
-    """As nvidia-smi numbers it there."""
+    """Its index in nvidia-smi there."""
     uuid: str
     name: str
     total: int
-    """What CUDA tells a program."""
+    """As CUDA reports it to a program."""
     free: int
     unified: bool = False
-    """It has no memory of its own: total and free are the host's."""
+    """Unified memory: total and free are the host's."""
 
     @property
     def size(self) -> int:
-        """What an engine can count on."""
+        """The bytes that an engine can use."""
         return self.total - UNIFIED_RESERVE if self.unified else self.total
 
 
@@ -140,18 +140,18 @@ class GpuProcess:
 
 @dataclass(frozen=True)
 class CacheAccess:
-    """The model cache as the image's user finds it."""
+    """Access of the image's user to the model cache."""
 
     writable: bool
     user: str
     """UID:GID of the image's user."""
     fresh: bool
-    """Empty and root's: made by the daemon a moment ago."""
+    """Empty and owned by root: the daemon has just created it."""
 
 
 @dataclass(frozen=True)
 class HostAnswer:
-    """What probes/host.py answers of a host."""
+    """The answer of probes/host.py about a host."""
 
     node_ip: str = ""
     interface: str = ""
@@ -161,29 +161,29 @@ class HostAnswer:
     """Ports that the nodes' user may not listen on."""
     gpus: int = 0
     cards: tuple[Card, ...] = ()
-    """The GPUs; empty when their memory could not be told."""
+    """The GPUs; empty when their memory could not be determined."""
     connect: str | None = None
     cache: CacheAccess | None = None
     gpu_devices: tuple[str, ...] = ()
-    """How this host gives GPUs, as gpus.device_access takes it; filled in by who asked."""
+    """How this host gives containers access to GPUs, as gpus.device_access takes it; filled in by the caller."""
 
     @property
     def gpu_memory(self) -> tuple[int, ...]:
-        """Bytes of each GPU; empty when that could not be told."""
+        """Bytes of each GPU; empty when they could not be determined."""
         return tuple(card.size for card in self.cards)
 
 
 @dataclass(frozen=True)
 class Software:
-    """What probes/image.py answers: the software that a node made from an image would have."""
+    """The answer of probes/image.py: the software that a node made from an image would have."""
 
     versions: Mapping[str, str | None] = field(default_factory=dict)
     """Of installed distributions, by name; None for one that is not."""
     python: str = ""
     cuda: str | None = None
-    """What torch was built for; None without."""
+    """The CUDA version that torch was built for; None without."""
     nccl: str | None = None
     nccl_sha256: str | None = None
-    """Of the library's file: two builds of one version are told apart by it alone."""
+    """Of the library's file: the only difference between two builds of one version."""
     ray_command: str | None = None
     """The file of Ray's command line, which nodes run as a module (RAY above); None when that Python has no Ray."""

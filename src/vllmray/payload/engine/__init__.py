@@ -1,1 +1,1 @@
-"""The main program of the engine's container, and what it is made of."""
+"""The main program of the engine's container, and its parts."""

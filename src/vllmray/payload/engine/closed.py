@@ -1,7 +1,7 @@
-"""Whether what is promised to be closed is: Ray answers nobody without its token. Asked where it runs, not assumed.
+"""Checks that Ray requires its token, by a request to the running Ray rather than by its settings.
 
-Standard library only; part of what runs in the engine's container. A Ray that knows no token (older than 2.52), or was
-started without, ignores the variables that ask for one, and says nothing (ray 2.60,
+Standard library only; part of what runs in the engine's container. A Ray older than 2.52, which has no tokens, or one
+that was started without, ignores the variables that require one without a warning (ray 2.60,
 python/ray/_private/authentication/authentication_token_setup.py; RAY_AUTH_MODE is new in 2.52, Ray's documentation,
 "Ray Token Authentication").
 """
@@ -17,8 +17,8 @@ import urllib.request
 
 ANSWER_S = 4.0
 GCS_S = 20.0
-"""For a program that imports Ray, and a GCS that answers a request within 5 s or not at all."""
-# Ray's own client without a token. The GCS refuses every call of one (ray.exceptions.AuthenticationError).
+"""For a program that imports Ray and then waits up to 5 s for the GCS."""
+# Ray's own client without a token. The GCS must refuse every such call (ray.exceptions.AuthenticationError).
 GCS_QUESTION = """
 import sys
 from ray._raylet import GcsClient
@@ -32,17 +32,17 @@ REFUSED = "AuthenticationError"
 
 
 class OpenError(Exception):
-    """What is promised to be closed is open; the text says what, for a person."""
+    """Ray or the endpoint answers without authentication; the text says which, for a person."""
 
 
 class NotKnownError(Exception):
-    """Nobody gave an answer yet."""
+    """Ray has not answered yet."""
 
 
 def check_ray(dashboard_port: int, address: str) -> None:
-    """Ask Ray whether it asks for a token: its dashboard, and where that is not there its GCS, as one without a token.
+    """Check that Ray requires a token: ask its dashboard; where there is none, call its GCS without a token.
 
-    The dashboard answers this question to anybody (ray 2.60, python/ray/dashboard/http_server_head.py:
+    The dashboard answers this without a token (ray 2.60, python/ray/dashboard/http_server_head.py:
     `{"authentication_mode": "token"}`). An installation of Ray without ray[default] has no dashboard.
 
     Args:
@@ -50,19 +50,20 @@ def check_ray(dashboard_port: int, address: str) -> None:
 
     Raises:
         OpenError: it does not, or its dashboard answers something else.
-        NotKnownError: neither gave an answer; ask again.
+        NotKnownError: neither answered; try again.
     """
     mode = _mode(dashboard_port)
     if mode is None:
         _check_gcs(address)
     elif mode != "token":
         raise OpenError(
-            f"Ray asks nobody for a token (authentication mode {mode!r}): whoever reaches it runs code here"
+            f"Ray does not require token authentication (authentication mode {mode!r}): "
+            "anyone who can reach it can run code here"
         )
 
 
 def _mode(port: int) -> str | None:
-    """What the dashboard says; None when it is not there, or not yet. Raises OpenError for another answer."""
+    """The mode that the dashboard reports; None while it does not answer. Raises OpenError for another answer."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"http://127.0.0.1:{port}/api/authentication_mode", timeout=ANSWER_S) as reply:
@@ -79,8 +80,8 @@ def _mode(port: int) -> str | None:
 
 def _no_mode(port: int, answer: str) -> OpenError:
     return OpenError(
-        f"whether Ray asks for a token is not known: 127.0.0.1:{port}, its dashboard's port, answers {answer} in place "
-        "of the authentication mode"
+        f"could not determine whether Ray requires a token: 127.0.0.1:{port}, its dashboard's port, answered {answer} "
+        "instead of the authentication mode"
     )
 
 
@@ -97,9 +98,9 @@ def _check_gcs(address: str) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise NotKnownError(f"Ray at {address} gave no answer within {GCS_S:.0f} s") from None
+        raise NotKnownError(f"Ray at {address} did not answer within {GCS_S:.0f} s") from None
     said = (done.stdout.strip() or done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
     if said == "answered":
-        raise OpenError(f"Ray at {address} answers without a token: whoever reaches it runs code here")
+        raise OpenError(f"Ray at {address} answers without a token: anyone who can reach it can run code here")
     if not said.startswith(REFUSED):
         raise NotKnownError(said[:200])

@@ -1,10 +1,10 @@
 """Answers the endpoint's port for as long as the engine does not: 503, with Retry-After.
 
-Standard library only; part of what runs in the engine's container. Who asks while the model loads, or after the engine
-died, gets an HTTP answer that every client knows how to wait by (RFC 9110, 15.6.4), and not a refused connection.
+Standard library only; part of what runs in the engine's container. A client that sends a request while the model loads,
+or after the engine died, gets an HTTP answer that says when to retry (RFC 9110, 15.6.4), not a refused connection.
 
-VLLM binds its port long before it listens there. Both share it (SO_REUSEPORT; serve.py sees to that on vLLM's side),
-and once both listen the kernel deals connections out between them, so this one leaves at once then.
+VLLM binds its port long before it listens there. Both share it (SO_REUSEPORT; serve.py sets that on vLLM's side). Once
+both listen the kernel distributes connections over them, so this one closes as soon as vLLM listens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from socketserver import ThreadingTCPServer
 from typing import Any
 
 RETRY_AFTER_S = 10
-"""What a client is asked to wait. Loading takes from a minute to many; to ask is cheap."""
+"""The Retry-After that clients get. Loading takes a minute or more; a retry is cheap."""
 SILENCE_S = 10.0
 BODY = json.dumps(
     {"error": {"message": "the model is not being served yet: try again later", "type": "service_unavailable"}}
@@ -28,7 +28,7 @@ MOST_READ = 16 * 1024**2
 
 
 class Door:
-    """Open while the engine is not there.
+    """A server on the endpoint's port, open while the engine does not listen there.
 
     Args:
         certificate: paths of chain and key where the endpoint speaks TLS.
@@ -43,7 +43,7 @@ class Door:
         self._server: _Server | None = None
 
     def open(self) -> None:
-        """Answer from now on; nothing when it does already.
+        """Answer from now on; no effect when it is open already.
 
         Raises:
             OSError: another program has the port.
@@ -53,7 +53,7 @@ class Door:
             threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
 
     def close(self) -> None:
-        """Listen no more; requests that were accepted are still answered."""
+        """Stop listening; requests that were accepted are still answered."""
         server, self._server = self._server, None
         if server:
             server.shutdown()
@@ -76,9 +76,9 @@ class _Server(ThreadingTCPServer):
         super().server_bind()
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """In the connection's own thread, so that a slow handshake holds nobody up."""
+        """Runs in the connection's own thread, so that a slow handshake does not block others."""
         request.settimeout(SILENCE_S)
-        with suppress(OSError):  # whoever it was has left, or speaks no TLS
+        with suppress(OSError):  # the client disconnected, or does not speak TLS
             if self._tls is None:
                 super().finish_request(request, client_address)
                 return
@@ -87,7 +87,7 @@ class _Server(ThreadingTCPServer):
                 wrapped.unwrap()
 
     def take_the_rest(self) -> None:
-        """Connections that wait to be accepted: closing the socket would reset them (listen(2))."""
+        """Accept the pending connections: closing the socket would reset them (listen(2))."""
         self.socket.setblocking(False)  # noqa: FBT003  # the standard library's own
         with suppress(OSError):
             while True:
@@ -96,11 +96,11 @@ class _Server(ThreadingTCPServer):
                 self.process_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nobody needs to hear of a client that went away."""
+        """Log nothing: a client that disconnected is no error here."""
 
 
 class _Refusal(BaseHTTPRequestHandler):
-    """One answer, whatever is asked; then the connection ends, so that the next one finds the engine."""
+    """The same answer to every request; then the connection is closed, so that the next one reaches the engine."""
 
     protocol_version = "HTTP/1.1"
     timeout = SILENCE_S
@@ -121,7 +121,7 @@ class _Refusal(BaseHTTPRequestHandler):
             self.wfile.write(BODY)
 
     def _read_body(self) -> None:
-        """To its end: a connection closed with something unread is reset, and the answer lost (RFC 9112, 9.6)."""
+        """Read all of it: a connection closed with unread data is reset, and the answer lost (RFC 9112, 9.6)."""
         with suppress(ValueError):
             left = min(int(self.headers.get("Content-Length", 0)), MOST_READ)
             while left > 0 and (read := self.rfile.read(min(left, 65536))):
@@ -131,4 +131,4 @@ class _Refusal(BaseHTTPRequestHandler):
         return "vllmray"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the standard library's own
-        """Says nothing: a client that waits asks often."""
+        """Log nothing: a waiting client retries often."""

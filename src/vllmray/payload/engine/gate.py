@@ -1,6 +1,6 @@
-"""What the engine's container knows of its cluster, and what it says of itself.
+"""The engine container's view of the cluster, and the file with the engine's own state.
 
-Standard library only; part of what runs in the engine's container. It sees Ray through watch.py, a child process.
+Standard library only; part of what runs in the engine's container. It observes Ray through watch.py, a child process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ AGAIN_S = 2.0
 
 
 class StateFile:
-    """The state file, written whole at each change so that a reader never sees half of it."""
+    """The state file, replaced atomically at each change so that a reader never sees half of it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -43,7 +43,7 @@ class StateFile:
         return str(self._values.get("phase"))
 
     def set(self, **values: Any) -> None:
-        with self._lock, suppress(OSError):  # a full disk is no reason to end an engine; `status` asks Ray then
+        with self._lock, suppress(OSError):  # a full disk must not end the engine; `status` asks Ray then
             self._values.update(values, heartbeat=time.clock_gettime(time.CLOCK_BOOTTIME))
             self._path.parent.mkdir(parents=True, exist_ok=True)
             new = self._path.with_suffix(".new")
@@ -52,11 +52,11 @@ class StateFile:
 
 
 class Gate:
-    """What watch.py sees, copied into the state file; open while the GPUs are there and nobody holds them.
+    """What watch.py reports, copied into the state file; open while the GPUs are available and unused.
 
     Args:
-        watch: starts a watch.py; another one whenever one ended.
-        changed: set at each news.
+        watch: starts a watch.py; called again whenever one exited.
+        changed: set at each change.
     """
 
     def __init__(self, state: StateFile, watch: Callable[[], subprocess.Popen[str]], changed: threading.Event) -> None:
@@ -65,33 +65,33 @@ class Gate:
         self._watch = watch()
         self._changed = changed
         self.nodes: dict[str, str] = {}
-        """Ray's nodes alive as last seen, by id, in words."""
+        """Ray nodes alive at the last observation: id to description."""
         self.used: set[str] = set()
-        """Those whose GPUs something holds."""
+        """Ids of the nodes whose GPUs are in use."""
         self.actors: int | None = None
-        """How many actors of vLLM are alive; None where Ray does not tell."""
+        """How many of vLLM's actors are alive; None where Ray does not report it."""
         self._missing_since: float | None = None
-        self.missing = "the first answer of Ray"
-        """What the cluster lacks; empty when nothing."""
+        self.missing = "no answer from Ray yet"
+        """What the cluster lacks; empty when it lacks nothing."""
         self.held = ""
-        """Who holds GPUs; empty when nobody."""
+        """The GPUs in use, in words; empty when there are none."""
         self.head: str | None = None
-        """The id of the head's Ray node, as long as Ray answers."""
+        """The id of the head's Ray node; None before Ray answered."""
         threading.Thread(target=self._follow, daemon=True).start()
 
     @property
     def pid(self) -> int:
-        """Of the watch.py that runs."""
+        """Process id of the watch.py that runs."""
         return self._watch.pid
 
     def _follow(self) -> None:
         while True:
             lines: IO[str] = self._watch.stdout  # type: ignore[assignment]  # Popen was given a pipe
             for line in lines:
-                # A line may be something else that was printed there, and well be JSON: a number, null.
+                # Other programs' output may be among the lines, even valid JSON such as a number or null.
                 with suppress(ValueError, LookupError, TypeError, AttributeError):
                     self._see(json.loads(line))
-            self._see({"error": f"watch.py ended with exit code {self._watch.wait()}"})
+            self._see({"error": f"watch.py exited with exit code {self._watch.wait()}"})
             time.sleep(AGAIN_S)
             self._watch = self._start()
 
@@ -107,7 +107,7 @@ class Gate:
             users = [node for node in nodes if node["gpus_used"]]
             self.used = {node["id"] for node in users}
             words = ", ".join(f"{node['gpus_used']:g} on {_name(node)}" for node in users)
-            self.held = f"GPUs that something in Ray still holds: {words}" if words else ""
+            self.held = f"GPUs still in use in Ray: {words}" if words else ""
             self.actors = seen.get("actors")
             self._tell_of({node["id"]: f"{_name(node)}, {_gpus(node)}" for node in nodes})
         self._state.set(ray=seen, missing_since=self._missing_since)
@@ -122,7 +122,7 @@ class Gate:
 
     @property
     def closed_by(self) -> str:
-        """Why no engine may start now; empty when one may."""
+        """Why no engine can start now; empty when one can."""
         return self.missing or self.held
 
 
@@ -135,7 +135,7 @@ def _gpus(node: dict[str, Any]) -> str:
 
 
 def start_watch(address: str, gate: str) -> subprocess.Popen[str]:
-    """watch.py as a child that ends with this process: its standard input is a pipe that only we hold."""
+    """Start watch.py as a child that exits with this process: its standard input is a pipe that only this one has."""
     options = ["--address", address, "--gate", gate, "--beat", str(BEAT_S), "--actors", "--stdin"]
     argv = [sys.executable, str(WATCH), *options]
     return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

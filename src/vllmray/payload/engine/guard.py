@@ -1,13 +1,13 @@
-"""The engine's door: which requests reach vLLM at all. Runs inside vLLM's own server, as its outermost middleware.
+"""Decides which requests reach vLLM. Runs inside vLLM's own server, as its outermost middleware.
 
-Standard library only; vLLM is told of it by name (--middleware,
+Standard library only; vLLM loads it by name (--middleware,
 vllm/entrypoints/serve/middleware/register.py: the one that is named last sees a request first).
 
 vLLM's own --api-key guards routes that begin with /v1, /v2, /inference or /cohere, and nothing else: /invocations
 answers with a whole completion, /tokenize, /metrics, /pause and others as they are
 (vllm/entrypoints/serve/middleware/authenticate.py, 0.32). Here a route answers only when it is listed, so one that a
-new version adds is closed until somebody has looked at it. What is not listed gets what a path that does not exist
-gets, byte for byte.
+new version adds is closed until it is reviewed and listed. A route that is not listed gets the same answer as a path
+that does not exist, byte for byte.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = ("GET /health",)
-"""Answered to anyone: what a load balancer asks, and no more than that something serves."""
+"""Answered without a key: the health check of load balancers, which reveals nothing else."""
 METRICS = "GET /metrics"
-"""Answered to this host itself, or with the scrape token."""
+"""Answered to requests from this host, or with the scrape token."""
 KEYED = (
     "GET /v1/models",
     "POST /v1/chat/completions",
@@ -66,21 +66,21 @@ class Routes:
         for route in routes:
             method, path = route.split(" ", 1)
             if "{" in path:
-                # One segment of what ids are made of: no slash, also none that was quoted, and no dots to climb by.
+                # One segment of the characters of ids: no slash, plain or percent-encoded, and no dots (traversal).
                 segments = re.split(r"\{\w+\}", path)
                 self._patterns.append((method, re.compile(r"[\w-]{1,128}".join(map(re.escape, segments)), re.ASCII)))
             else:
                 self._exact.add((method, path))
 
     def have(self, method: str, path: str) -> bool:
-        """Whether that is one of them; compared as it stands, in case and slashes too."""
+        """Whether that route is listed; case and slashes must match."""
         if (method, path) in self._exact:
             return True
         return any(wanted == method and pattern.fullmatch(path) for wanted, pattern in self._patterns)
 
 
 class Keys:
-    """Secrets that are compared in the same time whatever is wrong with a guess: by their digests, all of them."""
+    """Secrets, compared in constant time: always against the digests of all of them."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = [_digest(key.encode()) for key in keys]
@@ -98,7 +98,7 @@ def _digest(key: bytes) -> bytes:
 
 
 class Policy:
-    """Who may ask for what."""
+    """Which requests are allowed, and with which key."""
 
     def __init__(
         self, *, keys: Iterable[str] | None, scrape_tokens: Iterable[str] = (), more: Iterable[str] = ()
@@ -111,7 +111,7 @@ class Policy:
         self._scrape = Keys(scrape_tokens)
 
     def status(self, scope: Scope) -> int:
-        """200 to let a request through, else 401 or 404, from an ASGI scope alone."""
+        """The status for a request by its ASGI scope: 200 to let it through, else 401 or 404."""
         method, path = method_of(scope), route_path(scope)
         if self._open.have(method, path):
             return 200
@@ -126,7 +126,7 @@ class Policy:
 
 
 def method_of(scope: Scope) -> str:
-    """The method as the lists above have it; empty for a request that claims to be a websocket."""
+    """The method as in the lists above; empty for an HTTP request whose method is "WEBSOCKET"."""
     if scope["type"] == "websocket":
         return WEBSOCKET
     method = str(scope["method"])
@@ -134,7 +134,7 @@ def method_of(scope: Scope) -> str:
 
 
 def route_path(scope: Scope) -> str:
-    """The path that the server will look for: without the prefix it serves below (starlette/_utils.py)."""
+    """The path that the server routes by: without the root_path prefix (starlette/_utils.py)."""
     path, root = str(scope["path"]), str(scope.get("root_path") or "")
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
         return path[len(root) :]
@@ -142,19 +142,19 @@ def route_path(scope: Scope) -> str:
 
 
 def header(scope: Scope, name: bytes) -> bytes:
-    """The value of a header that is there once; empty when it is missing, or there twice and so means nothing."""
+    """The value of a header; empty when it is missing, or given twice and so ambiguous."""
     values = [value for key, value in scope["headers"] if key.lower() == name]
     return bytes(values[0]) if len(values) == 1 else b""
 
 
 def given_key(scope: Scope) -> bytes:
-    """The key of a request: "Authorization: Bearer KEY" as OpenAI's clients say it, or Anthropic's "x-api-key: KEY"."""
+    """A request's key: "Authorization: Bearer KEY" as OpenAI's clients send it, or Anthropic's "x-api-key: KEY"."""
     scheme, _, key = header(scope, b"authorization").partition(b" ")
     return key.strip() if scheme.lower() == b"bearer" else header(scope, b"x-api-key")
 
 
 def is_loopback(scope: Scope) -> bool:
-    """Whether the other end is this host. A Unix socket has no address, and is not."""
+    """Whether the client is on this host. A Unix socket has no address, and does not count."""
     try:
         address = ipaddress.ip_address((scope.get("client") or ("",))[0])
     except ValueError:
@@ -165,15 +165,15 @@ def is_loopback(scope: Scope) -> bool:
 
 
 def is_preflight(scope: Scope) -> bool:
-    """A browser's question before a request to another site; it can carry no key (Fetch standard, CORS preflight)."""
+    """Whether it is a browser's CORS preflight request, which can carry no key (Fetch standard)."""
     return bool(header(scope, b"origin") and header(scope, b"access-control-request-method"))
 
 
 def policy_of(folder: Path, environ: Mapping[str, str]) -> Policy:
-    """From the variable, and the files that vllmray put below secrets/, with a secret a line.
+    """The policy by the variable GUARD_SETTINGS and the files in secrets/, with one secret per line.
 
     Raises:
-        LookupError, OSError, ValueError: something is missing or empty, and then nothing is served.
+        LookupError, OSError, ValueError: something is missing or empty; the server then does not start.
     """
     settings = json.loads(environ[GUARD_SETTINGS])
     keys = _lines(folder / "secrets/api_key") if settings["keyed"] else None
@@ -188,7 +188,7 @@ def _lines(path: Path) -> list[str]:
 
 
 class Guard:
-    """ASGI middleware; vLLM makes it with the application alone."""
+    """ASGI middleware; vLLM passes only the application to it."""
 
     def __init__(self, app: App, policy: Policy | None = None) -> None:
         self._app = app
@@ -202,14 +202,14 @@ class Guard:
         if status == 200:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
-            await receive()  # the question to connect, whose refusal is a 403 (ASGI specification, "WebSocket")
+            await receive()  # the connect event; closing before accepting answers 403 (ASGI specification, "WebSocket")
             await send({"type": "websocket.close", "code": 1008})
         else:
             await refuse(status, send)
 
 
 async def refuse(status: int, send: Send) -> None:
-    """A whole answer, as FastAPI would give it for a path that does not exist."""
+    """Send the complete 401 or 404; the 404 is FastAPI's own for a path that does not exist."""
     body = NOT_FOUND if status == 404 else UNAUTHORIZED
     headers = [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
     if status == 401:

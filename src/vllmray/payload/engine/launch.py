@@ -1,23 +1,23 @@
-"""The main process of the engine container: waits for the GPUs, starts the vLLM server, and starts it again.
+"""The main process of the engine container: waits for the GPUs, starts the vLLM server, and restarts it when it exits.
 
-Standard library only; copied into the container beside serve.py, the server's own process, and watch.py, through which
-it sees Ray. Both are its children.
+Standard library only; copied into the container with serve.py, the server's own process, and watch.py, through which it
+observes Ray. Both are its children.
 
-Again and again: the server's process imports vLLM, which takes tens of seconds and goes on while the cluster forms.
-When watch.py says that the GPUs are there and that nobody holds them, the server is told to go on. Once it has made a
-token it is ready; when it makes none any more it is ended; and when it ended, whatever it left is taken away and the
-next one waits for the GPUs in its turn. So an engine never starts on a cluster too small for it, and Docker's restart
-policy is needed only where this process, its container or the host is lost. After too many deaths in a short time none
-is started any more. As long as no server listens, the door answers in its place.
+For each server: its process imports vLLM, which takes tens of seconds and runs while the cluster forms. When watch.py
+reports that the GPUs are available and unused, the server is told to start. Once it has generated a token it is ready;
+when it stops generating tokens it is ended; when it has exited, what it left is removed and the next server waits for
+the GPUs. So an engine never starts on a cluster too small for it, and Docker's restart policy is needed only when this
+process, its container or the host is lost. In a crash loop no further server is started. While no server listens,
+door.py answers on its port.
 
-What is promised to be closed is asked each time: Ray, before a server is started, whether it wants a token; the server,
-before it is taken for ready, whether it refuses who has no key. Where one of them is open the engine is stopped, and
-stays so until a person starts it again.
+Authentication is checked at each start: before a server is started, that Ray requires a token; before the server is
+reported ready, that it refuses a request without the key. If either check fails the engine is stopped, and stays so
+until a person restarts it.
 
-What it is doing stands in a JSON file that the head container sees too (both mount the same /tmp/ray):
+Its state is in a JSON file that the head container sees too (both mount the same /tmp/ray):
 `{"phase": str, "detail": str, "since": unix seconds, "heartbeat": seconds since the boot, "deaths": int,
 "missing_since": unix seconds | null, "ray": snapshot}`, with the phases importing, waiting, starting, ready,
-given-up and insecure. What happened goes to the log, a line of journal.py each.
+given-up (a crash loop) and insecure. Events go to the log, one line of journal.py each.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-if __name__ == "__main__":  # in a container, where what it needs of vllmray lies beside it
+if __name__ == "__main__":  # in a container: the folder that holds vllmray's package
     sys.path[0] = str(Path(__file__).parents[3])
 
 from vllmray.payload.engine.closed import NotKnownError, OpenError, check_ray
@@ -49,17 +49,17 @@ from vllmray.payload.protocol import ROOT
 
 TICK_S = 1.0
 DEATHS, WITHIN_S = 5, 600.0
-"""So many ended within that time, none of which had served for SERVED_S: no further one is started."""
+"""A crash loop: so many servers exited within that time, none after serving for SERVED_S. No more are started."""
 SERVED_S = 10.0
 PAUSES_S = (0.0, 2.0, 5.0, 10.0)
-"""Before the next attempt, by how many ended within WITHIN_S before it, less one."""
+"""The back-off before the next start, indexed by the number of exits within WITHIN_S, less one."""
 
 
 class Verdict:
     """Whether a server that was started must be ended.
 
-    VLLM notices itself that a worker is gone, but not while its core waits for that worker's answer: with a request
-    under way it sits there for VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS, five minutes, and its clients with it (measured with
+    VLLM itself notices that a worker is lost, but not while its core waits for that worker's answer: with a request in
+    progress it blocks for VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS, five minutes, and so do its clients (measured with
     vllm 0.32; v1/executor/multiproc_executor.py, get_response).
     """
 
@@ -79,32 +79,32 @@ class Verdict:
 
     @property
     def served_for(self) -> float:
-        """Seconds since it was ready; 0 before."""
+        """Seconds since it became ready; 0 before."""
         if self._pulse.ready and self._ready_at is None:
             self._ready_at = time.monotonic()
         return 0.0 if self._ready_at is None else time.monotonic() - self._ready_at
 
     def reason_to_end(self) -> str | None:
-        """Why it must be ended."""
+        """Why it must be ended; None while it need not be."""
         gate, pulse = self._gate, self._pulse
-        # Nobody held a GPU when it was started, so whoever holds one now is this engine.
+        # No GPU was in use when it was started, so a node whose GPUs are in use now is one of this engine.
         self._nodes |= {node: name for node, name in gate.nodes.items() if node in gate.used}
         lost = [name for node, name in self._nodes.items() if node not in gate.nodes]
         if lost:
-            return f"it lost {'; '.join(lost)}"
+            return f"lost node {'; node '.join(lost)}"
         if pulse.ready and gate.actors is not None:
             self._actors = max(self._actors, gate.actors)
             if gate.actors < self._actors:
-                return f"{self._actors - gate.actors} of its {self._actors} processes in Ray died"
+                return f"{self._actors - gate.actors} of its {self._actors} Ray actors died"
         if pulse.stalled:
-            return f"it stalled: no token for {pulse.silent_for:.0f} s, though asked for one"
+            return f"the engine stalled: no token for {pulse.silent_for:.0f} s although one was requested"
         if not pulse.ready and self.age > self._start_timeout:
-            return f"not ready {self.age:.0f} s after its start"
+            return f"did not become ready within {self.age:.0f} s"
         return None
 
 
 class Launcher:
-    """One server after the other."""
+    """Runs one server after another."""
 
     def __init__(self, options: argparse.Namespace, key: str | None) -> None:
         self._options = options
@@ -125,7 +125,7 @@ class Launcher:
         self._wake.set()
 
     def run(self) -> int:
-        """Until told to end; returns the exit code."""
+        """Run until SIGTERM; returns the exit code."""
         self._door.open()
         self._state.phase("importing", "importing vLLM")
         watch = partial(start_watch, self._options.address, self._options.gate)
@@ -136,13 +136,13 @@ class Launcher:
             except OpenError as error:
                 self._stay_stopped("insecure", str(error))
             if self._crash_looped():
-                text = f"it was started {len(self._ends)} times within {WITHIN_S / 60:.0f} minutes, and ended each time"
+                text = f"it was started {len(self._ends)} times within {WITHIN_S / 60:.0f} minutes and exited each time"
                 self._stay_stopped("given-up", text)
-        tell("stopped", "told to end")
+        tell("stopped", "received SIGTERM")
         return 0
 
     def _one_server(self, gate: Gate) -> None:
-        """From the import to the end of a server, with what is told of it. Raises OpenError."""
+        """Run one server from its import to its end, and log its death. Raises OpenError."""
         server = Server(self._options.vllm_args, self._options.port, self._wake)
         pulse = Pulse(self._endpoint, self._options.stall_timeout, self._wake.set)
         why = None
@@ -160,10 +160,10 @@ class Launcher:
             self._deaths += 1
             self._state.set(deaths=self._deaths)
             left = f"; processes that can't be killed: {stuck}" if stuck else ""
-            tell("died", (why or f"the vLLM server ended by itself ({server.exit_words})") + left)
+            tell("died", (why or f"the vLLM server exited unexpectedly ({server.exit_words})") + left)
 
     def _until_it_may_start(self, server: Server, gate: Gate) -> bool:
-        """Wait for the GPUs; False when the server ended before, or this process was told to."""
+        """Wait for the GPUs; False when the server exited first, or this process received SIGTERM."""
         recent = len(self._ends)
         not_before = time.monotonic() + PAUSES_S[min(recent, len(PAUSES_S)) - 1] if recent else 0.0
         told = ""
@@ -176,7 +176,7 @@ class Launcher:
                     told = closed_by
                     tell("waiting", told)
             elif pauses:
-                self._state.phase("waiting", "a pause before the next attempt")
+                self._state.phase("waiting", "back-off before the next start")
             elif not server.imported:
                 self._state.phase("importing", "importing vLLM")
             elif self._ray_is_closed():
@@ -185,19 +185,19 @@ class Launcher:
         return False
 
     def _ray_is_closed(self) -> bool:
-        """Whether Ray was heard to ask for a token; False for no answer yet. Raises OpenError."""
+        """Whether Ray requires a token; False while it has not answered. Raises OpenError when it requires none."""
         try:
             check_ray(self._options.dashboard_port, self._options.address)
         except NotKnownError as error:
-            self._state.phase("waiting", f"for Ray to say whether it asks for a token: {error}")
+            self._state.phase("waiting", f"Ray has not reported its authentication mode yet: {error}")
             return False
         return True
 
     def _serve(self, server: Server, gate: Gate, pulse: Pulse) -> str | None:
-        """From the word to start until the server ended; returns why it must be ended, None when it has."""
+        """Start the server and wait; returns why it must be ended, or None when it has exited."""
         self._remains.clear()
         server.go(gate.head)
-        tell("starting", "the GPUs are there")
+        tell("starting", "all GPUs are available")
         self._state.phase("starting", pulse.detail)
         pulse.start()
         verdict = Verdict(gate, pulse, self._options.start_timeout)
@@ -227,7 +227,7 @@ class Launcher:
         return len(self._ends) >= DEATHS and not self._told.is_set()
 
     def _stay_stopped(self, phase: Literal["given-up", "insecure"], text: str) -> None:
-        """Until a person, who finds why, starts it again."""
+        """Start no further server; a person has to fix the cause and restart the engine."""
         tell(phase, text)
         self._state.phase(phase, text)
         while not self._told.is_set():
@@ -235,7 +235,7 @@ class Launcher:
 
 
 def certificate_of(vllm_args: list[str]) -> tuple[str, str] | None:
-    """Paths of the certificate and its key among the server's arguments, where vllmray puts them as --flag=value."""
+    """Paths of the certificate and its key in the server's arguments, where vllmray puts them as --flag=value."""
     values = dict(arg.split("=", 1) for arg in vllm_args if "=" in arg)
     if "--ssl-certfile" not in values:
         return None
@@ -243,7 +243,7 @@ def certificate_of(vllm_args: list[str]) -> tuple[str, str] | None:
 
 
 def api_key(root: Path) -> str | None:
-    """A key that the server will accept (guard.py reads the same file); None where it asks for none.
+    """A key that the server accepts (guard.py reads the same file); None where it requires none.
 
     Args:
         root: the folder that secrets/ is in.
@@ -264,9 +264,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--stall-timeout", type=float, required=True, help="seconds without a token")
     parser.add_argument("--start-timeout", type=float, required=True, help="seconds from the start to the first token")
     parser.add_argument("--dashboard-port", type=int, required=True, help="of Ray's dashboard, on this host")
-    parser.add_argument("--no-api-key", action="store_true", help="the endpoint is to answer anybody")
+    parser.add_argument("--no-api-key", action="store_true", help="the endpoint answers without authentication")
     parser.add_argument("--room", default="{}", help="JSON: the arguments of room.Room")
-    parser.add_argument("--own-memory", action="store_true", help="shared memory is this cluster's alone")
+    parser.add_argument("--own-memory", action="store_true", help="/dev/shm is this cluster's alone")
     parser.add_argument("vllm_args", nargs="*")
     launcher = Launcher(parser.parse_args(argv), api_key(ROOT))
     signal.signal(signal.SIGTERM, lambda *_: launcher.end())

@@ -1,14 +1,14 @@
-"""Whether the engine makes tokens: from its own counters, and by asking it for one.
+"""Whether the engine generates tokens: by its own counters, and by requesting one.
 
-Standard library only; part of what runs in the engine's container. VLLM's /health says 200 on engines whose first
-completion then kills them, and on those whose core hangs: it only looks whether a process has ended. Progress is:
+Standard library only; part of what runs in the engine's container. VLLM's /health answers 200 on engines that die at
+their first completion, and on those whose core hangs: it only checks whether a process has exited. Progress means:
 
-- a counter of tokens, or the use of the cache, moved since the last look (/metrics; vllm/v1/metrics/loggers.py). All
-  of them come from the engine's core with its answers, so however busy it is they move as long as it works; what the
-  API server counts by itself (requests that clients gave up) is not among them.
-- or, when nothing moved for a while, a completion of one token was answered.
+- a counter of tokens, or the use of the KV cache, changed since the last check (/metrics;
+  vllm/v1/metrics/loggers.py). All of them come from the engine's core with its answers, so they change as long as it
+  works, however busy it is. Counters of the API server itself (such as requests that clients cancelled) do not count.
+- or, when nothing changed for a while, a completion of one token was answered.
 
-Before all that it is asked without a key, and has to refuse.
+Before the first token, a request without the key is sent, which has to be refused.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ COMPLETION_TIMEOUT_S = 300.0
 KEY_TIMEOUT_S = 10.0
 METRICS_TIMEOUT_S = 5.0
 LOOK_S = 10.0
-"""Between looks at the counters."""
+"""Between two reads of the counters."""
 QUIET_S = 30.0
-"""Nothing moved for so long: ask for a token."""
+"""When no counter changed for so long, a token is requested."""
 BLIND = 5
-"""An engine whose counters are turned off gets that many times as long, since a long queue looks like a stall."""
+"""The stall timeout is that many times as long without counters, since a long queue then looks like a stall."""
 
 
 class Endpoint:
-    """This container's own server, spoken to as any client would.
+    """A client of this container's own server.
 
     Args:
-        key: one that the server takes; None where it asks for none.
-        keyed: it is to answer nobody without a key.
+        key: one that the server accepts; None where it requires none.
+        keyed: the server must refuse requests without a key.
     """
 
     def __init__(self, port: int, *, tls: bool = False, key: str | None = None, keyed: bool = True) -> None:
@@ -55,7 +55,7 @@ class Endpoint:
         self._keyed = keyed
         self._model: str | None = None
         trust = ssl.create_default_context()
-        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE  # it is ourselves, on loopback
+        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE  # our own server, on loopback
         self._opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust)
         )
@@ -71,11 +71,11 @@ class Endpoint:
         return answer
 
     def check_key(self) -> None:
-        """Ask without a key, unless none is promised to be asked for.
+        """Check that a request without the key is refused, where a key is required.
 
         Raises:
-            OpenError: the answer is none of 401.
-            OSError: no answer, or one that the server is not there yet.
+            OpenError: the answer is not 401.
+            OSError: no answer, or a 5xx of a server that is not ready yet.
         """
         if not self._keyed:
             return
@@ -87,14 +87,14 @@ class Endpoint:
                 raise
             code = error.code
         if code != 401:
-            raise OpenError(f"the endpoint does not refuse a request without the key: HTTP {code} in place of 401")
+            raise OpenError(f"the endpoint answered a request without the API key with HTTP {code} instead of 401")
 
     def make_one_token(self, timeout: float = COMPLETION_TIMEOUT_S) -> None:
-        """One token from the served model, or one embedding; a model that has neither need only be listed.
+        """Request one token of the served model, or one embedding; a model that has neither route need only be listed.
 
         Raises:
             OSError: no answer, or an HTTP error other than that the route does not exist.
-            ValueError, LookupError: an answer that is none.
+            ValueError, LookupError: an invalid answer.
         """
         if self._model is None:
             self._model = json.loads(self._call("/v1/models", timeout=timeout, key=self._key))["data"][0]["id"]
@@ -117,7 +117,7 @@ class Endpoint:
 
 
 class Pulse:
-    """One engine's life: ready when it first made a token, stalled when it makes none any more.
+    """The liveness of one engine: ready when it first made a token, stalled when it makes none any more.
 
     Args:
         endpoint: the engine's.
@@ -137,15 +137,15 @@ class Pulse:
         self.ready = False
         self.stalled = False
         self.open = ""
-        """What is open that must not be; nothing is looked at any more then."""
+        """Why the endpoint is insecure; no further checks are made then."""
         self.detail = "loading the model"
 
     def start(self) -> None:
-        """Begin to look, in a thread."""
+        """Start the checks, in a thread."""
         threading.Thread(target=self._run, daemon=True).start()
 
     def stop(self) -> None:
-        """Look no more; a question under way is not waited for."""
+        """End the checks; a request in progress is not waited for."""
         self._over.set()
 
     @property
@@ -174,7 +174,7 @@ class Pulse:
         self._changed()
 
     def look(self) -> None:
-        """Once: has anything moved, and if not for long, can it be made to?"""
+        """One check: by the counters, and after QUIET_S without a change by requesting a token."""
         if self._has_moved() or self.silent_for < self._quiet_s:
             return
         patience = self._stall_s if self._counters else self._stall_s * BLIND
@@ -204,8 +204,8 @@ class Pulse:
 
 
 def _in_words(error: Exception) -> str:
-    """An error before the engine is ready; what the door answers, or nobody, only means that the model loads."""
+    """An error before the engine is ready; door.py's 503 or a refused connection only means that the model loads."""
     refused = isinstance(getattr(error, "reason", None), ConnectionRefusedError)
     if refused or (isinstance(error, urllib.error.HTTPError) and error.code == 503):
         return "loading the model"
-    return f"the first completion: {error}"
+    return f"the first completion failed: {error}"

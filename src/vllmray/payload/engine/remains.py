@@ -1,7 +1,7 @@
-"""What an engine that ended leaves behind: processes, shared memory, sockets. Taken away before the next one starts.
+"""Removes what an engine leaves behind when it exits: processes, shared memory, sockets. Runs before the next start.
 
 Standard library only; part of what runs in the engine's container. A server that is killed leaves its core running
-(vllm issue 55510), and each leaves segments in /dev/shm behind, also when it is told to end.
+(vllm issue 55510), and each leaves segments in /dev/shm behind, also after SIGTERM.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 KILL_S = 30.0
-"""For processes that were killed; one that the kernel holds, in a driver for instance, may never go."""
-SHM = Path("/dev/shm")  # nosec B108 # looked at, and cleared where it is this cluster's own
+"""How long to wait for killed processes; one that is blocked in the kernel, such as in a driver, may never exit."""
+SHM = Path("/dev/shm")  # nosec B108 # cleared only where it is this cluster's own
 
 
 class Remains:
-    """Of the servers that this process starts.
+    """Leftovers of the servers that this process starts.
 
     Args:
-        folder: where vLLM's processes meet (VLLM_RPC_BASE_PATH); sockets in it are vLLM's.
-        memory: /dev/shm where it is this cluster's alone, so that all of it may be taken away while no engine runs.
+        folder: where vLLM's processes have their sockets (VLLM_RPC_BASE_PATH).
+        memory: /dev/shm where it is this cluster's alone, so that all of it may be removed while no engine runs.
     """
 
     def __init__(self, folder: Path, memory: Path | None) -> None:
         self._folder = folder
         self._memory = memory
-        # What a server orphans becomes our child, and so is found (prctl(2)).
+        # A server's orphans become our children, and so are found (prctl(2)).
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def sweep(self, *, spare: int) -> list[int]:
-        """Kill every process below this one but that one, until none is left; returns those that would not go."""
+        """Kill every descendant of this process except `spare`; returns those that could not be killed."""
         deadline = time.monotonic() + KILL_S
         while orphans := [pid for pid in _children().get(os.getpid(), ()) if pid != spare]:
             for pid in orphans:
@@ -49,7 +49,7 @@ class Remains:
         return []
 
     def clear(self) -> None:
-        """Free shared memory and sockets; only while no engine runs, here or as actors on the head."""
+        """Remove shared memory and sockets; only while no engine runs, here or as actors on the head."""
         paths = [*self._memory.iterdir()] if self._memory else []
         with suppress(OSError):
             paths += [path for path in self._folder.iterdir() if stat.S_ISSOCK(path.lstat().st_mode)]
@@ -59,7 +59,7 @@ class Remains:
 
 
 def kill_below(pid: int) -> None:
-    """Kill all that a process has started, but not the process."""
+    """Kill all descendants of a process, but not the process itself."""
     children = _children()
     todo = [pid]
     while todo:

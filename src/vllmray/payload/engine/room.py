@@ -1,7 +1,7 @@
 """Free memory on the GPUs of the engine's own host, before each start of a server.
 
-Standard library only; part of what runs in the engine's container. `up` looks at every node before it starts one; what
-filled a GPU since then, only a start of the engine can find. GPUs of other hosts are left to vLLM.
+Standard library only; part of what runs in the engine's container. `up` checks each node before it starts it; memory
+that was allocated since then is only noticed here. GPUs of other hosts are left to vLLM's own check.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from vllmray.payload.probes.gpus import cards
 
 GIB = 1024**3
 AGAIN_S = 2.0
-"""Between two looks while there is too little."""
+"""Between two checks while too little is free."""
 
 
 class Room:
-    """What a server must find free (vllm 0.33, vllm/v1/worker/utils.py, request_memory).
+    """The GPU memory that a server requires to be free (vllm 0.33, vllm/v1/worker/utils.py, request_memory).
 
     Args:
-        accelerator: whose GPUs; empty where none is to be looked at.
-        share: of each GPU's memory.
-        ranks: on how many of them, from the first on.
+        accelerator: of the GPUs to check; empty for no check.
+        share: the fraction of each GPU's memory that must be free.
+        ranks: how many GPUs to check, from the first on.
     """
 
     def __init__(self, accelerator: str = "", share: float = 0.0, ranks: int = 0) -> None:
@@ -32,7 +32,7 @@ class Room:
         self._lacking = ""
 
     def lacking(self) -> str:
-        """What is too little, in the words of the first look that found it so; empty when there is enough."""
+        """Which GPUs lack memory, with the numbers of the first check that found these; empty when there is enough."""
         if not self._accelerator or (self._lacking and time.monotonic() < self._looked_at + AGAIN_S):
             return self._lacking
         found = cards(self._accelerator)[: self._ranks]

@@ -1,8 +1,8 @@
-"""The vLLM server's process in the engine's container: imports vLLM, waits to be told, serves. launch.py starts it.
+"""The vLLM server's process in the engine's container: imports vLLM, waits for launch.py, serves. launch.py starts it.
 
 Standard library plus the container's own vLLM. The import takes tens of seconds, and so begins while the cluster still
-forms; a line on standard input says that the GPUs are there. What launch.py must know goes through a pipe, a word a
-line: "imported", and "listening" when the server does.
+forms; a line on standard input starts the server once the GPUs are available. It reports to launch.py through a pipe,
+one word a line: "imported", and "listening" when the server listens.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # in a container: not this folder's names, but where vLLM finds the guard by its name
+if __name__ == "__main__":  # in a container: not this folder, but the one from which vLLM imports the guard
     sys.path[0] = str(Path(__file__).parents[3])
 
 # The server's main() since vLLM 0.26 or so; before, the module below it was the server itself.
@@ -28,7 +28,7 @@ LOOK_S = 0.1
 
 
 def import_server() -> Any:
-    """VLLM's server module: the import is the slow part, and serve() below starts it."""
+    """Import vLLM's server module, which is the slow part; serve() below starts it."""
     try:
         return importlib.import_module(SERVER_MODULE)
     except ModuleNotFoundError as error:
@@ -38,7 +38,7 @@ def import_server() -> Any:
 
 
 def serve(server: Any, vllm_args: list[str]) -> None:
-    """VLLM's server in this process, as if started by its own command line; returns when it ends."""
+    """Run vLLM's server in this process, as if by its own command line; returns when it exits."""
     sys.argv = ["vllm", *vllm_args]
     if hasattr(server, "main"):
         server.main()
@@ -51,7 +51,7 @@ def serve(server: Any, vllm_args: list[str]) -> None:
 def share(port: int) -> None:
     """Let this process bind the port while another of this user listens there (socket(7), SO_REUSEPORT).
 
-    The door answers on it until the server listens. VLLM binds it at once but asks to share it only where it has
+    door.py answers on it until the server listens. VLLM binds it at once but sets SO_REUSEPORT only where it has
     several API servers (vllm 0.32, vllm/entrypoints/launchers/launcher.py, create_server_socket).
     """
     bind = socket.socket.bind
@@ -67,7 +67,7 @@ def share(port: int) -> None:
 def listens(port: int) -> bool:
     """Whether this process has a socket that accepts connections there (socket(7), SO_ACCEPTCONN).
 
-    VLLM binds its socket long before it listens, and uvloop listens without Python's taking part.
+    VLLM binds its socket long before it listens, and uvloop listens without calling Python's socket module.
     """
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError, ValueError):
@@ -82,7 +82,7 @@ def listens(port: int) -> bool:
 
 
 def tell_when_it_listens(pipe: int, port: int) -> None:
-    """Write "listening" as soon as it is so."""
+    """Write "listening" to the pipe as soon as this process listens on the port."""
 
     def look() -> None:
         while not listens(port):
@@ -93,7 +93,7 @@ def tell_when_it_listens(pipe: int, port: int) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Import, wait for the word, serve; returns when the server ends."""
+    """Import, wait for the line on standard input, serve; returns when the server exits."""
     parser = argparse.ArgumentParser(prog="serve.py")
     parser.add_argument("--tell", type=int, required=True, help="file descriptor of the pipe")
     parser.add_argument("--port", type=int, required=True)

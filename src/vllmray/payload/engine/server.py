@@ -1,4 +1,4 @@
-"""The server's process, serve.py, as its parent launch.py holds it.
+"""The server's process, serve.py, as its parent launch.py controls it.
 
 Standard library only; part of what runs in the engine's container.
 """
@@ -16,26 +16,26 @@ from pathlib import Path
 from vllmray.payload.journal import signal_name
 
 END_S = 10.0
-"""For a server that was told to end; VLLM needs half a second."""
+"""How long a server may take to exit after SIGTERM; vLLM needs half a second."""
 
 
 def stand_in(node_id: str) -> subprocess.Popen[bytes]:
-    """What looks like the raylet of that Ray node, from now until its standard input is closed.
+    """A dummy process with the command line of that Ray node's raylet; it runs until its standard input is closed.
 
-    Ray's driver takes the raylet of its node from the command lines of the processes that it sees (ray 2.60,
+    Ray's driver finds the raylet of its node by the command lines of the processes that it sees (ray 2.60,
     python/ray/_private/services.py, _find_address_from_flag: a first word with "raylet" in it, and --node_id=). The
-    head's raylet is in another container, so here stands a process that looks like it and does nothing: it says that it
-    runs and waits for the end of its standard input. Where the raylet can be seen the two say the same.
+    head's raylet is in another container, so this process stands in for it: it prints one line when it runs, and waits
+    for the end of its standard input. Where the real raylet is visible too, both have the same node id.
     """
     argv = ["raylet", "-c", "echo runs; read _", f"--node_id={node_id}"]
     process = subprocess.Popen(argv, executable="/bin/sh", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    # Popen returns before Linux shows the new command line: of 3000 on two busy cores 1122 still had none.
+    # Popen returns before /proc shows the new command line: 1122 of 3000 had none yet on two busy cores.
     process.stdout.readline()  # type: ignore[union-attr]  # Popen was given a pipe
     return process
 
 
 class Server:
-    """One server, from its import on.
+    """One server process; it begins to import vLLM at once.
 
     Args:
         changed: set whenever imported, listening or has_ended changed.
@@ -73,17 +73,17 @@ class Server:
 
     @property
     def exit_words(self) -> str:
-        """How it ended."""
+        """How it exited: "exit code N", or the name of a signal."""
         code = self._process.returncode
         if code is None or code >= 0:
             return f"exit code {code}"
         return signal_name(-code) or f"signal {-code}"
 
     def go(self, head: str | None) -> None:
-        """Let it serve.
+        """Tell it to serve.
 
         Args:
-            head: id of the Ray node that it is to connect to; None where Ray told none.
+            head: id of the Ray node to connect to; None where Ray reported none.
         """
         if head:
             self._stand_in = stand_in(head)
@@ -91,11 +91,11 @@ class Server:
             os.write(self._process.stdin.fileno(), b"go\n")  # type: ignore[union-attr]  # Popen was given a pipe
 
     def end(self, *, first: Callable[[int], object] | None = None) -> None:
-        """End it, unless it has ended.
+        """End it, unless it has exited.
 
         Args:
-            first: called with its process id in place of SIGTERM: to end what hangs, so that the server itself answers
-                its clients and ends.
+            first: called with its process id instead of sending SIGTERM, to kill the child that hangs: the server then
+                answers its clients and exits by itself.
         """
         if not self.has_ended:
             if first:

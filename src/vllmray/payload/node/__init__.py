@@ -1,1 +1,1 @@
-"""The main program of a Ray node's container, and what it runs."""
+"""The main program of a Ray node's container, and the programs that it runs."""

@@ -1,22 +1,22 @@
-"""The main process of a Ray node's container: `ray start --block`, and an eye on it.
+"""The main process of a Ray node's container: runs `ray start --block` and monitors it.
 
-Standard library only; copied into the container, where `ray` is the container's own. It is there for what Ray itself
-does not do: Docker's restart policy starts a node again when its main process ends, so
+Standard library only; copied into the container, where `ray` is the container's own. It does what Ray itself does not
+do. Docker's restart policy starts a node again when its main process exits, so
 
-- a worker waits until the head's port accepts connections, and asks every second; `ray start` would ask for up to 41 s
-  at a time and so come back late to a head that was restarted (measured with ray 2.60),
-- what earlier sessions left is taken away before,
-- a node that the cluster no longer takes for alive ends: Ray's agent on the node says so (/api/local_raylet_healthz,
-  which asks the GCS; ray 2.60, python/ray/dashboard/modules/reporter/healthz_agent.py), and on the head its dashboard
-  says it of the GCS. Both answer without a token. A raylet or a GCS that hangs,
-  or one that was declared dead while the network was cut, would otherwise stay as it is for ever,
-- a node whose wall clock was set back ends: Ray's timers go by that clock (its PeriodicalRunner has boost's
-  deadline_timer), so after a step of an hour back they rest for an hour. The GCS then notices no lost host, and shows
-  GPUs as used that are free (measured with ray 2.60),
-- a GCS whose scheduler hangs ends. That of ray 2.60 does for ever when a placement group is removed while a bundle of
-  it is being moved off a lost node (ray issue 64693; seen in 2 of 13 losses of a worker): the head ends when the engine
-  has asked for GPUs and got none, though all are free. So that it seldom comes to this, a worker that comes back
-  pauses: by then the engine that lost it has ended, and its placement group with it.
+- a worker waits until the head's port accepts connections, and tries every second; `ray start` would try for up to
+  41 s at a time and so rejoin a restarted head late (measured with ray 2.60),
+- files of earlier sessions are removed before Ray starts,
+- a node that the GCS no longer reports alive exits: Ray's agent on the node reports that (/api/local_raylet_healthz,
+  which asks the GCS; ray 2.60, python/ray/dashboard/modules/reporter/healthz_agent.py), and on the head the dashboard
+  reports the GCS's own health. Both answer without a token. A raylet or a GCS that hangs, or one that was declared
+  dead during a network partition, would otherwise never recover,
+- a node whose wall clock was set back exits: Ray's timers use that clock (its PeriodicalRunner has boost's
+  deadline_timer), so after a step of an hour back they stop for an hour. The GCS then notices no lost host, and shows
+  free GPUs as used (measured with ray 2.60),
+- a GCS whose scheduler hangs is ended. That of ray 2.60 hangs for ever when a placement group is removed while one of
+  its bundles is being rescheduled off a lost node (ray issue 64693; seen in 2 of 13 losses of a worker): the head exits
+  when the engine has requested GPUs and got none although all are free. To make this rare, a restarted worker pauses
+  before it joins: by then the engine that lost it has exited, and its placement group is removed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-if __name__ == "__main__":  # in a container, where what it needs of vllmray lies beside it
+if __name__ == "__main__":  # in a container: the folder that holds vllmray's package
     sys.path[0] = str(Path(__file__).parents[3])
 
 from vllmray.payload.journal import tell
@@ -48,20 +48,20 @@ from vllmray.payload.protocol import FRESH_S, ROOT
 LOOK_S = 5.0
 ANSWER_S = 4.0
 SILENT_S = 30.0
-"""A node that was taken for alive once, and has not been for so long, is ended."""
+"""A node that was reported alive once, and not for so long since, is ended."""
 BACK_S = 30.0
-"""By how much the clock may go back: for so long Ray's timers may rest."""
+"""How far the wall clock may be set back; Ray's timers stop for as long."""
 STUCK_S = 30.0
-"""GPUs that are free and asked for are given out within a second."""
+"""Without an allocation though GPUs are free; Ray normally allocates them within a second."""
 BACK_AGAIN_S = 5.0
-"""An engine that lost a worker is ended within 2 s where the connection broke."""
+"""Before a restarted worker joins; an engine that lost it is ended within 2 s where the connection broke."""
 CONNECT_S = 2.0
 AGAIN_S = 1.0
 SWEEP_S = 60.0
 
 
 def wait_for(address: str) -> None:
-    """Returns when that HOST:PORT accepts a connection."""
+    """Wait until that HOST:PORT accepts a connection."""
     host, _, port = address.rpartition(":")
     told = ""
     while True:
@@ -77,10 +77,10 @@ def wait_for(address: str) -> None:
 
 
 def pause_when_back(mark: Path) -> None:
-    """On every start but a container's first.
+    """Sleep BACK_AGAIN_S on every start but a container's first.
 
     Args:
-        mark: a file that stays as long as the container.
+        mark: a file that is kept as long as the container.
     """
     if mark.exists():
         time.sleep(BACK_AGAIN_S)
@@ -89,7 +89,7 @@ def pause_when_back(mark: Path) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Take away what earlier sessions of Ray and vLLM left in the folder that they meet in; it is in memory."""
+    """Remove what earlier sessions of Ray and vLLM left in their shared temporary folder, which is in memory."""
     for path in folder.glob("*"):
         with suppress(OSError):
             if path.name.startswith("session_") and not path.is_symlink():
@@ -99,7 +99,7 @@ def clear(folder: Path) -> None:
 
 
 def healthy(port: int, question: str) -> bool | None:
-    """What Ray answers on loopback; None when nothing listens there.
+    """Whether Ray's health endpoint on loopback answers 200; None when nothing listens there.
 
     Args:
         question: local_raylet_healthz of the node's agent, or gcs_healthz of the head's dashboard.
@@ -117,18 +117,18 @@ def healthy(port: int, question: str) -> bool | None:
 
 
 def alive(agent_port: int, dashboard_port: int | None) -> bool:
-    """Whether the cluster takes this node for alive, and on the head whether there is a cluster."""
+    """Whether the GCS reports this node alive, and on the head whether the GCS itself is healthy."""
     gcs = dashboard_port is None or healthy(dashboard_port, "gcs_healthz")
     return bool(healthy(agent_port, "local_raylet_healthz") and gcs)
 
 
 def wall_lead() -> float:
-    """By how much the wall clock is ahead of the one that nobody sets, in seconds."""
+    """By how much the wall clock is ahead of the monotonic clock, in seconds."""
     return time.time() - time.monotonic()
 
 
 def idle_though_asked(engine_state: Path) -> bool:
-    """Whether the engine waits for GPUs of Ray that are all free, by what it last said (launch.py, watch.py)."""
+    """Whether the engine waits for GPUs although all are free in Ray, by its state file (launch.py, watch.py)."""
     try:
         state = json.loads(engine_state.read_text())
         seen = state["ray"]
@@ -140,13 +140,13 @@ def idle_though_asked(engine_state: Path) -> bool:
 
 
 class RayNode:
-    """Ray's own process here.
+    """Ray's process on this node, `ray start --block`.
 
     Args:
         command: `ray start --block` with all its arguments.
-        look: whether the cluster takes the node for alive.
-        sweep: called now and then.
-        stuck: whether the GCS gives out nothing.
+        look: whether the GCS reports the node alive.
+        sweep: called every SWEEP_S.
+        stuck: whether the GCS allocates no GPU although all are free.
     """
 
     def __init__(
@@ -165,14 +165,14 @@ class RayNode:
         self._process: subprocess.Popen[bytes] | None = None
 
     def end(self) -> None:
-        """Called on SIGTERM: Ray drains the node, and ends."""
+        """Called on SIGTERM: Ray drains the node and exits."""
         self._told_to_end = True
         if self._process is None:
             sys.exit(128 + signal.SIGTERM)
         self._process.terminate()
 
     def run(self) -> int:
-        """Until Ray ended; returns the exit code."""
+        """Run until Ray exits; returns the exit code."""
         self._process = subprocess.Popen(self._command)
         tell("node-started", "Ray is starting")
         threading.Thread(target=self._wait, daemon=True).start()
@@ -180,7 +180,7 @@ class RayNode:
         if why:
             self._process.kill()
         code = self._process.wait()
-        tell("stopped" if self._told_to_end else "node-ended", why or f"Ray ended, exit code {code}")
+        tell("stopped" if self._told_to_end else "node-ended", why or f"Ray exited with exit code {code}")
         return code if code >= 0 else 128 - code
 
     def _wait(self) -> None:
@@ -188,7 +188,7 @@ class RayNode:
         self._ended.set()
 
     def _watch(self) -> str | None:
-        """Until the process ended; or why it must be ended."""
+        """Watch the process until it exits (None), or return why it must be ended."""
         alive_at: float | None = None
         swept = moved_at = time.monotonic()
         lead = wall_lead()
@@ -196,7 +196,7 @@ class RayNode:
             now = time.monotonic()
             before, lead = lead, wall_lead()
             if before - lead > BACK_S:
-                return f"the clock went back by {before - lead:.0f} s, and for as long Ray's timers would rest"
+                return f"the system clock was set back by {before - lead:.0f} s, which stops Ray's timers for as long"
             if self._look():
                 alive_at = now
             elif alive_at is not None and now - alive_at > SILENT_S and not self._told_to_end:
@@ -204,7 +204,7 @@ class RayNode:
             if not self._stuck():
                 moved_at = now
             elif now - moved_at > STUCK_S:
-                return f"Ray's scheduler hangs: for {now - moved_at:.0f} s it gave out no GPU, though all were free"
+                return f"Ray's scheduler hangs: no GPU allocated for {now - moved_at:.0f} s although all were free"
             if now - swept > SWEEP_S:
                 swept = now
                 self._sweep()
@@ -212,9 +212,9 @@ class RayNode:
 
 
 class Segments:
-    """Shared memory of a container's own /dev/shm: what nobody holds at two looks is taken away.
+    """Shared memory in a container's own /dev/shm: a segment that no process uses at two checks in a row is removed.
 
-    VLLM's processes leave segments behind when they are killed, and a worker's container goes on running.
+    VLLM's processes leave segments behind when they are killed, and a worker's container keeps running.
     """
 
     def __init__(self, folder: Path = Path("/dev/shm"), proc: Path = Path("/proc")) -> None:  # nosec B108 # a container's own
@@ -242,14 +242,14 @@ class Segments:
 
 
 def main(argv: list[str]) -> int:
-    """Run until Ray ended or SIGTERM; returns the exit code."""
+    """Run until Ray exits or SIGTERM; returns the exit code."""
     parser = argparse.ArgumentParser(prog="node/main.py")
-    parser.add_argument("--head", help="HOST:PORT of the head's GCS; wait for it")
+    parser.add_argument("--head", help="HOST:PORT of the head's GCS, to wait for")
     parser.add_argument("--folder", type=Path, required=True, help="Ray's temporary folder")
     parser.add_argument("--agent-port", type=int, required=True)
-    parser.add_argument("--dashboard-port", type=int, help="of the head; look after its GCS too")
-    parser.add_argument("--engine-state", type=Path, help="on the head: where launch.py says what the engine does")
-    parser.add_argument("--own-memory", action="store_true", help="shared memory is this container's alone")
+    parser.add_argument("--dashboard-port", type=int, help="on the head: its dashboard, to monitor the GCS too")
+    parser.add_argument("--engine-state", type=Path, help="on the head: the state file that launch.py writes")
+    parser.add_argument("--own-memory", action="store_true", help="/dev/shm is this container's alone")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args(argv)
     sweep = Segments().sweep if options.own_memory else lambda: None
@@ -258,7 +258,7 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: node.end())
     clear(options.folder)
     if options.head:
-        home = ROOT / "home"  # in a container what its user can write, where only root can write beside it
+        home = ROOT / "home"  # in a container the only folder there that its user can write
         pause_when_back((home if home.is_dir() else ROOT) / "has-run")
         wait_for(options.head)
     return node.run()

@@ -1,9 +1,9 @@
-"""Runs in the head's container in place of `ray`, with its arguments: `ray start --head`, less the Ray client's server.
+"""Runs in the head's container in place of `ray`, with its arguments: `ray start --head` without the Ray Client server.
 
 Standard library plus the container's own Ray. Ray starts that server wherever grpcio is installed, and has no option
-against it (ray 2.60, python/ray/scripts/scripts.py: "has port, no client -> value error"); what runs code for others
-is not needed here, so Ray is told that grpcio is not there where it asks for that one purpose. In a version that asks
-otherwise the server starts as ever, and wants the token as everything else of Ray does.
+to disable it (ray 2.60, python/ray/scripts/scripts.py: "has port, no client -> value error"). It runs code for remote
+clients, which is not needed here, so the check that looks for grpcio for this one purpose is made to fail. In a version
+that checks otherwise the server starts as usual, and requires the token as everything else of Ray does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def main(argv: list[str]) -> None:
 
     name = "get_ray_client_dependency_error"
     if hasattr(scripts, name):
-        setattr(scripts, name, lambda: ImportError("vllmray starts no server for the Ray client"))
+        setattr(scripts, name, lambda: ImportError("vllmray disables the Ray Client server"))
     sys.argv = ["ray", *argv]
     scripts.main()
 

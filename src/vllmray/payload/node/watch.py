@@ -1,15 +1,15 @@
-"""Runs inside a Ray node's container: prints the cluster as one JSON line at each change.
+"""Runs inside a Ray node's container: prints the state of the cluster as one JSON line at each change.
 
 Standard library plus the container's own Ray.
 
 Why not `ray status`: each call starts an interpreter and imports Ray (2.6 s measured) and shows what Ray's monitor saw
-up to 5 s ago. This process imports Ray once (about 1 s) and asks the GCS itself, a few milliseconds a time, for the
+up to 5 s ago. This process imports Ray once (about 1 s) and queries the GCS itself, a few milliseconds a query, for the
 data that `ray status` formats: `ray.autoscaler.v2.sdk.get_cluster_status` (ray 2.60, python/ray/autoscaler/v2/sdk.py).
 Where that API is missing it runs `ray status -v` and reads the text.
 
-A line is a RayStatus of protocol.py, or of it `{"error": str}` alone while Ray does not answer.
-`shortfall` is empty when the GPUs suffice; `actors` counts vLLM's that are alive, with --actors and where Ray can say
-so; `local_node_id` is there with --local-node. In text, Ray gives no addresses: `ip` is null there and `is_head` false.
+A line is a RayStatus of protocol.py, or only its `{"error": str}` while Ray does not answer.
+`shortfall` is empty when the GPUs suffice; `actors` is the number of vLLM's actors alive, with --actors and where Ray
+reports it; `local_node_id` is set with --local-node. The text has no addresses: `ip` is then null and `is_head` false.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # in a container, where the rest of what it needs lies beside it
+if __name__ == "__main__":  # in a container: the folder that holds vllmray's package
     sys.path[0] = str(Path(__file__).parents[3])
 
 from vllmray.payload.protocol import ANOTHER_CLUSTER, RAY, EngineState, NodeStatus
@@ -47,9 +47,9 @@ ACTOR_CLASSES = ("RayWorkerProc", "RayWorkerWrapper")
 def shortfall(
     nodes: list[NodeDict], *, tensor_parallel_size: int, pipeline_parallel_size: int, allow_tp_across_hosts: bool
 ) -> str:
-    """What the cluster lacks for the engine to start, or "" when it lacks nothing.
+    """The GPUs that the engine still lacks to start, in words; "" when it lacks none.
 
-    A pipeline stage takes tensor_parallel_size GPUs of one node, unless allow_tp_across_hosts says that the sum is
+    A pipeline stage takes tensor_parallel_size GPUs of one node, unless allow_tp_across_hosts: then the total is
     enough. vLLM itself only warns when a stage does not fit in a node (vllm/v1/executor/ray_utils.py).
     """
     world_size = tensor_parallel_size * pipeline_parallel_size
@@ -66,9 +66,9 @@ def shortfall(
 
 
 def parse_status_text(text: str) -> Snapshot:
-    """What `ray status` printed, with or without -v, as a snapshot.
+    """The output of `ray status`, with or without -v, as a snapshot.
 
-    Without -v the text has no GPUs a node: the cluster's total is then a node of its own, named "cluster".
+    Without -v the text has no GPUs per node: the cluster's total is then reported as one node named "cluster".
     """
     active = text.partition("Active:")[2].partition("Pending:")[0]
     ids = re.findall(r"^ +\d+ node_([0-9a-f]+)", active, re.MULTILINE)
@@ -96,7 +96,7 @@ def _text_node(node_id: str, used: float, total: float) -> NodeDict:
 
 
 def snapshot_of(status: Any) -> Snapshot:
-    """A snapshot of a ray.autoscaler.v2.schema.ClusterStatus; only nodes that Ray holds alive are in it."""
+    """A snapshot of a ray.autoscaler.v2.schema.ClusterStatus; with only the nodes that Ray reports alive."""
     nodes = [_sdk_node(node) for node in (*status.active_nodes, *status.idle_nodes)]
     nodes.sort(key=lambda node: (not node["is_head"], node["ip"] or "", node["id"]))
     demands = status.resource_demands
@@ -121,7 +121,7 @@ def _sdk_node(node: Any) -> NodeDict:
 def local_node_id(proc: Path = Path("/proc")) -> str | None:
     """The id of the Ray node whose raylet runs in this PID namespace, from the raylet's own command line.
 
-    Where nodes are plain processes others' raylets are there too; ours is the one with this process's VLLMRAY_NODE.
+    In the native runtime other nodes' raylets are visible too; ours is the one with this process's VLLMRAY_NODE.
     """
     mark = f"VLLMRAY_NODE={os.environ['VLLMRAY_NODE']}".encode() if "VLLMRAY_NODE" in os.environ else None
     for cmdline in proc.glob("[0-9]*/cmdline"):
@@ -136,7 +136,7 @@ def local_node_id(proc: Path = Path("/proc")) -> str | None:
 
 
 def reader(address: str, *, actors: bool = False) -> tuple[Callable[[], Snapshot], float]:
-    """How to read the cluster here, by Ray's own API where it is the one that is known, else by its text; and the
+    """A function that reads the cluster's state, by Ray's own API where this Ray has it, else by `ray status`; and the
     shortest sensible interval between reads in seconds.
     """
     try:
@@ -144,8 +144,8 @@ def reader(address: str, *, actors: bool = False) -> tuple[Callable[[], Snapshot
     except ImportError:
         return lambda: parse_status_text(_status_text(address)), TEXT_INTERVAL_S
     # One client for all calls, where Ray makes one for each: that costs 2 ms a call, and 40 s instead of 5 to notice
-    # that the GCS does not answer any more (measured with ray 2.60). The name is none that Ray promises: where it is
-    # another, each call has its client, and nobody counts actors.
+    # that the GCS does not answer any more (measured with ray 2.60). The name is not public API: where it is missing,
+    # each call makes its own client, and actors are not counted.
     client = getattr(sdk, "GcsClient", None)
     if client is not None:
         client = sdk.GcsClient = functools.cache(client)
@@ -154,23 +154,23 @@ def reader(address: str, *, actors: bool = False) -> tuple[Callable[[], Snapshot
     def read() -> Snapshot:
         try:
             return {**snapshot_of(sdk.get_cluster_status(address, timeout=TIMEOUT_S)), "actors": count()}
-        except (AttributeError, TypeError) as error:  # an API of another shape
+        except (AttributeError, TypeError) as error:  # this Ray's API differs
             return _told_in_text(address, f"{type(error).__name__}: {error}")
 
     return read, 0.0
 
 
 def _told_in_text(address: str, why: str) -> Snapshot:
-    """The cluster as `ray status` has it, where Ray's API does not have what it has in 2.60.
+    """The cluster's state by `ray status`, where Ray's API differs from that of 2.60.
 
     Raises:
-        RuntimeError: it is not to be had in this way either; says both.
+        RuntimeError: `ray status` failed as well; the text has both errors.
     """
     try:
         return parse_status_text(_status_text(address))
     except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         raise RuntimeError(
-            f"this Ray's API lacks what is read of it ({why}), and `ray status` says: {error}"
+            f"this Ray's API differs from that of Ray 2.60 ({why}), and `ray status` failed: {error}"
         ) from error
 
 
@@ -184,7 +184,7 @@ def actor_counter(address: str, client: Callable[[str], Any]) -> Callable[[], in
     def counted() -> int | None:
         try:
             return asyncio.run(count())
-        except Exception as error:  # a Ray that answers this differently: then nobody counts, and all else goes on
+        except Exception as error:  # this Ray's API differs: actors are not counted, all else works
             if ANOTHER_CLUSTER in str(error):
                 raise
             return None
@@ -205,13 +205,13 @@ def _status_text(address: str) -> str:
 def observe(
     read: Callable[[], Snapshot], gate: Mapping[str, Any] | None, engine_state: Path | None, *, local: bool = False
 ) -> Snapshot:
-    """One observation: the cluster (or the error), what the gate lacks, what the engine says of itself."""
+    """One observation: the cluster (or the error), the GPUs that the engine lacks, the engine's own state."""
     try:
         seen = read()
         seen["local_node_id"] = local_node_id() if local else None
         if gate:
             seen["shortfall"] = shortfall(seen["nodes"], **gate)
-    except Exception as error:  # Ray raises many kinds; every one of them means: no answer now, ask again
+    except Exception as error:  # Ray raises many kinds; each means: no answer now, retry
         seen = {"error": f"{type(error).__name__}: {error}"[:500]}
     if engine_state:
         seen["engine"] = read_engine_state(engine_state)
@@ -219,7 +219,7 @@ def observe(
 
 
 def read_engine_state(path: Path) -> Any:
-    """What launch.py last wrote, without its heartbeat and its own view of the cluster; None before its first word."""
+    """What launch.py last wrote, without its heartbeat and its view of the cluster; None before it first wrote."""
     try:
         state = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -228,14 +228,14 @@ def read_engine_state(path: Path) -> Any:
 
 
 def observations(options: argparse.Namespace) -> Iterator[Snapshot]:
-    """Observations for ever, or one with --once; faster while the gate is closed."""
+    """Observations for ever, or one with --once; more often while GPUs are missing."""
     gate = json.loads(options.gate) if options.gate else None
     read, shortest = reader(options.address, actors=options.actors)
     while True:
         seen = observe(read, gate, options.engine_state, local=options.local_node)
         if ANOTHER_CLUSTER in str(seen.get("error")) and not options.once:
-            # Once a process of Ray's has spoken to a GCS it will have no other, not even one that was restarted at the
-            # same address; only a new process does.
+            # A process that has connected to a GCS refuses every other one, also one that was restarted at the same
+            # address; only a new process accepts it.
             os.execv(sys.executable, [sys.executable, *sys.argv])  # nosec B606 # itself
         yield seen
         if options.once:
@@ -247,7 +247,7 @@ def observations(options: argparse.Namespace) -> Iterator[Snapshot]:
 
 
 def leave_with_stdin() -> None:
-    """Ends this process when its standard input ends: Docker never ends an exec whose client went away."""
+    """Exit when standard input ends: Docker never ends an exec whose client disconnected."""
 
     def wait() -> None:
         while os.read(0, 4096):
@@ -258,18 +258,18 @@ def leave_with_stdin() -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Prints a line at each change, and with --beat S at least every S seconds."""
+    """Print a line at each change, and with --beat S at least every S seconds."""
     parser = argparse.ArgumentParser(prog="watch.py")
     parser.add_argument("--address", required=True)
     parser.add_argument("--gate", help="JSON: the keyword arguments of shortfall()")
     parser.add_argument("--engine-state", type=Path)
     parser.add_argument("--actors", action="store_true", help="count vLLM's actors")
-    parser.add_argument("--local-node", action="store_true", help="tell which node is the one beside this process")
+    parser.add_argument("--local-node", action="store_true", help="report the id of this host's own Ray node")
     parser.add_argument("--interval", type=float, default=0.1)
     parser.add_argument("--idle-interval", type=float, default=1.0)
     parser.add_argument("--beat", type=float, default=float("inf"))
     parser.add_argument("--once", action="store_true")
-    parser.add_argument("--stdin", action="store_true", help="leave when standard input ends")
+    parser.add_argument("--stdin", action="store_true", help="exit when standard input ends")
     options = parser.parse_args(argv)
     if options.stdin:
         leave_with_stdin()

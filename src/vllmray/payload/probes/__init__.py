@@ -1,1 +1,1 @@
-"""Programs that answer one question about a host, an image or a folder, and end."""
+"""Short programs, each of which inspects a host, an image or a folder, and exits."""

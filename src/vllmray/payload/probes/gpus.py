@@ -1,8 +1,8 @@
-"""The GPUs of a container, or of a process where there is none: how many, how full, and who fills them.
+"""The GPUs of a container, or of a native process: how many, their memory, and the processes that use it.
 
-Standard library only. It may be called in this process for this machine. NVIDIA's GPUs are asked by nvidia-smi, and
-where an image has none by the driver's own library (NVML), which both come into containers with the driver; AMD's are
-in /sys. Bytes throughout.
+Standard library only. vllmray may also call it in its own process for its own host. NVIDIA's GPUs are read by
+nvidia-smi, and where that is missing by the driver's library (NVML); the driver brings both into containers. AMD's GPUs
+are read from /sys. Sizes are bytes throughout.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from vllmray.payload.protocol import Card, GpuProcess
 
 MIB = 1024**2
 LEAST_OF_A_CARD = 4 * 1024 * MIB
-"""No card that vLLM knows has less; what has is a processor's own graphics."""
+"""No GPU that vLLM supports has less; one that has is a processor's integrated graphics."""
 AMD_VENDOR = "0x1002"  # the PCI vendor id of AMD's GPUs; a server's ASPEED or Intel graphics have render nodes too
 QUERY = "index,uuid,name,memory.total,memory.used,memory.free,mig.mode.current"
 NOT_APPLICABLE = ("[N/A]", "N/A", "[Not Supported]")
-"""What nvidia-smi says of memory that a GPU does not have; older drivers say the last."""
+"""What nvidia-smi prints for memory that a GPU does not have; older drivers print the last."""
 NVML_NOT_SUPPORTED = 3
-"""NVML_ERROR_NOT_SUPPORTED (nvml.h), of the memory of GPUs that share the host's."""
+"""NVML_ERROR_NOT_SUPPORTED (nvml.h), for the memory of GPUs with unified memory."""
 _NAME = re.compile(r"\d+|GPU-[0-9a-fA-F-]+|MIG-[\w/-]+")
 _ASK_S = 30
-"""A driver that is not kept loaded (persistence mode) is loaded for each question, a second a GPU."""
+"""Without persistence mode the driver is loaded for each query, which takes a second per GPU."""
 
 
 def visible_names(text: str) -> list[str]:
-    """The GPUs that CUDA_VISIBLE_DEVICES names: all before the first that is no GPU's, such as -1 or NoDevFiles.
+    """The GPUs that CUDA_VISIBLE_DEVICES names: all before the first invalid name, such as -1 or NoDevFiles.
 
     Source: CUDA C++ Programming Guide, "CUDA Environment Variables".
     """
@@ -46,7 +46,7 @@ def visible_names(text: str) -> list[str]:
 
 
 def visible(accelerator: str) -> list[str] | None:
-    """What the environment leaves to this process; None when it says nothing."""
+    """The GPUs that the environment makes visible to this process; None when it does not restrict them."""
     if accelerator == "amd":
         return _visible_to_hip(os.environ.get("ROCR_VISIBLE_DEVICES"), os.environ.get("HIP_VISIBLE_DEVICES"))
     named = os.environ.get("CUDA_VISIBLE_DEVICES") if accelerator == "nvidia" else None
@@ -54,7 +54,7 @@ def visible(accelerator: str) -> list[str] | None:
 
 
 def _visible_to_hip(below: str | None, above: str | None) -> list[str] | None:
-    """ROCR_VISIBLE_DEVICES leaves GPUs to HIP, and HIP_VISIBLE_DEVICES some of these, which it counts from 0 again
+    """ROCR_VISIBLE_DEVICES selects GPUs, and HIP_VISIBLE_DEVICES some of these, renumbered from 0
     (ROCm documentation, "GPU isolation techniques").
     """
     left = None if below is None else visible_names(below)
@@ -64,7 +64,7 @@ def _visible_to_hip(below: str | None, above: str | None) -> list[str] | None:
 
 
 def gpus(accelerator: str) -> int:
-    """GPUs that this container was given, or this process where it has none: as their variable says, else by files."""
+    """How many GPUs this container, or native process, has: by the variable, else by the device files."""
     named = visible(accelerator)
     if named is not None:
         return len(named)
@@ -79,7 +79,7 @@ def gpus(accelerator: str) -> int:
 def cards(accelerator: str) -> list[dict[str, Any]]:
     """The GPUs that this container or process was given: id, uuid, name, total, free, unified.
 
-    A simulated GPU has no memory of its own, and one whose memory can't be told leaves the whole list empty.
+    Empty for simulated GPUs, which have no memory of their own, and when the memory of one could not be determined.
     """
     named = visible(accelerator)
     found = {"nvidia": nvidia_cards, "amd": amd_cards}.get(accelerator, list)()
@@ -90,22 +90,22 @@ def cards(accelerator: str) -> list[dict[str, Any]]:
 
 
 def _named(name: str, found: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """By number, or by the beginning of a UUID, as CUDA takes both."""
+    """The GPU by its number or the beginning of its UUID; CUDA accepts both."""
     return next((card for card in found if card["id"] == name or card["uuid"].startswith(name)), None)
 
 
 def nvidia_cards() -> list[dict[str, Any]]:
-    """All of NVIDIA's that are seen here; CUDA's view of memory, which is what is used and what is free."""
+    """All NVIDIA GPUs visible here; total is used plus free, as in CUDA."""
     rows = _smi(f"--query-gpu={QUERY}")
-    if rows is None or any(row[-1] == "Enabled" for row in rows):  # nvidia-smi tells of whole GPUs alone
+    if rows is None or any(row[-1] == "Enabled" for row in rows):  # nvidia-smi reports whole GPUs only
         return nvml_cards()
     found = [_card(row) for row in rows]
     return [card for card in found if card] if all(found) else []
 
 
 def _smi(*options: str) -> list[list[str]] | None:
-    """The table that nvidia-smi prints; None when it is not here, or fails."""
-    for program in ("nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi"):  # in WSL2 not where programs are looked for
+    """The table that nvidia-smi prints; None when it is missing, or fails."""
+    for program in ("nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi"):  # in WSL2 not on the PATH
         argv = [program, *options, "--format=csv,noheader,nounits"]
         try:
             said = subprocess.run(argv, capture_output=True, text=True, timeout=_ASK_S, check=True).stdout
@@ -129,9 +129,9 @@ def _of(index: str, uuid: str, name: str, *, total: int, free: int, unified: boo
 
 
 def _unified(index: str, uuid: str, name: str, meminfo: str = "/proc/meminfo") -> dict[str, Any] | None:
-    """A GPU without memory of its own (GB10, Jetson), whose fields nvidia-smi calls [N/A]: it has the host's.
+    """A GPU with unified memory (GB10, Jetson), whose fields nvidia-smi prints as [N/A]: its memory is the host's.
 
-    VLLM counts so too: in all what the host has, free what is available (vllm/utils/mem_utils.py, MemorySnapshot).
+    VLLM does the same: total is MemTotal, free is MemAvailable (vllm/utils/mem_utils.py, MemorySnapshot).
     """
     words = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path(meminfo).read_text(), re.MULTILINE))
     try:
@@ -148,7 +148,7 @@ class _Memory(ctypes.Structure):
 
 
 def nvml_cards(library: Any = None) -> list[dict[str, Any]]:
-    """The same from NVML (nvml.h), with the slices of a GPU that is cut into some (MIG); empty without a driver."""
+    """The same by NVML (nvml.h), with the MIG devices of a GPU that has some; empty without a driver."""
     try:
         nvml = library or ctypes.CDLL("libnvidia-ml.so.1")
         if nvml.nvmlInit_v2():
@@ -166,7 +166,7 @@ def nvml_cards(library: Any = None) -> list[dict[str, Any]]:
 
 
 def _slices(nvml: Any, index: str, handle: Any) -> list[dict[str, Any] | None]:
-    """Of a GPU that is cut into MIG devices, these; empty for a whole one."""
+    """The MIG devices of a GPU; empty when it has none."""
     most = ctypes.c_uint()
     if nvml.nvmlDeviceGetMaxMigDeviceCount(handle, ctypes.byref(most)):
         return []
@@ -190,7 +190,7 @@ def _nvml_card(nvml: Any, index: str, handle: Any) -> dict[str, Any] | None:
 
 
 def amd_nodes(folder: str = "/dev/dri", sysfs: str = "/sys/class/drm") -> list[str]:
-    """The render nodes of AMD's cards, in the order of their numbers; other makers' graphics have some too."""
+    """The render nodes of AMD GPUs, in the order of their numbers, without those of other vendors."""
 
     def is_amd(name: str) -> bool:
         try:
@@ -203,9 +203,10 @@ def amd_nodes(folder: str = "/dev/dri", sysfs: str = "/sys/class/drm") -> list[s
 
 
 def amd_cards(folder: str = "/dev/dri", sysfs: str = "/sys/class/drm") -> list[dict[str, Any]]:
-    """AMD's, as amdgpu has them in /sys (Linux, Documentation/gpu/amdgpu/driver-misc: mem_info_vram_*).
+    """AMD GPUs by amdgpu's files in /sys (Linux, Documentation/gpu/amdgpu/driver-misc: mem_info_vram_*).
 
-    A processor's own graphics have what the firmware set aside, and programs the host's memory: how much is not known.
+    Empty for integrated graphics: their VRAM is only what the firmware reserved; programs use the host's memory, and
+    how much of it is not known.
     """
     found = []
     for index, node in enumerate(amd_nodes(folder, sysfs)):
@@ -229,9 +230,9 @@ def _product(device: Path) -> str:
 
 
 def holders(accelerator: str, users: str = "/etc/passwd") -> list[dict[str, Any]]:
-    """The processes with memory on NVIDIA's GPUs: gpu (uuid), pid, user, program, memory.
+    """The processes with memory on NVIDIA GPUs: gpu (uuid), pid, user, program, memory.
 
-    Those of another PID namespace have numbers of the host, and can't be looked up here.
+    Processes of another PID namespace have the host's PIDs, and can't be looked up here.
 
     Args:
         users: the file with the host's users.
@@ -270,7 +271,7 @@ def _owner(pid: str, names: dict[int, str]) -> str:
 
 
 def _program(pid: str) -> str:
-    """Its name and what names its script or module; empty where it can't be read. What follows may hold secrets."""
+    """The program's name and its script or module; empty where it can't be read. Other arguments may be secrets."""
     try:
         words = [word.decode(errors="replace") for word in Path("/proc", pid, "cmdline").read_bytes().split(b"\0")]
     except OSError:
@@ -284,10 +285,10 @@ def _program(pid: str) -> str:
 
 
 def device_files(accelerator: str, dev: str = "/dev", sysfs: str = "/sys/class/drm") -> list[str]:
-    """The host's files of GPUs, as they are called there, and `gid=N` for each group of AMD's.
+    """The host's device files of GPUs, by their paths there, and `gid=N` for each group of AMD's.
 
     Args:
-        dev: where the host's /dev is seen.
+        dev: where the host's /dev is mounted.
     """
     if accelerator != "amd":
         return sorted(f"/dev/{Path(path).name}" for path in (*glob.glob(f"{dev}/nvidia*"), *glob.glob(f"{dev}/dxg")))
@@ -298,7 +299,7 @@ def device_files(accelerator: str, dev: str = "/dev", sysfs: str = "/sys/class/d
 
 
 def gpu_answer(request: dict[str, Any]) -> dict[str, Any]:
-    """What host.py answers of GPUs; see protocol.HostAnswer for the shapes."""
+    """The part about GPUs of host.py's answer; see protocol.HostAnswer for the fields."""
     accelerator = request.get("accelerator", "")
     if "files" in request:
         return {"files": device_files(accelerator, request["files"])}

@@ -1,7 +1,7 @@
 """Runs in a short-lived container on a worker's host: prints the labels of the cluster's head node as JSON.
 
 Standard library plus the image's own Ray; its arguments are the address of the GCS and the seconds to try. A GCS
-answers before its own node has registered: no node means, ask again.
+answers before its own node has registered: while there is no node, it is asked again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PAUSE_S = 0.1
 
 
 def head_labels(client: Any, seconds: float) -> dict[str, str]:
-    """Labels of the node that Ray holds for the head (GcsNodeInfo, src/ray/protobuf/gcs.proto).
+    """Labels of the node that Ray reports as the head (GcsNodeInfo, src/ray/protobuf/gcs.proto).
 
     Raises:
         TimeoutError: no head node is registered within that time.
@@ -36,7 +36,7 @@ def main(address: str, seconds: float) -> None:
         from ray._raylet import GcsClient
 
         answer: dict[str, Any] = {"labels": head_labels(GcsClient(address=address), seconds)}
-    except Exception as error:  # Ray raises many kinds, and another version of it may raise any
+    except Exception as error:  # Ray raises many kinds, and other versions may raise any
         answer = {"error": f"{type(error).__name__}: {error}"[:500]}
     sys.stdout.write(json.dumps(answer) + "\n")
 

@@ -1,7 +1,7 @@
-"""Runs on a host, in a short-lived container of the node's image: what a node will find there.
+"""Runs on a host, in a short-lived container of the node's image: prints what a node will find there.
 
-Standard library only; its argument is one JSON object, and it prints one. `probe()` may be called in this process too,
-where this process shares the host's network.
+Standard library only; its argument is one JSON object, and it prints one. vllmray may also call `probe()` in its own
+process, where that shares the host's network.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # in a container, where the rest of what it needs lies beside it
+if __name__ == "__main__":  # in a container: the folder that holds vllmray's package
     sys.path[0] = str(Path(__file__).parents[3])
 
 from vllmray.payload.probes.gpus import gpu_answer
 from vllmray.payload.protocol import CacheAccess
 
-# Nothing is sent there: connecting a UDP socket only looks the route up. Addresses for documentation (RFC 5737).
+# Nothing is sent there: connecting a UDP socket only looks up the route. An address for documentation (RFC 5737).
 _ANYWHERE = "198.51.100.1"
 _SIOCGIFCONF = 0x8912
 NOT_ALLOWED = (errno.EACCES, errno.EPERM)
@@ -44,7 +44,7 @@ def addresses() -> dict[str, str]:
 
 
 def source_address(towards: str | None) -> str | None:
-    """The address that packets to that host leave from; without one, those of the default route."""
+    """The source address of packets to that host; without one, of packets to the default route."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((towards or _ANYWHERE, 9))
@@ -54,16 +54,16 @@ def source_address(towards: str | None) -> str | None:
 
 
 def choose_address(towards: str | None, node_ip: str | None, interface: str | None) -> dict[str, Any]:
-    """The node's address and interface: what was given, completed from the other or from the route."""
+    """The node's address and interface: as given, the missing one by the other or by the route."""
     known = addresses()
     listed = ", ".join(f"{ip} ({name})" for ip, name in known.items())
     if node_ip is None and interface is not None:
         node_ip = next((ip for ip, name in known.items() if name == interface), None)
         if node_ip is None:
-            return {"problem": f"no interface {interface} with an IPv4 address here; there are {listed}"}
+            return {"problem": f"no interface {interface} with an IPv4 address on this host; it has {listed}"}
     node_ip = node_ip or source_address(towards)
     if node_ip is None:
-        return {"problem": f"no route to {towards or 'anywhere'} to tell this host's address by; it has {listed}"}
+        return {"problem": f"no route to {towards or 'any host'}, so this host's address is unknown; it has {listed}"}
     if node_ip.startswith("127.") and "127.0.0.1" in known:
         known[node_ip] = known["127.0.0.1"]  # the whole of 127.0.0.0/8 is this machine's (RFC 1122, 3.2.1.3)
     if node_ip not in known:
@@ -72,7 +72,7 @@ def choose_address(towards: str | None, node_ip: str | None, interface: str | No
 
 
 def connect(address: str, port: int, wait: float) -> str:
-    """Try until it accepts or the time is over: "open", "refused", "no answer", or the system's own words."""
+    """Try until it accepts or the time is over: "open", "refused", "no answer", or the system's error."""
     deadline = time.monotonic() + wait
     while True:
         left = max(deadline - time.monotonic(), 0.1)
@@ -91,7 +91,7 @@ def connect(address: str, port: int, wait: float) -> str:
 
 
 def taken(ports: dict[str, int]) -> dict[str, int]:
-    """Those of the ports that something listens on already."""
+    """Those of the ports that are in use."""
     return {name: port for name, port in ports.items() if _bound(port) not in (None, *NOT_ALLOWED)}
 
 
@@ -101,7 +101,7 @@ def forbidden(ports: dict[str, int]) -> dict[str, int]:
 
 
 def _bound(port: int) -> int | None:
-    """None when it could be bound, else the error's number."""
+    """Try to bind the port: None on success, else the errno."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -112,7 +112,7 @@ def _bound(port: int) -> int | None:
 
 
 def cache(folder: str) -> dict[str, Any]:
-    """Whether this container's user may write into the model cache; who that is, and whose the folder is."""
+    """Whether this container's user may write into the model cache, and who that is; see protocol.CacheAccess."""
     path = Path(folder)
     readable = os.access(path, os.R_OK, effective_ids=True)
     return asdict(
@@ -125,7 +125,7 @@ def cache(folder: str) -> dict[str, Any]:
 
 
 def probe(request: dict[str, Any]) -> dict[str, Any]:
-    """Answer what the request asks for; see protocol.HostAnswer for the shapes."""
+    """Answer what the request asks for; see protocol.HostAnswer for the fields."""
     answer = choose_address(request.get("towards"), request.get("node_ip"), request.get("interface"))
     answer["taken"] = taken(request.get("ports", {}))
     answer["forbidden"] = forbidden(request.get("ports", {}))

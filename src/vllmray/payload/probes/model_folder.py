@@ -1,8 +1,8 @@
-"""Looks at a model folder: its config.json, and how many bytes its weights have by the headers of their files.
+"""Inspects a model folder: its config.json, and how many bytes its weights have by the headers of their files.
 
-Standard library only: its argument is the folder, and it prints one JSON object; `look()` may be called in this process
-too. Which files hold the weights is told by their names as vLLM chooses them (vllm 0.32,
-vllm/model_executor/model_loader/default_loader.py, _prepare_weights): the folder's own, none below it.
+Standard library only: its argument is the folder, and it prints one JSON object; vllmray may also call `look()` in its
+own process. The files of the weights are chosen by their names as vLLM does (vllm 0.32,
+vllm/model_executor/model_loader/default_loader.py, _prepare_weights): in the folder itself, not in subfolders.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NUMBERED = re.compile(r"(.+)-\d+-of-(\d+)\.safetensors")
 
 
 class DamagedError(Exception):
-    """What is wrong with a file of the model, in words that name it."""
+    """A file of the model is missing or damaged; the text names it."""
 
 
 def weights_among(names: Collection[str]) -> str:
@@ -42,12 +42,12 @@ def weights_among(names: Collection[str]) -> str:
 
 
 def index_among(names: Collection[str]) -> str | None:
-    """The file that says which of the others hold the weights; None where there is none."""
+    """The index file, which lists the files with the weights; None where there is none."""
     return next((name for name in INDEXES if name in names), None)
 
 
 def lack_of_config(names: Collection[str]) -> str | None:
-    """Why files of these names are nothing to be served by their config.json; None when it is among them."""
+    """Why a folder with these files has no usable config.json; None when it has one."""
     if CONFIG in names:
         return None
     if "adapter_config.json" in names:
@@ -60,7 +60,7 @@ def lack_of_config(names: Collection[str]) -> str | None:
 
 
 def plain_shards(names: Collection[str]) -> list[str]:
-    """The safetensors files that hold the weights where no index says it.
+    """The safetensors files that hold the weights where there is no index.
 
     Mistral's repositories have the same weights twice: in one consolidated.safetensors and in shards.
     """
@@ -69,7 +69,7 @@ def plain_shards(names: Collection[str]) -> list[str]:
 
 
 def is_one_set(shards: list[str]) -> bool:
-    """Whether they are …-00001-of-0000N to …-0000N-of-0000N: all of one model, so that no index need be asked.
+    """Whether they are …-00001-of-0000N to …-0000N-of-0000N: one complete set, so that no index need be read.
 
     Some count from 0 to N.
     """
@@ -82,11 +82,11 @@ def shards(names: Collection[str], index: bytes | None) -> list[str]:
     """The safetensors files that hold the weights.
 
     Args:
-        names: all the files there are.
+        names: all files of the folder.
         index: the content of the file that index_among() names.
 
     Raises:
-        DamagedError: one that is named, or counted in the names of the others, is not there.
+        DamagedError: one that the index lists, or that the numbers in the names imply, is missing.
     """
     if index is not None:
         named = _named(index)
@@ -99,7 +99,8 @@ def shards(names: Collection[str], index: bytes | None) -> list[str]:
     found = plain_shards(names)
     numbered = [match for match in map(NUMBERED.fullmatch, found) if match]
     if numbered and len(numbered) < int(numbered[0][2]):
-        raise DamagedError(f"only {len(numbered)} of its {int(numbered[0][2])} weight files ({found[0]}, …) are there")
+        count = f"{len(numbered)} of its {int(numbered[0][2])}"
+        raise DamagedError(f"only {count} weight files ({found[0]}, …) are present")
     return found
 
 
@@ -117,21 +118,21 @@ def tensor_bytes(path: Path) -> int:
     """The bytes of a safetensors file's tensors, by its header (8 bytes of length, then JSON; the data is not read).
 
     Raises:
-        DamagedError: the file can't be read, is none of this kind, or is not as long as its header says.
+        DamagedError: the file can't be read, is not a safetensors file, or is not as long as its header says.
     """
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > MAX_HEADER:
-                raise DamagedError(f"{path.name} is no safetensors file, or is cut off")
+                raise DamagedError(f"{path.name} is not a safetensors file, or is cut off")
             header = file.read(length)
     except OSError as error:
         raise DamagedError(f"{path.name} can't be read: {_why(path, error)}") from error
     spans = _spans(path.name, header)
     end = 8 + length + max((end for _, end in spans), default=0)
     if size != end:
-        raise DamagedError(f"{path.name} has {size} bytes, and by its header should have {end}: it is not whole")
+        raise DamagedError(f"{path.name} has {size} bytes, but {end} by its header: it is incomplete")
     return sum(end - begin for begin, end in spans)
 
 
@@ -149,9 +150,9 @@ def _spans(name: str, header: bytes) -> list[tuple[int, int]]:
 
 
 def _why(path: Path, error: OSError) -> str:
-    """A snapshot of the hub's cache is links to its blobs: say so when one leads nowhere."""
+    """The error's text; a snapshot of the hub's cache has links to its blobs, so a dangling one is named."""
     if path.is_symlink() and not path.exists():
-        return f"it is a link to {path.readlink()}, which is not there"
+        return f"it is a symbolic link to {path.readlink()}, which does not exist"
     return error.strerror or str(error)
 
 
@@ -187,7 +188,7 @@ def _weight_bytes(folder: Path, names: Collection[str]) -> int:
 
 
 def links_out_of(folder: Path) -> list[str]:
-    """The folders outside of this one that hold what its links lead to, link by link, as the links name them."""
+    """The folders outside of this one that its symbolic links lead to, those of intermediate links too."""
     own = Path(os.path.normpath(folder))
     found = set()
     for entry in own.iterdir():
@@ -201,13 +202,12 @@ def links_out_of(folder: Path) -> list[str]:
 
 
 def look(folder: Path) -> dict[str, Any]:
-    """Everything.
+    """All of the answer.
 
     Returns:
-        config: the text of config.json, None when it can't be had; quantization: of QUANTIZATION, None without it;
+        config: the text of config.json, None when it can't be read; quantization: of QUANTIZATION, None without it;
         weight_bytes: None when it is not known; weights: as weights_among() says; outside: as links_out_of() says;
-        problem: what is missing or damaged, None
-        when nothing is.
+        problem: what is missing or damaged, None when nothing is.
     """
     answer: dict[str, Any] = {
         "config": None,

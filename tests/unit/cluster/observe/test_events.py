@@ -45,9 +45,9 @@ def lines(rows: list[Row]) -> list[str]:
 
 def an_incident(host: FakeHost) -> None:
     says(host, "engine", 0, "ready")
-    says(host, "head", 5, "node-ended", "Ray ended, exit code 1")
+    says(host, "head", 5, "node-ended", "Ray exited with exit code 1")
     host.named("vllmray-engine").log.append("(EngineCore pid=9) ERROR 11-25 08:00:00 [core.py:1] RuntimeError: gone")
-    says(host, "engine", 7, "died", "the vLLM server ended by itself")
+    says(host, "engine", 7, "died", "the vLLM server exited unexpectedly")
     says(host, "engine", 65, "ready")
     sees(host, "head", 6, "die", exit_code=1)
     sees(host, "head", 6.5, "start")
@@ -59,10 +59,10 @@ def test_logs_and_what_the_host_saw_are_one_history_in_order_of_time() -> None:
     an_incident(host)
     assert lines(history(host, "vllmray", since=None)) == [
         "0 vllmray-engine ready: said",
-        "5 vllmray-head node-ended: Ray ended, exit code 1",
+        "5 vllmray-head node-ended: Ray exited with exit code 1",
         "6 vllmray-head exited: exit code 1",
         "6.5 vllmray-head restarted: started again",
-        "7 vllmray-engine died: the vLLM server ended by itself; RuntimeError: gone",
+        "7 vllmray-engine died: the vLLM server exited unexpectedly; RuntimeError: gone",
         "65 vllmray-engine ready: said; recovered after 60 s",
     ]
 
