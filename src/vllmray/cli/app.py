@@ -103,7 +103,7 @@ def _common(debug: DebugOption = False, as_json: JsonOption = False, version: An
 
 
 def _complete(function: Callable[..., None]) -> Callable[..., None]:
-    """A command with what all have: --debug, --json before the command's name too, and Ctrl-C as an error of ours,
+    """Add to a command what all have: --debug, --json also before the command's name, and Ctrl-C as a VllmrayError,
     which Typer would turn into an abort with exit code 1.
     """
     own = inspect.signature(function, eval_str=True).parameters

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 MOST_TOKENS = 512
-"""Of an answer where no bound is given; counted here, since a server refuses one that its context has no room for."""
+"""The default limit of an answer; counted here, since a server refuses a max_tokens that exceeds its context."""
 
 
 @with_place
@@ -66,7 +66,7 @@ def _where(place: Place) -> tuple[str, str]:
     """The cluster's name and its endpoint's URL.
 
     Raises:
-        ClusterStateError: no cluster, not its head's host, or it does not serve.
+        ClusterStateError: no such cluster, not the head's host, or it is not ready.
     """
     from vllmray.cluster.observe.status import look
     from vllmray.config.models import ClusterConfig
@@ -89,9 +89,9 @@ def _where(place: Place) -> tuple[str, str]:
 
 
 def _converse(endpoint: Endpoint, model: str, messages: list[Message], max_tokens: int | None) -> None:
-    """Turns until the end of standard input; a Ctrl-C ends an answer, and what was said of it stands."""
+    """Converse until the end of standard input; Ctrl-C stops an answer, whose text so far is kept."""
     with suppress(ImportError):
-        import readline  # noqa: F401  # input() then edits lines and knows the ones before
+        import readline  # noqa: F401  # gives input() line editing and a history
     while (said := _next_line()) is not None:
         if not said.strip():
             continue
@@ -105,11 +105,11 @@ def _converse(endpoint: Endpoint, model: str, messages: list[Message], max_token
         if pieces:
             messages.append({"role": "assistant", "content": "".join(pieces)})
         else:
-            messages.pop()  # a question that nothing was said to is not asked again with the next
+            messages.pop()  # a question without an answer is not sent again with the next one
 
 
 def _next_line() -> str | None:
-    """What is typed next; None at the end. At a terminal Ctrl-C drops the line, and only Ctrl-D leaves."""
+    """The next input line; None at the end. At a terminal Ctrl-C discards the line, and only Ctrl-D exits."""
     terminal = sys.stdin.isatty()
     while True:
         try:
@@ -124,7 +124,7 @@ def _next_line() -> str | None:
 
 
 def _say(answer: Generator[str, None, str | None], pieces: list[str], max_tokens: int | None) -> None:
-    """Print an answer as it comes, and keep it; stop one that goes on for too long, and say so."""
+    """Print an answer as it comes, and keep it; stop one that is too long, and say so."""
     from vllmray.endpoint.limits import limited
 
     why: list[str] = []

@@ -90,7 +90,7 @@ def has_address(config: ClusterConfig) -> bool:
 
 
 def secrets_for(config: ClusterConfig, store: SecretStore | None = None) -> Secrets:
-    """What the containers of settings with secrets get; store as for with_secrets()."""
+    """The secrets for the containers, from settings with secrets; store as for with_secrets()."""
     from dataclasses import replace
 
     from vllmray.cluster.spec.contents import Secrets
@@ -104,17 +104,17 @@ def secrets_for(config: ClusterConfig, store: SecretStore | None = None) -> Secr
 
 
 def worker_secrets(config: ClusterConfig) -> Secrets:
-    """What a worker's container of settings with secrets gets; the endpoint's are the head's alone."""
+    """The secrets for a worker's container, from settings with secrets; only the head gets the endpoint's."""
     from vllmray.cluster.spec.contents import Secrets
 
     return Secrets(config.ray_token, config.hf_token, logins=logins_of(config))
 
 
 def logins_of(config: ClusterConfig) -> dict[str, SecretStr]:
-    """Files of the nodes with logins to ModelScope or S3, by their path, where the model is there.
+    """The nodes' files with credentials for ModelScope or S3, by their path, if the model is there.
 
     Raises:
-        ConfigError: one half of AWS's pair.
+        ConfigError: the S3 credentials are incomplete.
     """
     from pydantic import SecretStr
 
@@ -144,7 +144,7 @@ def logins_of(config: ClusterConfig) -> dict[str, SecretStr]:
 
 
 def places_for(config: ClusterConfig, role: str, store: PlannedStore) -> dict[str, Path]:
-    """Files of this machine that hold the secrets of settings with secrets, or would, by their path in a container."""
+    """The files of this machine that have the settings' secrets, or will have them, by their path in a container."""
     from vllmray.cluster.spec import contents
 
     if role == "worker" and config.token_file:

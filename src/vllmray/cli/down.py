@@ -61,7 +61,7 @@ def down(
 
 
 def _on_each(hosts: Sequence[Host], act: Callable[[Host], Removed]) -> list[str]:
-    """What was removed from all of them; a failure is raised when every host had its turn."""
+    """What was removed from all hosts; failures are raised after all of them were tried."""
     names: list[str] = []
     failures: list[HostError] = []
     for host in hosts:

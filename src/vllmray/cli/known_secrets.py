@@ -1,4 +1,4 @@
-"""Every secret that this machine has for vllmray, so that none gets into a file that is given away."""
+"""Every secret that this machine has for vllmray, so that none gets into a log or a bundle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FILES = ("--token-file", "--api-key-file", "--ssl-keyfile")
 
 
 def known_secrets(argv: Sequence[str]) -> set[str]:
-    """Of the environment, .env files, the files that the command line names and every cluster that is recorded here."""
+    """Those in the environment, .env files, files named on the command line, and of every cluster recorded here."""
     from vllmray.config.env_file import parse_env_file
     from vllmray.config.settings import own_environment, state_folder
 
@@ -36,7 +36,7 @@ def _named(variables: Mapping[str, str]) -> Iterator[str]:
 
 
 def names_a_secret(name: str, why: str | None) -> bool:
-    """Whether a variable may not be given to nodes because it is a secret, and no path of one."""
+    """Whether a variable is not allowed on nodes because it is a secret, and not the path of one."""
     return why is not None and not name.endswith(("_FILE", "_PATH", "_MODE", "_IP", "_ADDRESS"))
 
 

@@ -19,7 +19,7 @@ from vllmray.errors import ConfigError, InternalError, UserInterruptError, Vllmr
 from vllmray.secure_files import leave_no_core
 
 WITHOUT_VALUE = {"--dry-run": "--dry-run=summary", "--bundle": "--bundle="}
-"""Options whose value may be left out, which Typer does not have, and what stands for them then."""
+"""Options whose value may be left out, which Typer does not support, and what they are replaced with then."""
 LOGGED = (WorkloadError, InternalError)
 """Errors that are for a report: they name the run's log."""
 WITH_VLLM_ARGS = ("up", "plan", "demo")
@@ -38,13 +38,13 @@ def run(argv: Sequence[str]) -> NoReturn:
                 refuse_words(command_of(ours), vllm_args)
             sys.exit(_called(ours, invocation))
         except BrokenPipeError:
-            sys.stderr.close()  # the reader closed the pipe; nobody is left to tell
+            sys.stderr.close()  # the reader closed the pipe: no message can be printed
             sys.exit(1)
         except VllmrayError as error:
             failure = error
-        except KeyboardInterrupt:  # outside of a command, which makes an error of it
+        except KeyboardInterrupt:  # outside of a command, which turns it into an error
             failure = UserInterruptError("interrupted")
-        except Exception as error:  # noqa: BLE001  # the last resort: whatever it is, it leaves as one line
+        except Exception as error:  # noqa: BLE001  # the last resort: any other exception becomes one line
             failure = _internal(error)
         _report(failure, command_of(ours), invocation, log)
     sys.exit(failure.exit_code)
@@ -80,7 +80,7 @@ def _internal(error: Exception) -> InternalError:
     failure = InternalError(
         f"{type(error).__name__}: {error}",
         details="\n".join(getattr(error, "__notes__", ())) or None,
-        hint="Report it; `vllmray logs --bundle` packs what is needed, the log of this run among it.",
+        hint="Report it; `vllmray logs --bundle` collects what is needed, including the log of this run.",
     )
     failure.__cause__ = error
     return failure
@@ -99,7 +99,7 @@ def split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def refuse_words(command: str, vllm_args: Sequence[str]) -> None:
-    """Raises ConfigError for arguments after -- if the command takes none: none is silently ignored."""
+    """Raises ConfigError for arguments after -- if the command takes none, so that none is silently ignored."""
     if not vllm_args or command in WITH_VLLM_ARGS:
         return
     takers = " and ".join([", ".join(WITH_VLLM_ARGS[:-1]), WITH_VLLM_ARGS[-1]])

@@ -1,7 +1,7 @@
 """A marker file next to a cluster's secrets: its nodes are containers of this machine's Docker daemon.
 
-What is there stands in labels, which only the daemon can show. While its socket is away (the daemon is stopped, to be
-updated) the mark says that there is something which comes back, so that `up` starts no second cluster natively.
+A cluster's state is in labels, which only the daemon can show. While its socket does not exist (the daemon is stopped
+for an update) the mark says that the cluster is in containers, so that `up` starts no second one natively.
 """
 
 from __future__ import annotations

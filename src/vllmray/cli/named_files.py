@@ -17,10 +17,10 @@ def with_named_files(config: ClusterConfig, address: str) -> ClusterConfig:
     """The settings with absolute paths, and a volume for each folder that workers read too.
 
     Args:
-        address: of the host; files can be looked at only where that is this machine.
+        address: of the host; files can be checked only where that is this machine.
 
     Raises:
-        ConfigError: what is named is not here, or the host is another machine, and no --volume has it.
+        ConfigError: a file does not exist here, or the host is another machine, and no --volume has it.
     """
     files = _Files(config, address)
     args = with_paths(config.vllm_args, files.place)

@@ -144,7 +144,7 @@ def with_place(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _own(function: Callable[..., None], replaced: str) -> list[inspect.Parameter]:
-    """A function's parameters but that one."""
+    """A function's parameters except that one."""
     own = inspect.signature(function, eval_str=True).parameters.values()
     return [parameter for parameter in own if parameter.name != replaced]
 
@@ -152,7 +152,7 @@ def _own(function: Callable[..., None], replaced: str) -> list[inspect.Parameter
 def shown_as(
     function: Callable[..., None], command: Callable[..., None], parameters: Sequence[inspect.Parameter]
 ) -> Callable[..., None]:
-    """The command with the function's name and words, and with those parameters, as Typer reads them."""
+    """The command with the function's name and docstring, and with those parameters, as Typer reads them."""
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect.signature
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

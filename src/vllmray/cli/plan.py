@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 TYPED = {"cluster_gpus": "--gpus", "model": "MODEL"}
-"""How this command calls settings that are not by the option of `up`."""
+"""This command's names of settings, where they differ from the options of `up`."""
 
 
 def plan(  # noqa: PLR0913  # the command line's own breadth
@@ -87,7 +87,7 @@ def plan(  # noqa: PLR0913  # the command line's own breadth
 
 
 def _with_free_sizes(config: ClusterConfig) -> ClusterConfig:
-    """Parallel sizes are what is ranked, whatever the settings say."""
+    """The settings without parallel sizes, which are ranked here."""
     return config.model_copy(update={"tensor_parallel_size": 0, "pipeline_parallel_size": 0})
 
 
@@ -105,12 +105,12 @@ def _known(config: ClusterConfig) -> Model:
 
 
 def _absolute(model: str | None) -> str | None:
-    """A folder here by its whole path; an id as it is."""
+    """The absolute path of a folder on this machine; an id unchanged."""
     return str(Path(model).absolute()) if model and Path(model).is_dir() else model
 
 
 def _places(hosts: str | None, config: ClusterConfig, report: Reporter) -> tuple[Sequence[HostGpus], ClusterConfig]:
-    """The hosts with their GPUs, stated or looked at, and the settings for what is typed next."""
+    """The hosts with their GPUs, stated or read from the hosts, and the settings for the suggested command."""
     from vllmray.cluster.spec.sizes import stated_hosts
 
     if hosts:
@@ -120,14 +120,14 @@ def _places(hosts: str | None, config: ClusterConfig, report: Reporter) -> tuple
 
 
 def _about(hosts: str, config: ClusterConfig, found: Sequence[HostGpus]) -> ClusterConfig:
-    """The settings for what is typed next, which is about these hosts and their GPUs."""
+    """The settings for the suggested command, with these hosts and their GPUs."""
     seen = tuple(tuple(each.memory) for each in found)
     config = config.typed_on(address_of(hosts.split(",", maxsplit=1)[0].strip()))
     return config.model_copy(update={"cluster_gpus": seen if len(seen) > 1 else ()})
 
 
 def _looked_at(hosts: str | None, config: ClusterConfig, report: Reporter) -> Sequence[HostGpus]:
-    """The GPUs of these hosts, or without any of this machine, which needs no image."""
+    """The GPUs of these hosts; without hosts those of this machine, for which no image is needed."""
     from vllmray.cluster.probe.gpus import gpus_of
 
     with ExitStack() as stack:

@@ -18,12 +18,12 @@ KEPT = 10
 
 class RunLog(logging.Handler):
     """Keeps what is logged in memory until the first record of level INFO, and writes it to a file from then on: a
-    command that only looks, or a dry run, leaves none.
+    command that only reads, or a dry run, leaves none.
 
     Args:
         state: this user's state folder.
         command: the command line.
-        redact: takes secrets away.
+        redact: removes secrets.
     """
 
     def __init__(self, state: Path, command: Sequence[str], redact: Callable[[str], str]) -> None:
@@ -34,7 +34,7 @@ class RunLog(logging.Handler):
         self._waiting = [f"{_now()} vllmray {' '.join(command)}"]
         self._file: int | None = None
         self.path: Path | None = None
-        """Once there is one."""
+        """Of the file, once it exists."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self._waiting.append(f"{_now()} {record.getMessage()}")
@@ -42,13 +42,13 @@ class RunLog(logging.Handler):
             self.flush_to_file()
 
     def add(self, text: str, *, at_once: bool) -> None:
-        """The error that ended the run; in a file at once where there is one, or where it must be told of."""
+        """Add the error that ended the run; written at once if there is a file, or if at_once."""
         self._waiting.append(f"{_now()} {text}")
         if self._file is not None or at_once:
             self.flush_to_file()
 
     def flush_to_file(self) -> None:
-        """Write what waits; where the folder can't be used there is no log, and the command goes on."""
+        """Write what was kept; if the folder can't be used there is no log, and the command continues."""
         with suppress(OSError, VllmrayError):
             if self._file is None:
                 self._file = self._opened()
@@ -73,7 +73,7 @@ class RunLog(logging.Handler):
 
 
 def newest(state: Path) -> list[Path]:
-    """The logs that there are, the newest first."""
+    """The existing logs, the newest first."""
     return sorted((state / FOLDER).glob("*.log"), reverse=True)
 
 

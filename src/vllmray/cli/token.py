@@ -71,7 +71,7 @@ def _say_rotated(config: ClusterConfig, *, as_json: bool) -> None:
 
 
 def _rotate(address: str | None, config: ClusterConfig) -> ClusterConfig:
-    """Replace it; the settings of the head that has the new one."""
+    """Replace the token; returns the settings of the head that has the new one."""
     from vllmray.cluster.rotate import rotate
     from vllmray.cluster.run import UpOptions
     from vllmray.config.settings import cache_folder
@@ -79,7 +79,7 @@ def _rotate(address: str | None, config: ClusterConfig) -> ClusterConfig:
     report = reporter()
     insecure = config.insecure_docker_tcp
     store = store_of(config.cluster)
-    store.get(RAY_TOKEN)  # to be refused before anything is done
+    store.get(RAY_TOKEN)  # so that an unusable store is refused before anything is done
     with open_target(address, config.runtime, having=config.cluster, insecure_tcp=insecure) as target:
         options = UpOptions(
             cache=cache_folder() / "images",

@@ -140,7 +140,7 @@ def _say_outcome(outcome: Outcome, address: str, role: RoleChoice, *, as_json: b
 
 
 def _as_looked_at(config: ClusterConfig, look: Look, host: str | None, report: Reporter) -> ClusterConfig:
-    """The settings with sizes and runtime, as far as they can be told without a look at the host."""
+    """The settings with sizes and runtime, as far as they are known without a check of the host."""
     from vllmray.cluster.spec.mounts import check_links
     from vllmray.cluster.spec.sizes import resolve_sizes
 
@@ -151,7 +151,7 @@ def _as_looked_at(config: ClusterConfig, look: Look, host: str | None, report: R
 
 
 def _with_addresses(config: ClusterConfig, role: RoleChoice) -> ClusterConfig:
-    """A head's own address is the head's; a worker must be told that."""
+    """On the head, node_ip is head_ip by default; a worker needs head_ip."""
     if role is RoleChoice.worker and config.head_ip is None:
         raise ConfigError("a worker needs the head's address", hint="Give it with --head-ip, or RAY_HEAD_IP in .env.")
     if role is RoleChoice.head and config.node_ip is None:
@@ -162,7 +162,7 @@ def _with_addresses(config: ClusterConfig, role: RoleChoice) -> ClusterConfig:
 def _done(
     config: ClusterConfig, role: RoleChoice, host: str | None, options: UpOptions, report: Reporter
 ) -> tuple[Outcome, str]:
-    """Start it; what was made, and the host's address."""
+    """Start the node; returns what was created, and the host's address."""
     from vllmray.cli.named_files import with_named_files
     from vllmray.cluster.up import up_head, up_worker
 
@@ -216,7 +216,7 @@ def _planned(config: ClusterConfig, role: RoleChoice, host: str | None, store: P
 
 
 def _by_hand(store: PlannedStore, address: str, *, marked: bool) -> list[str]:
-    """The lines that make the secrets which are not there yet; marked as in cluster/spec/secret_files.py."""
+    """The shell lines that create missing secrets; marked as in cluster/spec/secret_files.py."""
     from vllmray.cluster.spec.secret_files import lines
     from vllmray.secrets.certificate import names_for
 
@@ -226,7 +226,7 @@ def _by_hand(store: PlannedStore, address: str, *, marked: bool) -> list[str]:
 
 
 def _kept(config: ClusterConfig, role: RoleChoice, store: PlannedStore) -> tuple[Secrets, dict[str, Path]]:
-    """Secrets of a plan, and the files that have them here, or will."""
+    """The secrets of a plan, and the files on this machine that have them, or will have them."""
     from pydantic import SecretStr
 
     from vllmray.cluster.spec.contents import Secrets
@@ -236,7 +236,7 @@ def _kept(config: ClusterConfig, role: RoleChoice, store: PlannedStore) -> tuple
     secrets = replace(Secrets.of(config), logins=logins_of(config))
     if has_address(config):
         secrets = secrets_for(config, store)
-    # A certificate is for an address: until that is known, or it is made, there is only a place for one.
+    # A certificate is for an address: until that is known, or it is generated, a placeholder stands for it.
     if config.serves_https and (not has_address(config) or TLS_CERTIFICATE in store.missing):
         secrets = replace(secrets, certificate=TO_COME, certificate_key=SecretStr(TO_COME))
     return secrets, places_for(config, role.value, store)

@@ -74,11 +74,11 @@ def open_target(
         runtime: docker, native, or None to choose.
         having: the cluster that the command is about.
         starts: the command may start that cluster: natively, where this machine has no Docker at all.
-        insecure_tcp: take a Docker daemon over TCP without TLS.
-        default_socket: where a daemon listens that nothing names; None for docker's own place.
+        insecure_tcp: accept a Docker daemon over TCP without TLS.
+        default_socket: the socket that is tried when no address is set; None for docker's own default.
 
     Raises:
-        HostError: the daemon does not answer. It is never taken for none, but where nothing says that there is one.
+        HostError: the daemon does not answer. The native runtime never replaces a daemon that should be there.
     """
     target = _without_a_daemon(address, runtime, having, starts=starts, default_socket=default_socket) or _in_docker(
         address, runtime, insecure_tcp=insecure_tcp
@@ -92,7 +92,7 @@ def open_target(
 def _without_a_daemon(
     address: str | None, runtime: str | None, having: str | None, *, starts: bool, default_socket: Path | None
 ) -> Target | None:
-    """This machine's processes, where they are what is meant."""
+    """This machine with the native runtime, if that is asked for or applies; else None."""
     if runtime == "native":
         if address:
             raise HostError(f"{address} is a Docker host", hint="Give --host or --runtime native, not both.")
@@ -130,7 +130,7 @@ def _in_docker(address: str | None, runtime: str | None, *, insecure_tcp: bool) 
 
 
 def _is_without_docker(*clusters: str, default_socket: Path | None = None) -> bool:
-    """Nothing says that this machine has Docker: neither docker's settings nor an earlier `up` of those clusters."""
+    """No sign of Docker on this machine: neither in docker's settings nor from an earlier `up` of those clusters."""
     from vllmray.config.settings import own_environment
     from vllmray.hosts.docker.address import DEFAULT_SOCKET, is_without_docker
 
@@ -139,7 +139,7 @@ def _is_without_docker(*clusters: str, default_socket: Path | None = None) -> bo
 
 
 def _can_be_native() -> bool:
-    """The supervisors of processes need Linux: /proc, /dev/shm, prctl(2). All else runs on macOS too."""
+    """The supervisors of processes need Linux: /proc, /dev/shm, prctl(2). Everything else runs on macOS too."""
     return sys.platform == "linux"
 
 
@@ -175,9 +175,9 @@ def _has(cluster: str | None) -> bool:
 
 @contextmanager
 def open_cluster(place: Place) -> Iterator[About]:
-    """For a command about a cluster that is there: its name and where it is, from flags, environment, .env or defaults.
+    """For a command about an existing cluster: its name and host, from flags, environment, .env or defaults.
 
-    No other setting is looked at, so none that is wrong can be in the way.
+    No other setting is read, so that an invalid one does not matter.
     """
     from vllmray.config.settings import load
 
@@ -194,11 +194,10 @@ def open_cluster(place: Place) -> Iterator[About]:
 
 @contextmanager
 def open_all(place: Place) -> Iterator[list[Host]]:
-    """For a command about every cluster: the Docker daemon and this machine's own processes, or the one that was said.
+    """For a command about every cluster: the Docker daemon and this machine's processes, or the one that was chosen.
 
     Raises:
-        HostError: the daemon does not answer. It is left out only where processes are here and nothing says that there
-            is a Docker too.
+        HostError: the daemon does not answer. It is left out only if there are native nodes and no sign of Docker.
     """
     from vllmray.config.settings import load, state_folder
 
@@ -229,7 +228,7 @@ def holder(command: str) -> Holder:
 
 
 def reporter() -> Reporter:
-    """For standard error, where progress goes, and the log of the run."""
+    """The reporter for standard error, where progress goes, and for the log of the run."""
     from vllmray.output.logged import LoggedReporter
 
     return LoggedReporter(_shown_reporter(), logging.getLogger(LOGGER))
@@ -251,7 +250,7 @@ def settings(
     """Settings from flags, environment, .env file and defaults; relative paths of this machine are made absolute.
 
     Args:
-        typed: how this command calls a field, where it is not by the option of `up`.
+        typed: this command's names of fields, where they differ from the options of `up`.
 
     Raises:
         ConfigError: with every problem.

@@ -1,8 +1,8 @@
-"""A .env file as Docker Compose reads it: names, values, variables put into values; every line that can't be read.
+"""A .env file as Docker Compose reads it: names, values with variables substituted, and every invalid line.
 
 Docker's documentation, "Set, use, and manage variables in a Compose file with interpolation" (".env file syntax" and
 "Interpolation syntax"): unquoted and double-quoted values are interpolated, single-quoted ones are literal; a variable
-is the environment's, else that of an earlier line. No message has any part of a value, which may be a secret.
+is taken from the environment, else from an earlier line. No message has any part of a value, which may be a secret.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class EnvFile:
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
     unreadable: tuple[Problem, ...] = ()
     wrong: Mapping[str, Problem] = field(default_factory=dict)
-    """By name: what is wrong with how its value is written, which matters only to who reads it."""
+    """By name: a syntax error in the value, which is reported only when the variable is read."""
     empty: tuple[str, ...] = ()
     """Names whose value is a variable that is not set."""
 
@@ -55,11 +55,11 @@ def read_env_file(path: Path, environ: Mapping[str, str]) -> EnvFile:
 
 
 def parse_env_file(text: str, title: str, environ: Mapping[str, str]) -> EnvFile:
-    """The same of a text.
+    """As read_env_file, for a text.
 
     Args:
         title: what the file is called in problems.
-        environ: whose variables stand before those of the file's earlier lines.
+        environ: its variables take precedence over those of the file's earlier lines.
     """
     values: dict[str, str] = {}
     wrong: dict[str, Problem] = {}
@@ -72,7 +72,7 @@ def parse_env_file(text: str, title: str, environ: Mapping[str, str]) -> EnvFile
         if binding.error or name is None:
             continue
         wrong.pop(name, None)
-        if binding.value is None:  # as in Compose: the environment's, which stands above this file in any case
+        if binding.value is None:  # as in Compose: the environment's, which takes precedence over this file in any case
             if name not in environ:
                 wrong[name] = Problem(f"line {line} in {title}", "a name without a value", "write NAME=VALUE")
             continue

@@ -73,7 +73,7 @@ def origin(field: str, layers: Sequence[NamedLayer]) -> str:
 
 
 def words_of(detail: ErrorDetails) -> list[tuple[str, str]]:
-    """(what is wrong, the fix) for one of pydantic's errors, in no word of pydantic's own; our own validators may say
+    """(what is wrong, the fix) for one of pydantic's errors, without pydantic's wording; our own validators may report
     several, a line each.
     """
     if detail["type"] == "value_error":

@@ -1,4 +1,4 @@
-"""What the fields of a cluster's settings are made of."""
+"""Building blocks of the fields of a cluster's settings."""
 
 from __future__ import annotations
 

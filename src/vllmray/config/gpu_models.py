@@ -1,8 +1,8 @@
-"""GPUs by name, with their memory: what nvidia-smi shows of one (memory.total), or the amdgpu driver.
+"""GPUs by name, with their memory as nvidia-smi (memory.total) or the amdgpu driver reports it.
 
 That is a little less than the data sheet's figure where a part of the memory holds error-correcting codes (L4, L40S,
-B200). Sources: the vendors' data sheets for which sizes there are; nvidia-smi's and rocm-smi's published output for the
-MiB. H100 and H200 were measured for docs/gpu-acceptance.md.
+B200). Sources: the vendors' data sheets for the sizes; nvidia-smi's and rocm-smi's published output for the MiB. H100
+and H200 were measured for docs/gpu-acceptance.md.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ MEMORY_MIB = {
     "MI355X": 294896,
 }
 SEVERAL = {"A100": ("A100-40GB", "A100-80GB"), "V100": ("V100-16GB", "V100-32GB")}
-"""Names of GPUs that there are with different memory."""
+"""Names of GPUs that are sold with different memory sizes."""
 _MAKERS = re.compile(r"nvidia|geforce|amd|instinct|rtx|dgxspark|[\s_-]+")
 
 
 def _key(name: str) -> str:
-    """RTX 4090, NVIDIA GeForce RTX 4090 and rtx4090 are one."""
+    """The same for RTX 4090, NVIDIA GeForce RTX 4090 and rtx4090."""
     return _MAKERS.sub("", name.lower().replace("dgx spark", "gb10"))
 
 
@@ -59,10 +59,10 @@ _BY_KEY = {_key(name): name for name in MEMORY_MIB}
 
 
 def memory_of(name: str) -> int | None:
-    """Bytes of a GPU of that name, in whatever case; None when there is no such name here.
+    """Bytes of a GPU of that name, in upper or lower case; None for an unknown name.
 
     Raises:
-        ValueError: there are several of that name, with different memory.
+        ValueError: GPUs of that name have different memory sizes.
     """
     several = {_key(short): names for short, names in SEVERAL.items()}.get(_key(name))
     if several:

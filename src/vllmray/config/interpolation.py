@@ -1,7 +1,7 @@
-"""${X}, $X, ${X:-default} and the like in a text, as Docker Compose puts variables into it; pure.
+"""Substitution of ${X}, $X, ${X:-default} and the like in a text, as Docker Compose does it; pure.
 
-Docker's documentation, "Interpolation syntax"; compose-go, template/template.go, for what is an error. Nothing of the
-text is in a message but the user's own words after ${X:?, which are there to be told.
+Docker's documentation, "Interpolation syntax"; compose-go, template/template.go, for what is an error. Messages contain
+nothing of the text but the user's own words after ${X:?, which are meant to be shown.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ DOLLAR = "for a dollar sign write $$, or the value in single quotes"
 
 
 class NotSetError(ValueError):
-    """The text names a variable that is not set, and says nothing for that case."""
+    """The text names a variable that is not set, and has no default for it."""
 
     words = (
         "a variable in its value is not set",
@@ -50,7 +50,7 @@ class _Reader:
         return "".join(parts)
 
     def _variable(self) -> str:
-        """What stands for the expression after a $."""
+        """The value of the expression after a $."""
         if self.text.startswith("$", self.at):
             self.at += 1
             return "$"
@@ -98,11 +98,11 @@ class _Reader:
 
 
 def interpolated(text: str, variables: Mapping[str, str]) -> str:
-    """The text with each variable in its place.
+    """The text with each variable substituted.
 
     Raises:
-        NotSetError: there is one that is not set, and no default.
-        ValueError: an expression can't be read, or ${X:?words} is not set: with those words.
+        NotSetError: a variable is not set and has no default.
+        ValueError: an expression is invalid, or ${X:?words} is not set: with those words.
     """
     reader = _Reader(text, variables)
     value = reader.read()

@@ -230,7 +230,7 @@ class ClusterConfig(BaseModel):
     )
     vllm_startup_delay: str | None = Field(None, description="Ignored: not needed", json_schema_extra=of("command"))
 
-    _host: str | None = PrivateAttr(None)  # as --host was typed: no setting, but later command lines need it too
+    _host: str | None = PrivateAttr(None)  # as --host was typed: not a setting, but later command lines need it
 
     def typed_on(self, host: str | ClusterConfig | None) -> Self:
         """The settings with the address that --host gave, so that later command lines name it too."""
@@ -285,8 +285,8 @@ class ClusterConfig(BaseModel):
         """The model is a folder of the hosts, not an id to download."""
         return self.model.startswith("/")
 
-    # Every check hangs on one field, also those that look at another, so that all problems are found in one go:
-    # pydantic runs a model's own validator only when every field is right by itself.
+    # Every check belongs to one field, also those that use another, so that all problems are reported at once:
+    # pydantic runs a model's own validator only when every field is valid by itself.
 
     @field_validator("vllm_args")
     @classmethod

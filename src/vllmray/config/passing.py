@@ -1,4 +1,4 @@
-"""Which variables of a .env file are for the nodes' programs, and which look like a setting's misspelt name; pure."""
+"""Which variables of a .env file are passed to the nodes, and which look like the misspelt name of a setting; pure."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ NAMES = (
     *("HF_ENDPOINT", "TRANSFORMERS_OFFLINE", "TP_SOCKET_IFNAME", "OMP_NUM_THREADS", "CUDA_LAUNCH_BLOCKING"),
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_EC2_METADATA_DISABLED"),
 )
-# Caches and logins of the machine that is typed at, which nodes do not have: theirs are in MODEL_CACHE_DIR.
+# Caches and logins of the operator's machine, which nodes do not have: theirs are in MODEL_CACHE_DIR.
 NOT_FOR_NODES = re.compile(
     r"(HF|MODELSCOPE|TORCH|TORCHINDUCTOR|TRITON)_([A-Z]+_)*(CACHE|HOME|CACHE_DIR)|MODELSCOPE_CREDENTIALS_PATH"
 )
 ALIKE = 0.85
-"""TENSOR_PARALEL_SIZE, MODEL_NMAE and PIPELINE_PARALLEL are; of names with another first letter, GH_TOKEN, none is."""
+"""TENSOR_PARALEL_SIZE, MODEL_NMAE and PIPELINE_PARALLEL reach it; names with another first letter, such as GH_TOKEN,
+are not compared.
+"""
 
 
 def is_passed(name: str) -> bool:
@@ -30,9 +32,9 @@ def is_passed(name: str) -> bool:
 
 
 def resembles(name: str, known: Collection[str]) -> str | None:
-    """The known name that somebody meant who wrote this one; None for a name of another program.
+    """The known name of which this one looks like a misspelling; None for a name of another program.
 
-    MODEL_NAME_2 is another program's: who has two of them numbered them.
+    MODEL_NAME_2 is taken for another program's, whose settings are numbered.
     """
     alike = (
         (SequenceMatcher(None, name.upper(), other).ratio(), other) for other in known if name[:1].upper() == other[:1]

@@ -1,4 +1,4 @@
-"""From what the user wrote to a ClusterConfig, field by field: flags > environment > .env > cluster file > defaults.
+"""A ClusterConfig from the user's settings, field by field: flags > environment > .env > cluster file > defaults.
 
 The only reader of os.environ. Each field has the variable VLLMRAY_<FIELD>, and the names of the Docker Compose setup
 that many users come from work too.
@@ -105,7 +105,7 @@ def load(
     fields: Collection[str] | None = None,
     typed: Mapping[str, str] | None = None,
 ) -> Loaded:
-    """Settle every field from the highest layer that names it, then check all of them at once; the file that vLLM's
+    """Take every field from the highest layer that names it, then validate all of them at once; the file that vLLM's
     --config names is read.
 
     Args:
@@ -114,7 +114,7 @@ def load(
             when there is one, or the one that VLLMRAY_CONFIG names.
         environ: the environment; None is this process's own.
         typed: how the command line calls a field, where it is not by flag_of.
-        fields: the only fields to read, for a command that needs no others; what is wrong elsewhere does not matter.
+        fields: the only fields to read, for a command that needs no others; problems with others are ignored.
 
     Raises:
         ConfigError: lists every problem, one line a field, with where the value came from.
@@ -169,7 +169,7 @@ def _read_dotenv(env_file: Path | None, environ: Mapping[str, str]) -> EnvFile:
 
 
 def _wrong_in(dotenv: EnvFile, fields: Collection[str] | None) -> list[Problem]:
-    """What is wrong in a .env file with the names that are read of it, or that look as if they should be."""
+    """Problems with those names in a .env file that are read, or that look like misspelt ones."""
     names, known = _names(fields), _names(None)
     problems = []
     for name, value in (dict.fromkeys(dotenv.wrong, "") | dict(dotenv.values)).items():
@@ -196,7 +196,7 @@ def _why_unfit(name: str) -> str | None:
 
 
 def _is_ours(name: str) -> bool:
-    """By its prefix, so that _mistyped tells of it if it is no setting."""
+    """Whether it has our prefix: then _mistyped reports it if there is no such setting."""
     return name.startswith(PREFIX)
 
 
@@ -210,7 +210,7 @@ def _empty_notices(dotenv: EnvFile, fields: Collection[str] | None) -> list[str]
 
 
 def _alike(environ: Mapping[str, str]) -> list[str]:
-    """Names in the environment that look like a setting's; no error, since they may be there for another program."""
+    """Warnings about names in the environment that look like a setting's; they may be meant for another program."""
     names = {name for name in _names(None) if not _is_ours(name)}
     meant = {name: resembles(name, names) for name in environ if name not in names and not _is_ours(name)}
     return [
@@ -219,7 +219,7 @@ def _alike(environ: Mapping[str, str]) -> list[str]:
 
 
 def _with_passed(stated: Any, dotenv: EnvFile) -> Any:
-    """The nodes' variables: those that were stated as such, and below them those of a .env file that are for nodes."""
+    """The nodes' variables: those of --env, which take precedence, and those of a .env file that are for nodes."""
     stated = split_variables(stated)
     if not isinstance(stated, list | tuple):
         return stated
@@ -233,7 +233,7 @@ def _with_passed(stated: Any, dotenv: EnvFile) -> Any:
 
 
 def _names(fields: Collection[str] | None) -> set[str]:
-    """The variables of these settings, or of all and whatever else is read here."""
+    """The variables of these settings; without any, of all settings, and the others that are read here."""
     wanted = ClusterConfig.model_fields if fields is None else fields
     names = {name for field in wanted if field != "build" for name in variables_of(field)}
     return (
@@ -244,7 +244,7 @@ def _names(fields: Collection[str] | None) -> set[str]:
 
 
 def _cluster_file_layer(environ: Mapping[str, str]) -> tuple[Layer, list[Problem]]:
-    """The settings of vllmray.toml, by their own names, and what in it is none; empty when there is no such file."""
+    """The settings of vllmray.toml, by their own names, and a problem for each unknown one; empty without that file."""
     named = environ.get(CLUSTER_FILE_VARIABLE)
     path = Path(named or CLUSTER_FILE)
     if not named and not path.is_file():
@@ -273,7 +273,7 @@ def _stranger(name: str, known: set[str], path: str) -> Problem:
 
 
 def _one_image(*layers: Layer) -> tuple[Layer, ...]:
-    """The highest layer that names an image or a Dockerfile for one is the only one that does."""
+    """Drop image and Dockerfile from all layers but the highest one that names either."""
     kept: list[Layer] = []
     settled = False
     for layer in layers:
@@ -323,7 +323,7 @@ def _suggestion(name: str, known: set[str]) -> str:
 
 
 def own_environment() -> Mapping[str, str]:
-    """This process's environment, for what starts processes in its place."""
+    """This process's environment, for code that starts processes."""
     return os.environ
 
 

@@ -92,13 +92,13 @@ def check_volume(value: str) -> str:
 def check_variable(value: str) -> str:
     """NAME=VALUE."""
     if not re.match(r"[A-Za-z_][A-Za-z0-9_]*=", value):
-        raise ValueError("not NAME=VALUE")  # without the text itself, which may be a secret
+        raise ValueError("not NAME=VALUE")  # without the text, which may be a secret
     return value
 
 
 LOGINS = ("hf_token", "modelscope_api_token", "aws_access_key_id", "aws_secret_access_key", "aws_session_token")
-"""Settings that are logins to where models are."""
-# What would put a secret where every process and `docker inspect` shows it, or would undo what guards the cluster.
+"""Settings that are credentials for sources of models."""
+# Variables that would show a secret to every process and in `docker inspect`, or would disable a protection.
 _AS_A_FILE = "put {} into .env or the environment, it reaches containers as a file"
 UNFIT_VARIABLES = {
     "HF_TOKEN": _AS_A_FILE.format("HF_TOKEN"),
@@ -139,8 +139,8 @@ _WHERE_IT_SHOWS = "it looks like a secret, and `docker inspect` shows variables:
 def why_unfit(name: str) -> str | None:
     """Why a variable is not allowed in the containers, and what to do instead; None if it is allowed.
 
-    What its name calls a secret is refused too: it would stand in labels, in `docker inspect` and in the command that
-    is printed for workers. A name that ends in _FILE or _PATH is a path.
+    A variable whose name says that it is a secret is refused too: it would be in labels, in `docker inspect` and in the
+    command that is printed for workers. A name that ends in _FILE or _PATH is a path.
     """
     return UNFIT_VARIABLES.get(name) or (_WHERE_IT_SHOWS if _NAMES_A_SECRET.search(name.upper()) else None)
 
@@ -151,7 +151,7 @@ def is_on_s3(model: str) -> bool:
 
 
 def check_key(value: SecretStr) -> SecretStr:
-    """Something that can stand in a header: printable ASCII without spaces (RFC 9110, 5.5), on one line."""
+    """A key that an HTTP header can carry: printable ASCII without spaces (RFC 9110, 5.5), on one line."""
     if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
         raise ValueError("a key is one line of printable ASCII characters without spaces")
     return value
@@ -161,7 +161,7 @@ MIN_TOKEN = 16
 
 
 def check_token(value: SecretStr) -> SecretStr:
-    """As check_key, and long enough: whoever guesses it can run code on every host."""
+    """As check_key, and long enough: anyone who guesses it can run code on every host."""
     if len(check_key(value).get_secret_value()) < MIN_TOKEN:
         raise ValueError(f"too short for a token: the least is {MIN_TOKEN} characters")
     return value
@@ -177,7 +177,7 @@ def check_route(value: str) -> str:
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600)]
 Patience = Annotated[float, Field(ge=10, le=24 * 3600)]
-"""Seconds too, but never so few that one slow answer uses them up."""
+"""Seconds too, with a minimum that one slow answer does not exceed."""
 Size = Annotated[int, BeforeValidator(parse_size)]
 Limit = Annotated[int | None, BeforeValidator(parse_limit)]
 IPv4 = Annotated[str, AfterValidator(check_ipv4)]

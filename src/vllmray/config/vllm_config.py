@@ -1,6 +1,4 @@
-"""vLLM's own --config FILE, read here: its flags are held to the same rules as those that are typed, and need no file
-in the container.
-"""
+"""vLLM's own --config FILE, read here, so that its flags are checked like typed ones and no container needs it."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ ENDINGS = (".yaml", ".yml")
 
 
 def with_config_file(vllm_args: Sequence[str]) -> tuple[str, ...]:
-    """The arguments with those of the file that --config names in front, where vLLM puts them: what is typed wins.
+    """The arguments with those of the file that --config names in front, where vLLM puts them: typed arguments win.
 
     Source: vllm 0.32, vllm/utils/argparse_utils.py, _pull_args_from_config. (It overlooks --config=FILE.)
 

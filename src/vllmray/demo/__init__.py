@@ -1,1 +1,1 @@
-"""`vllmray demo`: the whole product on one machine, with a model small enough for it."""
+"""`vllmray demo`: a complete cluster on one machine, with a model that is small enough for it."""

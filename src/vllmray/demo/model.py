@@ -32,14 +32,14 @@ CONVERTER = "/vllmray/gguf_to_hf.py"
 
 
 def have_model(host: Host, config: ClusterConfig, cache: Path, reporter: Reporter) -> Path:
-    """The model's folder below the cache, made now unless it is there whole.
+    """The model's folder below the cache, created unless it is complete already.
 
     Args:
         config: its image is where the conversion runs: torch and transformers are there, not here.
         cache: a folder of this machine, which the host's containers can mount.
 
     Raises:
-        HostError: it could not be fetched, is not what we know, or could not be converted.
+        HostError: it could not be downloaded, has another checksum, or could not be converted.
     """
     folder = cache / NAME
     with reporter.step(f"model {NAME}") as step:
@@ -65,7 +65,7 @@ def have_model(host: Host, config: ClusterConfig, cache: Path, reporter: Reporte
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether every file of the folder is as it was when it was made."""
+    """Whether every file of the folder matches its checksum."""
     try:
         lines = (folder / SUMS).read_text().splitlines()
         return bool(lines) and all(_digest(folder / line[66:]) == line[:64] for line in lines)
@@ -88,7 +88,7 @@ def _make(host: Host, config: ClusterConfig, work: Path, step: Step) -> None:
 
 
 def _convert(host: Host, config: ClusterConfig, work: Path) -> None:
-    """In a short-lived container of the node's image, for which the folder has the path that it has here."""
+    """Convert in a short-lived container of the node's image, with the folder mounted at the same path."""
     script = resources.files("vllmray.demo").joinpath("gguf_to_hf.py").read_bytes()
     spec = ContainerSpec(
         name=f"vllmray-{config.cluster}-model",

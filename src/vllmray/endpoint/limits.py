@@ -1,30 +1,30 @@
-"""Where an answer is to end though the model goes on: it goes round in a circle, or past a bound; pure."""
+"""When to stop an answer that the model does not end: it repeats itself, or is longer than a limit; pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 
 TIMES = 4
-"""A passage that stands so often in a row, and nothing between, is a circle,"""
+"""A text repeats itself when a passage occurs this often in a row,"""
 LEAST = 240
-"""as soon as all of that has so many characters: a line of dashes, or a table's, has fewer."""
+"""and all occurrences together have this many characters: a line of dashes, or a table's, has fewer."""
 LONGEST = 1000
-"""Characters of a passage that is looked for."""
+"""Characters of the longest passage that is looked for."""
 ANCHOR = 24
-"""Characters at the end whose last place before is looked for; the distance is the passage's length."""
+"""Characters at the end whose previous occurrence is looked for; the distance is the passage's length."""
 PLACES = 8
 REASONING = 16
-"""Models that reason do so in some thousand tokens, and then answer in few."""
+"""Models that reason do so in some thousand tokens, and then give a short answer."""
 
 
 class Repeats:
-    """Whether a text that grows goes round in a circle."""
+    """Detects that a growing text repeats itself."""
 
     def __init__(self) -> None:
         self._text = ""
 
     def add(self, piece: str) -> bool:
-        """Whether it does, with that piece at its end."""
+        """Add a piece; whether the text now ends in a repetition."""
         self._text = (self._text + piece)[-TIMES * LONGEST :]
         return any(self._ends_in(length) for length in self._distances())
 
@@ -39,7 +39,7 @@ class Repeats:
             yield len(text) - len(anchor) - at
 
     def _ends_in(self, length: int) -> bool:
-        """Whether the end is one passage of that length, often enough."""
+        """Whether the text ends in a passage of that length, repeated often enough."""
         whole = max(TIMES * length, LEAST)
         text = self._text
         return len(text) >= whole and text[-(whole - length) :] == text[-whole:-length]
@@ -48,7 +48,7 @@ class Repeats:
 def limited(
     answer: Generator[str, None, str | None], *, most: int | None, cut: Callable[[str], object]
 ) -> Iterator[str]:
-    """The pieces of an answer, as far as it is to go.
+    """The pieces of an answer, until it ends or is stopped.
 
     Args:
         answer: its value at the end is OpenAI's finish_reason.

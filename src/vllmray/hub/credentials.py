@@ -1,4 +1,4 @@
-"""Logins to where models are, as files that programs on nodes read by themselves, so that no environment has them."""
+"""Credentials for sources of models, as files that programs on nodes read, so that no environment has them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A model on Hugging Face, or on a hub that speaks as it does (HF_ENDPOINT).
+"""A model on Hugging Face, or on a hub with the same API (HF_ENDPOINT).
 
 Two or three requests, with the library's own session: its proxies, its offline mode, its errors. Nothing is written:
-what a download would leave in MODEL_CACHE_DIR would be this user's, and the nodes' user has to write there.
+files that a download left in MODEL_CACHE_DIR would belong to this user, and the nodes' user has to write there.
 HfApi.model_info and hf_hub_download are not used: they first ask the hub for a list of coding agents to report this
-process as one (huggingface_hub 2.4, utils/_detect_agent.py), and the download tries a dead hub for minutes
+process as one (huggingface_hub 2.4, utils/_detect_agent.py), and the download retries an unreachable hub for minutes
 (file_download.py, _ETAG_RETRY_TIMEOUT).
 """
 
@@ -29,7 +29,7 @@ class Hub:
 
     Args:
         environment: the nodes' variables: their HF_ENDPOINT and HF_HUB_OFFLINE hold here too, before this process's.
-        token: sent as it is; without one nothing is sent, whatever the user is logged in as: the nodes aren't.
+        token: sent as it is; without one none is sent, even if the user is logged in: the nodes are not.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Hub:
         """The model as the hub has it.
 
         Raises:
-            HubUnreachableError: there was no answer, or the mode is offline.
+            HubUnreachableError: there was no answer, or offline mode is on.
             ConfigError: the hub refuses, or has no such model; or the model lacks something.
         """
         network.check_endpoint(self.endpoint, "HF_ENDPOINT")
@@ -57,16 +57,16 @@ class Hub:
             return network.within(network.ANSWER_S, self._ask)
         except ConfigError:
             raise
-        except Exception as error:  # noqa: BLE001  # what is none of the library's is raised as it is
+        except Exception as error:  # noqa: BLE001  # an error that is not the library's is raised as it is
             raise refusal.explain(error, self) from None  # the library's words may have the token in them
 
     def scrub(self, text: str) -> str:
-        """The text without the token, should it be in there."""
+        """The text with the token removed."""
         return text.replace(self._token, "…") if self._token else text
 
     @property
     def has_token(self) -> bool:
-        """Whether it asks with a token."""
+        """Whether requests carry a token."""
         return bool(self._token)
 
     def _ask(self) -> files.ModelFiles:
@@ -80,10 +80,10 @@ class Hub:
         )
 
     def _get(self, path: str) -> Any:
-        """The hub's answer; asked once more where a gateway before it failed."""
+        """The hub's answer; one retry when a gateway in front of it failed."""
         from huggingface_hub import get_session, hf_raise_for_status
 
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a hub's advice would stand between our lines
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its log lines would appear among ours
         headers = {"user-agent": f"vllmray/{__version__}"}
         if self._token:
             headers["authorization"] = f"Bearer {self._token}"
@@ -96,7 +96,7 @@ class Hub:
 
 
 def _listing(answer: Any) -> tuple[str, dict[str, int | None]]:
-    """Commit and sizes of files in a hub's answer; raises NotAHubError for an answer that is no hub's."""
+    """Commit and sizes of files in a hub's answer; raises NotAHubError for any other answer."""
     try:
         info = answer.json()
         sizes = {str(entry["rfilename"]): entry.get("size") for entry in info["siblings"]}
@@ -106,7 +106,7 @@ def _listing(answer: Any) -> tuple[str, dict[str, int | None]]:
 
 
 def _checked(token: SecretStr | None) -> str:
-    """The token's text; raises ConfigError for one that can't stand in a header: the library's error would show it."""
+    """The token's text; raises ConfigError for one that no header can carry: the library's error would show it."""
     text = token.get_secret_value().strip() if token else ""
     if not (text.isascii() and text.isprintable()) or " " in text:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""A model on ModelScope, through its own package: an extra, since few need it and it has much in it."""
+"""A model on ModelScope, through its own package, which is an optional extra: few need it, and it is large."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def look(
         )
     except ConfigError:
         raise
-    except Exception as error:  # noqa: BLE001  # what is none of the package's is raised as it is
+    except Exception as error:  # noqa: BLE001  # an error that is not the package's is raised as it is
         details = str(error).replace(token or "\0", "…")[:1000]
-        raise _explain(error, details, model=model, endpoint=endpoint) from None  # its words may have the token in them
+        raise _explain(error, details, model=model, endpoint=endpoint) from None  # its message may contain the token
 
 
 def _explain(error: Exception, details: str, *, model: str, endpoint: str) -> Exception:
     """The ConfigError for what the package raised: its own errors, and those of requests, have the status.
 
-    An answer that is no JSON is both OSError and ValueError in requests.
+    An answer that is not JSON is both OSError and ValueError in requests.
     """
     status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
     if status is None and isinstance(error, OSError) and not isinstance(error, ValueError):
@@ -82,9 +82,9 @@ def _api() -> Any:
 
 
 def _ask(model: str, revision: str, *, token: str, endpoint: str) -> files.ModelFiles:
-    """The token goes as it is, an empty one too: None would mean the user's own login."""
+    """List the model's files. An empty token is passed too: None would mean the user's own login."""
     api = _api().HubApi(endpoint=endpoint, timeout=network.REQUEST_S, max_retries=0, token=token)
-    logging.getLogger("modelscope_hub").setLevel(logging.ERROR)  # its retries would stand between our lines
+    logging.getLogger("modelscope_hub").setLevel(logging.ERROR)  # its log lines about retries would appear among ours
     listed = api.get_model_files(model, revision=revision, recursive=False)
     return files.from_listing(
         {str(entry["Path"]): int(entry["Size"]) for entry in listed},
@@ -95,7 +95,7 @@ def _ask(model: str, revision: str, *, token: str, endpoint: str) -> files.Model
 
 
 def _read(api: Any, model: str, name: str, *, revision: str) -> bytes:
-    """By the package's session: its model_file_download shows a bar, and makes files below the user's home."""
+    """A small file, by the package's session: model_file_download shows a progress bar and writes below the home."""
     url = importlib.import_module("modelscope.hub.file_download").get_file_download_url
     headers = {"Authorization": f"Bearer {api.token}"} if api.token else {}
     address = url(model, name, revision=revision, endpoint=api.endpoint)

@@ -19,11 +19,11 @@ T = TypeVar("T")
 REQUEST_S = 10.0
 """For a connection, and for each piece of an answer."""
 ANSWER_S = 30.0
-"""For all that is asked of a hub."""
+"""For all requests to a hub together."""
 
 
 def within(seconds: float, ask: Callable[[], T]) -> T:
-    """What ask() returns or raises; after the timeout it continues in a thread that nobody waits for.
+    """What ask() returns or raises; after the timeout it continues in a thread that is not waited for.
 
     A timeout of a connection bounds neither the lookup of a name, nor the try of each of a name's addresses in turn,
     nor an answer that comes byte by byte.
@@ -55,7 +55,7 @@ def check_endpoint(endpoint: str, variable: str) -> None:
 
 
 def host_of(url: str) -> str:
-    """Host and port, for a person: without what a URL may carry of a user and a password."""
+    """Host and port of a URL for messages, without user and password."""
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
@@ -74,7 +74,7 @@ def unreachable(error: BaseException, *, model: str, endpoint: str, put_there: s
 
 
 def _proxy(endpoint: str) -> str | None:
-    """What the libraries go through: they ask the same function of the standard library."""
+    """The proxy that the libraries use: they call the same function of the standard library."""
     url, proxies = urlsplit(endpoint), getproxies()
     found = proxies.get(url.scheme) or proxies.get("all")
     return None if found is None or proxy_bypass(url.hostname or "") else found

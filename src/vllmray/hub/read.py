@@ -35,7 +35,7 @@ def read_model(
     Args:
         model: an id of Hugging Face (of ModelScope with VLLM_USE_MODELSCOPE), or the absolute path of a folder.
         token: what the nodes will use; without one the user's own login is not used either, since they have none.
-        cache: MODEL_CACHE_DIR, the nodes' HF_HOME; when the model is whole in there, no network is needed.
+        cache: MODEL_CACHE_DIR, the nodes' HF_HOME; when it has the complete model, no network is needed.
         environment: the nodes' variables, as the user gives them.
         revision: branch, tag or commit; the default branch without.
         modelscope_token: as token, for ModelScope.
@@ -70,7 +70,7 @@ def uses_modelscope(environment: Mapping[str, str]) -> bool:
 def _from_cache_or_hub(
     model: str, *, token: SecretStr | None, cache: Path, environment: Mapping[str, str], revision: str | None
 ) -> ModelFiles:
-    """The hub is asked only for what the cache lacks; a config in there will do when it can't be."""
+    """The hub is asked only for what the cache lacks; a cached config is enough when the hub can't be reached."""
     cached = cached_model(model, hub_cache=cache / "hub", revision=revision or "main")
     if cached and cached.weight_bytes is not None:
         return cached
@@ -104,6 +104,6 @@ def cached_model(model: str, *, hub_cache: Path, revision: str) -> ModelFiles | 
 def _snapshot(repository: Path, revision: str) -> Path | None:
     try:
         commit = revision if COMMIT.fullmatch(revision) else (repository / "refs" / revision).read_text().strip()
-    except (OSError, ValueError):  # ValueError: no text, or a name that no file can have
+    except (OSError, ValueError):  # ValueError: not text, or an invalid file name
         return None
     return repository / "snapshots" / commit if COMMIT.fullmatch(commit) else None

@@ -42,7 +42,7 @@ def offline(model: str) -> HubUnreachableError:
 
 
 def explain(error: Exception, asked: Asked) -> Exception:
-    """The ConfigError for what huggingface_hub raised; an error that is none of its own comes back as it is."""
+    """The ConfigError for what huggingface_hub raised; any other error is returned as it is."""
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]  # httpx's or httpx2's
 
     if isinstance(error, HfHubHTTPError):
@@ -52,7 +52,7 @@ def explain(error: Exception, asked: Asked) -> Exception:
             f"{asked.model}: {host_of(asked.endpoint)} does not answer like a Hugging Face hub",
             hint=f"Check HF_ENDPOINT, and whether a proxy or a login page intercepts requests. {WITHOUT}",
         )
-    # ImportError and ValueError: httpx, for a SOCKS proxy without its package, and for a proxy that is no URL.
+    # ImportError and ValueError: httpx, for a SOCKS proxy without its package, and for a proxy that is not a URL.
     if isinstance(error, HTTPError | OSError | ImportError | ValueError):
         put = f"{_put_there(asked.model)}, or name a mirror with HF_ENDPOINT"
         return unreachable(error, model=asked.model, endpoint=asked.endpoint, put_there=put)
@@ -79,15 +79,15 @@ def _refused(error: HfHubHTTPError, asked: Asked) -> ConfigError:
         message, hint = _gated(asked)
     elif isinstance(error, errors.RevisionNotFoundError):
         message = f"{asked.model} has no revision {asked.revision}"
-        hint = f"Look at its branches and tags: {SITE}/{asked.model}/tree/main"
+        hint = f"See its branches and tags: {SITE}/{asked.model}/tree/main"
     elif asked.has_token and status == 401 and not isinstance(error, errors.RepositoryNotFoundError):
         message = f"{asked.model}: the hub does not accept the token"
-        hint = f"Make a new one at {TOKENS} and set HF_TOKEN to it; or unset HF_TOKEN for a public model."
+        hint = f"Create a new one at {TOKENS} and set HF_TOKEN to it; or unset HF_TOKEN for a public model."
     elif status in (401, 404):
         message, hint = _not_found(asked)
     else:
         message = f"{asked.model}: the hub denies access (HTTP {status})"
-        hint = f"Look at {SITE}/{asked.model}, and at what the token may do: {TOKENS}"
+        hint = f"Check {SITE}/{asked.model}, and the permissions of the token: {TOKENS}"
     return ConfigError(message, details=details, hint=hint)
 
 

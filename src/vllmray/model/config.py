@@ -35,7 +35,7 @@ STATE_SPACE_ONLY = {"mamba", "mamba2", "falcon_mamba"}
 
 
 class TextConfig(BaseModel):
-    """The language model's shape. Counts are of things, sizes of elements; None where the file says nothing."""
+    """The language model's shape. Counts are of things, sizes of elements; None where the file has no value."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
@@ -43,7 +43,7 @@ class TextConfig(BaseModel):
     model_type: str = ""
     dtype: str | None = Field(None, validation_alias=names("dtype", "torch_dtype"))
     has_other_parts: bool = False
-    """A vision or audio tower beside the language model."""
+    """A vision or audio tower in addition to the language model."""
     tower_heads: Small | None = None
     """Attention heads of the vision tower."""
     tower_outputs: Small | None = None  # what an audio tower classifies into
@@ -264,7 +264,7 @@ class TextConfig(BaseModel):
         return value
 
     def at(self, index: int) -> TextConfig:
-        """As a layer has it whose heads are its own."""
+        """The configuration for one layer, with its own numbers of heads where it has them."""
         changes: dict[str, int] = {}
         if self.num_attention_heads_per_layer is not None:
             changes["num_attention_heads"] = self.num_attention_heads_per_layer[index]
@@ -274,12 +274,12 @@ class TextConfig(BaseModel):
         return self.model_copy(update=changes) if changes else self
 
     def borrows(self, index: int) -> bool:
-        """A layer that takes keys and values of one before it (vllm/model_executor/models/gemma4.py, gemma3n.py)."""
+        """Whether it uses keys and values of an earlier layer (vllm/model_executor/models/gemma4.py, gemma3n.py)."""
         return 0 < self.num_hidden_layers - self.num_kv_shared_layers <= index
 
     @property
     def delta_attention(self) -> LinearAttention | None:
-        """Kimi's, told as an object or by single keys."""
+        """Kimi's delta attention, given as an object or by single keys."""
         if self.linear_attn_config or not self.linear_num_heads or not self.linear_head_dim:
             return self.linear_attn_config
         return LinearAttention(num_heads=self.linear_num_heads, head_dim=self.linear_head_dim)
@@ -293,7 +293,7 @@ class TextConfig(BaseModel):
 
 
 def read_config(raw: Mapping[str, Any], model: str) -> TextConfig:
-    """The checked shape.
+    """The validated configuration of the language model.
 
     Raises:
         ConfigError: lists each field that is missing or invalid.

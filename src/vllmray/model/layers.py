@@ -70,7 +70,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A model, layer by layer, and what is before and after the layers."""
+    """A model, layer by layer, with what comes before and after the layers."""
 
     config: TextConfig
     layers: tuple[Layer, ...]
@@ -83,9 +83,9 @@ class Shape:
     shares_embedding: bool = True
     """The GPUs of a stage share the embedding; Whisper's have all of it each."""
     others: tuple[Part, ...] = ()
-    """What the first stage has besides: an encoder."""
+    """Further parts of the first stage: an encoder."""
     kv_unknown: tuple[str, ...] = ()
-    """Why it is not known what a sequence keeps; empty where it is known."""
+    """Why the KV cache of a sequence is not known; empty where it is known."""
     weights_unknown: tuple[str, ...] = ()
     """Why the weights do not follow from the shapes; empty where they do."""
 
@@ -110,7 +110,7 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        """In all."""
+        """The number of parameters of the model."""
         inside = sum(part.count for layer in self.layers for part in layer.parts)
         inside += sum(part.count for part in self.others)
         return (
@@ -125,7 +125,7 @@ def shape_of(config: TextConfig, unknown: Unknown) -> Shape:
     """The model that a configuration describes.
 
     Args:
-        unknown: what else the configuration says, and is not understood.
+        unknown: keys of the configuration that are not understood.
     """
     layers = tuple(_layer(config, index, mixer) for index, mixer in enumerate(schedule(config)))
     unscheduled = unknown_schedule(config)

@@ -57,14 +57,14 @@ class Layout:
     partition: tuple[int, ...] = ()
     """Layers of each stage."""
     is_even: bool = True
-    """That is how vLLM divides them; otherwise it has to be told."""
+    """Whether vLLM divides them so by default; otherwise it needs VLLM_PP_LAYER_PARTITION."""
     stages: tuple[StageMemory, ...] = ()
     sequences: int | None = 0
     """Of max_model_len tokens at once; negative when the weights don't fit, None when it is not known."""
     longest_context: int | None = 0
     """Tokens of one sequence that has the memory for itself, at most the model's own limit; None when not known."""
     network_bytes: int = 0
-    """What travels between hosts a token."""
+    """Bytes sent between hosts for each token."""
 
     @property
     def world_size(self) -> int:
@@ -79,7 +79,7 @@ def layouts(
 
     The best has room for 16 sequences, then the fewest stages, then the fewest GPUs, so that the others carry replicas:
     the order in which vLLM's own guide adds GPUs (vllm, docs/serving/parallelism_scaling.md: one GPU, tensor
-    parallelism in a host, then a pipeline over hosts). Where it is not known what a sequence keeps, the weights alone
+    parallelism in a host, then a pipeline over hosts). Where the KV cache of a sequence is not known, the weights alone
     decide: a fifth of each GPU should be left. Where they are not known either, the most GPUs come first.
 
     Args:
@@ -104,7 +104,7 @@ def _rank(layout: Layout) -> tuple[float, ...]:
 
 
 def _crowding(layout: Layout) -> float:
-    """How far a layout is from having room enough; 0 when it has."""
+    """How far a layout is from having enough room for the KV cache; 0 when it has enough."""
     if layout.sequences is not None:
         return max(ROOMY - layout.sequences, 0)
     rooms = [stage.room / stage.memory for stage in layout.stages if stage.room is not None]
@@ -210,7 +210,7 @@ def _least(counts: Sequence[int | None]) -> int | None:
 
 
 def _longest(stages: Sequence[StageMemory], limit: int) -> int | None:
-    """The longest sequence of which one fits, in tokens; 0 when none does, None when that is not known."""
+    """The length in tokens of the longest sequence that fits; 0 when none does, None when that is not known."""
     lowest, highest = 0, limit
     if _least([stage.sequences(1) for stage in stages]) is None:
         return None

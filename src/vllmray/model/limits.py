@@ -1,4 +1,4 @@
-"""The longest context that vLLM lets a model have."""
+"""The longest context that vLLM allows for a model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCALED_ALREADY = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek
 
 
 def longest_context(raw: Mapping[str, Any]) -> int | None:
-    """Tokens, or None when config.json does not say: then vLLM takes what it is given.
+    """Tokens, or None when config.json has no limit: then vLLM accepts any length.
 
     Source: vllm 0.32, vllm/config/model.py, _get_and_verify_max_len.
     """

@@ -1,7 +1,7 @@
-"""What each GPU holds of a model: weights, keys and values, and the overhead of vLLM. Bytes throughout.
+"""The memory that a model takes on each GPU: weights, KV cache, and the overhead of vLLM. Bytes throughout.
 
-Weights follow from the shapes (and, where they are known, the bytes of the checkpoint); keys and values are exact, as
-vLLM's own KV-cache specifications have them. Activations, CUDA graphs and NCCL's buffers are ESTIMATES, from what
+Weights follow from the shapes (and, where they are known, the bytes of the checkpoint); the KV cache is exact, by
+vLLM's own KV-cache specifications. Activations, CUDA graphs and NCCL's buffers are ESTIMATES, from what
 vLLM's memory profiling run does and from what four models took on NVIDIA H100 (docs/gpu-acceptance.md).
 """
 
@@ -32,9 +32,9 @@ DTYPE_BYTES = {
 GRAPHS, GRAPHS_A_LAYER = 0.2 * GIB, 0.017 * GIB
 """Estimate: captured CUDA graphs of vLLM's usual batch sizes. Measured: 0.72 GiB with 32 layers, 1.52 with 80."""
 BUFFERS = 0.55 * GIB
-"""Estimate: NCCL's buffers and what libraries take after the first look at free memory. Measured: 0.54 to 0.59 GiB."""
+"""Estimate: NCCL's buffers and what libraries take after vLLM first reads free memory. Measured: 0.54 to 0.59 GiB."""
 RESERVED = 0.5 * GIB
-"""Of what nvidia-smi says a GPU has, CUDA gives a program this much less: 79.18 of an H100's 79.65 GiB."""
+"""CUDA gives a program this much less than nvidia-smi reports for a GPU: 79.18 of an H100's 79.65 GiB."""
 LOGIT_BYTES = 7
 """A sequence's logits as they come, gathered, and in 32 bits."""
 ROUTED_IN_32_BITS = ("glm4_moe", "minimax_m2", "ernie4_5_moe")
@@ -56,7 +56,7 @@ LEFT_ALONE = {"attention": ("attn", "attention"), "shared": ("shared",), "mlp": 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What the engine is told, as far as memory depends on it; None leaves it to vLLM."""
+    """The engine's options that memory depends on; None leaves the choice to vLLM."""
 
     max_model_len: int
     gpu_memory_utilization: float = 0.92
@@ -86,7 +86,7 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The most that is computed at once."""
+    """The largest batch: tokens and sequences that are computed at once."""
 
     tokens: int
     sequences: int
@@ -94,7 +94,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a stage's GPU keeps of a sequence."""
+    """The KV cache of one sequence on a GPU of a stage."""
 
     token: tuple[tuple[float, int | None], ...]
     """Bytes a token, of at most so many tokens; together of all layers that have the same window."""
@@ -176,7 +176,7 @@ def weight_bits(part: Part, config: TextConfig, engine: Engine) -> float:
 
 
 def _bits_of_its_own(part: Part, config: TextConfig) -> float | None:
-    """Of what a family has in a type of its own, whatever the others have."""
+    """Of a part that has a type of its own in this family, whatever the other parts have."""
     if part.kind == "head" or (part.kind == "router" and config.model_type in ROUTED_IN_32_BITS):
         return 32
     if part.kind == "experts" and config.expert_dtype == "fp4":  # DeepSeek V4: a scale of 8 bits for each 32

@@ -17,7 +17,7 @@ INDEX_BLOCK = 128
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """What a layer keeps of each token, or of each few tokens."""
+    """The KV cache of a layer for each token, or for each few tokens."""
 
     part: Part
     """Elements of one state, and over how many GPUs they are divided."""
@@ -26,7 +26,7 @@ class Cache:
     tokens: int = 1
     """Tokens that one state stands for."""
     element: int | None = None
-    """Bytes; None: as the engine is told."""
+    """Bytes; None: by the engine's --kv-cache-dtype."""
     block: int = 1
     """Tokens of one page..."""
     alignment: int = 1
@@ -41,7 +41,7 @@ class Cache:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a layer keeps of a sequence."""
+    """The KV cache and recurrent state of a layer for one sequence."""
 
     caches: tuple[Cache, ...] = ()
     fixed: tuple[Part, ...] = ()
@@ -57,7 +57,7 @@ Mixing = tuple[State, tuple[Part, ...]]
 
 
 def mixing(mixer: Mixer, config: TextConfig, index: int) -> Mixing:
-    """(what the layer keeps of a sequence, its weights that mix tokens)."""
+    """(the layer's cache and state for a sequence, its weights that mix tokens)."""
     return _MIXERS[mixer](config, index)
 
 

@@ -33,17 +33,17 @@ class Model:
     checkpoint_bytes: int | None = None
     """Of all its weights as they are stored; None when not known, and then they follow from the shape alone."""
     given_correction: float | None = None
-    """For a model that is quantised while it is loaded: the correction of the checkpoint as it is."""
+    """For a model that is quantised while it is loaded: the correction, measured on the unquantised checkpoint."""
 
     @property
     def knows_weights(self) -> bool:
-        """They follow from the shapes, or the files have been weighed."""
+        """Whether the size of the weights follows from the shapes, or is known from the files."""
         return not self.shape.weights_unknown or self.checkpoint_bytes is not None or self.given_correction is not None
 
     @cached_property
     def correction(self) -> float:
         """The checkpoint's bytes over those that follow from the shape: other parts of a multimodal model, layers that
-        are stored and not used, quantisation that config.json tells only half of.
+        are stored and not used, quantisation that config.json describes only in part.
         """
         if self.given_correction or self.checkpoint_bytes is None:
             return self.given_correction or 1.0
@@ -92,7 +92,7 @@ def model_of(raw: Mapping[str, Any], name: str, checkpoint_bytes: int | None = N
 
 
 def parameters_of(model: Model) -> str:
-    """How many it has, in words."""
+    """The number of parameters in words."""
     if model.shape.weights_unknown:
         return "number of parameters not known"
     return f"{model.shape.parameters / 1e9:.1f} B parameters"

@@ -26,7 +26,7 @@ Kind = Literal[
     "recurrent",
     "crossed",
 ]
-"""The last four are no weights: what a layer keeps of a sequence."""
+"""The last four are not weights but cache and state of a layer for a sequence."""
 INDEXED_RATIO = 4
 """DeepSeek V4: layers that compress so many tokens into one look for theirs with an indexer."""
 MXFP4_BLOCK = 32
@@ -221,7 +221,7 @@ def shared_attention(config: TextConfig, index: int) -> tuple[Part, ...]:
 
 
 def per_layer(config: TextConfig) -> tuple[Part, ...]:
-    """What a layer of Gemma 3n or 4 has for its own embedding, and Gemma 3n's low-rank way around."""
+    """The weights for a layer's own embedding in Gemma 3n and 4, and Gemma 3n's low-rank residual (LAuReL)."""
     hidden, parts = config.hidden_size, []
     if config.hidden_size_per_layer_input:
         parts.append(Part("norm", 2 * hidden * config.hidden_size_per_layer_input, ways=WHOLE))
@@ -309,7 +309,7 @@ def expert_size(config: TextConfig) -> int:
 
 
 def shared_size(config: TextConfig) -> int:
-    """Width of what every token passes beside the experts; 0 where there is none."""
+    """Width of the shared experts, which every token passes; 0 where there are none."""
     if config.shared_expert_intermediate_size is not None:
         each = config.shared_expert_intermediate_size
         return each * (config.num_shared_experts or 0) if config.model_type in NEMOTRON_H else each

@@ -1,4 +1,4 @@
-"""Architectures that vLLM serves for embeddings, scores and classes alone."""
+"""Architectures that vLLM serves only for embeddings, scores and classes."""
 
 # Those of its registry that are in no list of models that generate (vllm 0.32, vllm/model_executor/models/registry.py).
 POOLING = frozenset(

@@ -1,4 +1,4 @@
-"""What vLLM will refuse, each rule with its source: found from config.json alone, before anything starts.
+"""Rules by which vLLM refuses settings, each with its source: checked with config.json alone, before anything starts.
 
 vLLM enforces the first rule when it builds its configuration, most of the others when a worker builds the layers, in
 that worker's log. Sources are files of vllm 0.32 and 0.33.
@@ -18,11 +18,11 @@ from vllmray.model.unsupported import WITHOUT_STAGES
 
 Setting = Literal["tensor_parallel_size", "pipeline_parallel_size", "max_model_len", "vllm_args", "env"]
 SHOWN = 6
-"""How many right values a problem names, the nearest first to be kept."""
+"""How many valid values a problem names: the nearest ones."""
 VOCABULARY_PADDING = 64
 EXPERT_WIDTH = "expert width"
 FINEST_BLOCK = 32
-"""Experts whose part is no whole number of blocks get finer ones, down to this (vllm/model_executor/layers/fused_moe/
+"""Experts whose part is not a multiple of the block get finer ones, down to this (vllm/model_executor/layers/fused_moe/
 oracle/fp8.py, refine_fp8_moe_block_shape)."""
 WITHOUT_COPIES = ("gpt_oss",)
 """Families whose key-value heads are not copied (vllm/model_executor/models/gpt_oss.py, OAIAttention)."""
@@ -70,7 +70,7 @@ def broken_rules(shape: Shape, longest_context: int | None, asked: Parallelism) 
     """Every rule that is broken.
 
     Args:
-        longest_context: of the model, in tokens; None when it does not say.
+        longest_context: of the model, in tokens; None when it is not known.
     """
     broken = []
     reasons = tensor_problems(shape, asked)
@@ -148,7 +148,7 @@ def _recurrent_heads(shape: Shape, asked: Parallelism) -> str | None:
 
 
 def _widths(shape: Shape, asked: Parallelism) -> list[tuple[str, int]]:
-    """What feed-forward layers share out, by name; experts stay whole with expert parallelism."""
+    """Widths of feed-forward layers that GPUs divide, by name; experts stay whole with expert parallelism."""
     config = shape.config
     kinds = {part.kind for layer in shape.layers for part in layer.parts}
     widths = []
@@ -207,7 +207,7 @@ def _quantisation(shape: Shape, asked: Parallelism) -> str | None:
 
 
 def _shares(shape: Shape, asked: Parallelism) -> list[tuple[str, int]]:
-    """What each GPU has of what is quantised, by name.
+    """Each GPU's share of quantised widths, by name.
 
     vllm/distributed/utils.py, verify_group_size_divides_partition, for groups; vllm/model_executor/layers/quantization/
     utils/fp8_utils.py, validate_fp8_block_shape, for blocks.

@@ -25,12 +25,12 @@ Mixer = Literal[
     "none",
 ]
 """What mixes tokens: attention to all or to a window of them, latent attention, latent attention whose keys and values
-are kept spread out, a gated delta net, Kimi's delta attention, a state space, a state space beside attention, a short
-convolution, attention that keeps nothing, compressed attention, a state space beside attention whose weights are
-shared, a decoder's attention beside an encoder's, or nothing."""
+are cached expanded, a gated delta net, Kimi's delta attention, a state space, a state space parallel to attention, a
+short convolution, attention without a cache, compressed attention, a state space with attention whose weights are
+shared, a decoder's attention with cross-attention to an encoder, or nothing."""
 
 # Words of layer_types, layers_block_type and hybrid_override_pattern, as transformers' and NVIDIA's configurations
-# have them. What a word stands for in some families only is settled below.
+# have them. What a word means in some families only is decided below.
 WORDS: dict[str, Mixer] = {
     "full_attention": "full",
     "attention": "full",
@@ -91,7 +91,7 @@ FULL_EVERY = {"gemma2": 2, "gemma3_text": 6, "cohere2": 4, "gpt_oss": 2}
 
 
 ALIKE: dict[str, Mixer] = {"falcon_h1": "parallel", "whisper": "crossing", "deepseek_v4": "compressed"}
-"""Families whose layers all are one."""
+"""Families whose layers are all of one kind."""
 
 
 def words_of(config: TextConfig) -> Sequence[str] | None:
@@ -100,7 +100,7 @@ def words_of(config: TextConfig) -> Sequence[str] | None:
 
 
 def schedule(config: TextConfig) -> tuple[Mixer, ...]:
-    """What each layer is; a word that is not known stands as "full", and unknown_schedule says so."""
+    """The kind of each layer; an unknown word counts as "full", and unknown_schedule reports it."""
     count = config.num_hidden_layers
     alike = _alike(config)
     if alike:
@@ -112,7 +112,7 @@ def schedule(config: TextConfig) -> tuple[Mixer, ...]:
 
 
 def _alike(config: TextConfig) -> Mixer | None:
-    """What every layer is in a family whose layers are alike."""
+    """The kind of every layer in a family whose layers are alike."""
     if config.model_type in STATE_SPACE_ONLY:
         return "mamba"
     if config.model_type in ENCODERS or config.architecture in BOTH_WAYS:
@@ -121,7 +121,7 @@ def _alike(config: TextConfig) -> Mixer | None:
 
 
 def unknown_schedule(config: TextConfig) -> tuple[str, ...]:
-    """Why it is not known which layer is what; empty where it is."""
+    """Why the kinds of the layers are not known; empty where they are."""
     words = sorted({word for word in words_of(config) or () if word not in WORDS})
     reasons = [f"unknown layer type {word!r}" for word in words]
     if config.model_type == "deepseek_v4" and not _are_compressed(config):
@@ -158,7 +158,7 @@ def _in_this_family(config: TextConfig, mixer: Mixer) -> Mixer:
 
 
 def _scheduled(config: TextConfig, index: int) -> Mixer:
-    """By the rules that stand for a list of layers."""
+    """The kind of a layer by the keys that replace a list of layers."""
     if config.block_configs is not None:
         return "none" if config.block_configs[index].attention.no_op else "full"
     if config.linear_attn_config is not None:

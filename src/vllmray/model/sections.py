@@ -1,4 +1,4 @@
-"""Parts of a config.json that have an object of their own, and the bounds of its numbers."""
+"""Sections of a config.json that are objects of their own, and the bounds of its numbers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def text_section(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def listed_layers(section: Mapping[str, Any]) -> int | None:
-    """Their number where a list stands for it (transformers, NemotronHConfig.num_hidden_layers)."""
+    """The number of layers, where a list gives it (transformers, NemotronHConfig.num_hidden_layers)."""
     lists = (section.get(name) for name in ("layers_block_type", "layer_types", "hybrid_override_pattern"))
     return next((len(each) for each in lists if isinstance(each, list | str) and each), None)
 
@@ -59,14 +59,14 @@ def tower_outputs(raw: Mapping[str, Any]) -> object:
 
 
 def _one(value: object) -> object:
-    """Where a family gives a number for each layer, or for each kind of expert, the largest: memory must do for it."""
+    """The largest number, where a family gives one for each layer or kind of expert: memory must suffice for that."""
     if isinstance(value, list | tuple) and value and all(type(each) is int for each in value):
         return max(value)
     return value
 
 
 def names(*keys: str | AliasPath) -> Any:
-    """The keys under which families give one thing, the first that is there."""
+    """Aliases: the keys that families use for one thing; the first that is present counts."""
     return AliasChoices(*keys)
 
 
@@ -126,7 +126,7 @@ class Quantization(BaseModel):
 
     @property
     def is_understood(self) -> bool:
-        """Whether the bits of a weight follow from it: of a method that has one width, or as it says, of all alike."""
+        """Whether the bits of a weight follow from it: the method has one width, or it gives one for all groups."""
         if self.method == "modelopt":
             return self.algorithm.upper() in ("", "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "NVFP4")
         if self.method in ONE_WIDTH or not self.model_fields_set:
@@ -137,7 +137,7 @@ class Quantization(BaseModel):
 
     @property
     def cache_dtype(self) -> str:
-        """Of keys and values where the engine is told nothing, as --kv-cache-dtype calls it.
+        """The type of keys and values by default, as --kv-cache-dtype names it.
 
         Source: vllm 0.32, vllm/utils/torch_utils.py, get_kv_cache_quant_algo_string, for ModelOpt;
         vllm/model_executor/layers/attention/attention.py for compressed-tensors, which takes FP8 alone.
@@ -155,7 +155,7 @@ class Quantization(BaseModel):
 
 
 class LayerConfig(BaseModel):
-    """One of per_layer_config (transformers 5.19): what one layer has otherwise than the others."""
+    """One of per_layer_config (transformers 5.19): what differs in one layer from the others."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -185,7 +185,7 @@ class BlockFeedForward(BaseModel):
 
 
 class Block(BaseModel):
-    """A layer that a search over architectures has made (vllm/model_executor/models/nemotron_nas.py)."""
+    """A layer found by neural architecture search (vllm/model_executor/models/nemotron_nas.py)."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -20,7 +20,7 @@ SCALED_CACHE_BYTES = {
     "int4_per_token_head": Fraction(1, 2),
 }
 PLAIN_CACHES = ("auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc")
-"""What compressed keys and values (MLA) have too; of the others they have layouts of their own."""
+"""Formats that compressed keys and values (MLA) have too; in the others they have layouts of their own."""
 
 EVERY_LAYER = ("attention", "mlp", "experts", "shared")
 # Bits of an element with its share of scales, and what is quantised (vllm 0.32, vllm/config/quantization.py,

@@ -18,15 +18,15 @@ from vllmray.model.config import TextConfig
 from vllmray.model.limits import KEYS
 
 EXPERTS = re.compile(r"expert|moe|mlp|ffn|feed_forward|intermediate|router|adapter|vocab|embed|ngram|proj")
-"""Names of what only weighs: experts, feed-forward layers, embeddings."""
+"""Keys of parts that only have weights: experts, feed-forward layers, embeddings."""
 LAYERS = re.compile(
     r"layer|block|stack|depth|loop|head|attn|attention|cache|window|swa|sliding|local|global|chunk|pattern|interval"
     r"|period|every|freq|hybrid|kv|q_|qk|linear|mamba|ssm|conv|state|recurr|rank|latent|compress|index|sparse|share"
     r"|ratio|group|channel|width|dim|size|mixer|memory|meta_token|delta|retention|lightning|rnn|lstm|rwkv|hyena|full"
     r"|schedule|yoco|gating|gated|_gate\b"
 )
-"""Names of what may be kept of a sequence; its layer weighs too."""
-# What describes no size, by the end of its name, its beginning or the whole of it (transformers' and vLLM's
+"""Keys of layers that may have a cache for a sequence; they have weights too."""
+# Keys that describe no size, by the end of the name, its beginning or the whole of it (transformers' and vLLM's
 # configuration classes).
 HARMLESS = re.compile(
     r".*(_token_id|_token_ids|_token_index|_bias|_dropout|_drop|_pdrop|_dropout_prob|_prob|_eps|_epsilon|_std"
@@ -123,17 +123,17 @@ SCALARS = frozenset(
         *("ffn_dim", "num_experts", "num_local_experts", "n_routed_experts", "sliding_window", "hidden_size"),
     }
 )
-"""Keys that are read as one number. A list of unlike ones says that layers differ."""
+"""Keys that are read as one number. A list of different ones means that layers differ."""
 FEED_FORWARD_WORDS = frozenset({"dense", "sparse", "moe", "hash_moe"})
 """Of mlp_layer_types; the last is DeepSeek V4's: experts that a table chooses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Reasons, each the name of a key or a word and what is not known of it; empty where all is understood."""
+    """Reasons, each the name of a key or a word and what is not known of it; empty where everything is understood."""
 
     cache: tuple[str, ...] = ()
-    """Why what a sequence keeps is not known."""
+    """Why the KV cache of a sequence is not known."""
     weights: tuple[str, ...] = ()
     """Why the weights do not follow from the shapes."""
 
@@ -154,7 +154,7 @@ READ = frozenset(_read())
 
 
 def unknown_keys(section: Mapping[str, Any], config: TextConfig) -> Unknown:
-    """What a configuration says of its layers, heads, experts and caches that is not understood.
+    """The keys of a configuration about layers, heads, experts and caches that are not understood.
 
     Args:
         section: the language model's, as text_section gives it.
@@ -187,7 +187,7 @@ def _is_understood(name: str, value: object, config: TextConfig) -> bool:
 
 
 def _changes_nothing(name: str, value: object, config: TextConfig) -> bool:
-    """Keys with a value that says what holds without them."""
+    """Whether the key has the value that is the default without it."""
     match name:
         case "use_bidirectional_attention":
             return value == "vision" or config.model_type == "gemma"  # PaliGemma: for the image alone
@@ -203,5 +203,5 @@ def _changes_nothing(name: str, value: object, config: TextConfig) -> bool:
 
 
 def _lists_layers(value: object, config: TextConfig) -> bool:
-    """Whatever its name: something of each layer."""
+    """Whether the value has an entry for each layer, whatever the key is called."""
     return isinstance(value, list | dict) and len(value) >= max(config.num_hidden_layers, 2)

@@ -1,7 +1,7 @@
 """Architectures that vLLM serves on one pipeline stage only."""
 
 # Those of its registry whose classes lack SupportsPP: vllm 0.32, vllm/model_executor/models/registry.py, each class
-# looked at. tests/oracle looks again.
+# was checked. tests/oracle checks again.
 WITHOUT_STAGES = frozenset(
     {
         "AriaForConditionalGeneration",

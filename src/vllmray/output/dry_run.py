@@ -17,7 +17,7 @@ def summary(plan: Preview, role: str, host: str | None, missing: Collection[str]
 
     Args:
         host: the Docker host; None for this machine.
-        missing: secrets that `up` would make, by their names.
+        missing: names of the secrets that `up` would generate.
     """
     config, node = plan.config, plan.node
     native = config.runtime == "native"
@@ -53,7 +53,7 @@ def _of_head(plan: Preview) -> dict[str, str]:
 
 
 def _counted(gpus: int | str) -> str:
-    """A word stands for them where only a look at the host could tell."""
+    """The number of GPUs in words; a placeholder where only a check of the host can determine it."""
     return f"{gpus} GPU{'' if gpus == 1 else 's'}" if isinstance(gpus, int) else "GPUs not known yet"
 
 

@@ -78,7 +78,7 @@ def events_data(cluster: str, host: str, rows: Sequence[Row]) -> results.Events:
 
 
 def up_data(outcome: Outcome, host: str, access: Access | None) -> results.Up:
-    """What `up` made or found.
+    """What `up` created or found.
 
     Args:
         access: of a head.

@@ -11,6 +11,6 @@ if TYPE_CHECKING:
 
 
 def row_line(row: Row) -> str:
-    """Local time, container, text; nothing of a log's own that would move a terminal's cursor."""
+    """Local time, container, text; control characters from a log are replaced."""
     said = " ".join(f"{row.kind}: {row.text}".split())
     return f"{local_time(row.at)}  {row.where}  {''.join(sign if sign.isprintable() else '?' for sign in said)}"

@@ -1,4 +1,4 @@
-"""Progress on a terminal: finished steps stay as lines, the one under way is redrawn below them."""
+"""Progress on a terminal: finished steps stay as lines, the current one is redrawn below them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PARTS_SHOWN = 12
 
 
 class LiveReporter:
-    """Finished steps stay as lines; the one under way is redrawn below them."""
+    """Finished steps stay as lines; the current one is redrawn below them."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -1,4 +1,4 @@
-"""A reporter that also logs what it is told, for the run's log file (cli/run_log.py)."""
+"""A reporter that also logs what is reported, for the run's log file (cli/run_log.py)."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def _range(sizes: Sequence[int | None]) -> str:
 
 
 def _how(best: Layout, config: ClusterConfig, env_file: str | None) -> str:
-    """What to type for it."""
+    """The command that starts this layout."""
     return up_command(with_layout(config, best), env_file=env_file)
 
 

@@ -10,7 +10,7 @@ from typing import Self
 from vllmray.reporter import Step
 
 LARGE = 10**9
-"""Bytes of a part from which on its quarters are told, where lines stay."""
+"""Bytes: of a part that is at least this large, each quarter is reported as a line."""
 
 
 def in_seconds(seconds: float) -> str:
@@ -49,7 +49,7 @@ class _PlainStep:
         _line(f"{self._title}: {detail}")
 
     def glimpse(self, text: str) -> None:
-        pass  # a line that is replaced by the next has no place where lines stay
+        pass  # only for terminals, where the next line replaces it
 
     def event(self, text: str) -> None:
         _line(f"{self._title}: {text}")

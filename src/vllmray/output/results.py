@@ -28,7 +28,7 @@ class Failure(_Result):
     hint: str | None
     """What to do next."""
     log: str | None = None
-    """The file with this run's log, where the error is one to report."""
+    """The file with this run's log, for errors that should be reported."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Up(_Result):
     endpoint: str | None
     """The URL of the endpoint, of a head."""
     header_file: str | None
-    """A file with the header that has the API key, of a head whose endpoint asks for one."""
+    """A file with the header that has the API key, of a head whose endpoint requires one."""
     certificate_file: str | None
     """The endpoint's certificate, where no public authority signed it."""
     worker_command: str
@@ -95,7 +95,7 @@ class Node(_Result):
 
 @dataclass(frozen=True)
 class Engine(_Result):
-    """What the engine says of itself."""
+    """The engine's own state."""
 
     phase: str
     detail: str
@@ -245,7 +245,7 @@ class Bundle(_Result):
     bundle: str
     """The file that was written."""
     missing: list[str]
-    """What could not be had, and why."""
+    """What could not be read, and why."""
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ class Chat(_Result):
     model: str
     answer: str
     stopped: list[str]
-    """Why the answer is not the whole; empty when it is."""
+    """Why the answer is incomplete; empty when it is complete."""
 
 
 @dataclass(frozen=True)
@@ -320,7 +320,7 @@ class CopiedImage(_Result):
 
 @dataclass(frozen=True)
 class ImageContents(_Result):
-    """`image inspect`: what an image holds; null for what it does not."""
+    """`image inspect`: what an image contains; null for what it does not."""
 
     id: str
     reference: str

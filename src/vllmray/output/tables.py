@@ -1,4 +1,4 @@
-"""Results for people: tables and the closing words of `up`."""
+"""Results for people: tables, and what `up` prints at its end."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _containers(view: ClusterView) -> Table:
 
 
 def show(renderable: RenderableType) -> None:
-    """Print a result to standard output; plain text, and never wrapped, when that is no terminal."""
+    """Print a result to standard output; plain text, and never wrapped, when that is not a terminal."""
     console = Console()
     if console.is_terminal:
         console.print(renderable)
@@ -149,7 +149,7 @@ def curl_line(access: Access, model: str) -> str:
     argv = ["curl", f"{access.url}/chat/completions"]
     argv += ["--cacert", str(access.certificate_file)] if access.certificate_file else []
     argv += ["-H", f"@{access.header_file}"] if access.header_file else []
-    # A small model that goes round in a circle would go on to the end of its context.
+    # A small model that repeats itself would continue to the end of its context.
     body = {"model": model, "messages": [question], "max_tokens": 100}
     argv += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
     return shlex.join(argv)

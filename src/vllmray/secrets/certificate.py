@@ -34,10 +34,10 @@ class Certificate:
     chain: str
     key: SecretStr
     names: tuple[str, ...] = ()
-    """DNS names and addresses that it is for."""
+    """DNS names and addresses that it is valid for."""
 
     def host(self, address: str) -> str:
-        """How a client should call the server at that address: as the certificate does, where it can be told."""
+        """The name by which clients reach that address: the address, or a name that the certificate is valid for."""
         plain = [name for name in self.names if not name.startswith("*")]
         return address if address in self.names or not plain else plain[0]
 
@@ -46,7 +46,7 @@ def of_files(certfile: str, keyfile: str, now: datetime | None = None) -> Certif
     """A user's own, if a server could use it.
 
     Raises:
-        ConfigError: a file can't be read, is no PEM, the two do not belong together, or it is not valid now.
+        ConfigError: a file can't be read, is not PEM, the two do not belong together, or it is not valid now.
     """
     chain = text_of("--ssl-certfile", certfile, hidden=False)
     key = text_of("--ssl-keyfile", keyfile, hidden=True)
@@ -55,7 +55,7 @@ def of_files(certfile: str, keyfile: str, now: datetime | None = None) -> Certif
     except ValueError as error:
         raise ConfigError(f"--ssl-certfile: {certfile} is not a PEM certificate") from error
     leaf = certificates[0]
-    # What else stands in the file, such as a key, goes nowhere.
+    # Anything else in the file, such as a key, is dropped.
     chain = "".join(each.public_bytes(serialization.Encoding.PEM).decode() for each in certificates)
     try:
         private = serialization.load_pem_private_key(key.encode(), password=None)
@@ -115,12 +115,12 @@ def self_signed(address: str, store: SecretStore, now: datetime | None = None) -
 
 
 def names_for(address: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The DNS names and the addresses that one is for."""
+    """The DNS names and the addresses of a self-signed certificate."""
     return ("localhost", socket.gethostname()), (address, "127.0.0.1")
 
 
 def _make(names: Sequence[str], addresses: Sequence[str], now: datetime) -> Certificate:
-    """A key on the curve that every TLS stack has (RFC 8446, 9.1), and a certificate that it signs itself."""
+    """A key on the curve that every TLS stack has (RFC 8446, 9.1), and a self-signed certificate for it."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "vllmray")])
     listed = [x509.DNSName(name) for name in names]

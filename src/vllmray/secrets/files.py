@@ -12,11 +12,11 @@ def text_of(option: str, name: str, *, hidden: bool) -> str:
     """The text of a file.
 
     Args:
-        option: what names it, for the error.
-        hidden: nobody else may be able to read it.
+        option: the option that names it, for the error.
+        hidden: others must not be able to read it.
 
     Raises:
-        ConfigError: it can't be read, is no text, or others can write it.
+        ConfigError: it can't be read, is not text, or others can write it.
     """
     try:
         path = Path(name).expanduser()

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 REDACTED = "[REDACTED]"
 NO_SECRETS = (REDACTED, "[REDACTED", "null", "None", "true", "True", "false", "False")
-"""Values in the place of one."""
+"""Values that are not secrets, after a name that looks like a secret's."""
 LEAST = 4
-"""Characters of a known secret; shorter ones would take ordinary words away."""
-# What looks like one: keys by their prefixes (OpenAI's and ours, Hugging Face's, ModelScope's, AWS's, GitHub's),
+"""Characters of a known secret; shorter ones would match ordinary words."""
+# What looks like a secret: keys by their prefixes (OpenAI's and ours, Hugging Face's, ModelScope's, AWS's, GitHub's),
 # headers, passwords in URLs, private keys.
 _SHAPES = (
     re.compile(r"\b(?:sk-|hf_|ms-|AKIA|ASIA|gh[pousr]_)[A-Za-z0-9_-]{8,}"),
@@ -19,12 +19,12 @@ _SHAPES = (
     re.compile(r"(?<=://)[^\s/@\"']+(?=@)"),
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
 )
-# A name that says so, and its value: NAME=value, "name": "value", --name value.
+# The name of a secret, and its value: NAME=value, "name": "value", --name value.
 _NAMED = re.compile(
     r"""(?i)([\w-]*(?:token|secret|passw(?:or)?d|passphrase|(?:api|access|private)[_-]?key)[\w-]*["']?\s*[=:]\s*["']?|"""
     r"""--[\w-]*(?:token|secret|password|api-key)[ =]["']?)([^\s"',}\]]{4,})"""
 )
-# Of vLLM's and Ray's own words, with numbers or words that are no secret: max_tokens=512, token_file=PATH.
+# Names of vLLM's and Ray's own whose values are not secrets: max_tokens=512, token_file=PATH.
 _HARMLESS = re.compile(r"(?i)tokens?[\w-]*(?:per|len|ids?|size|file|path)|tokens\b|[_-](?:file|path)\b")
 
 

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 def of_head(config: ClusterConfig, store: SecretStore) -> ClusterConfig:
-    """The settings with every secret of a head and its engine; those that are made now are in the store too.
+    """The settings with every secret of a head and its engine; newly generated ones are stored too.
 
     Raises:
-        ConfigError: a file of a secret can't be read, is no secret, or others can read it.
+        ConfigError: the file of a secret can't be read, is invalid, or others can read it.
     """
     token = stated_token(config) or store.have(RAY_TOKEN)
     scrape = config.scrape_token.get_secret_value() if config.scrape_token else store.have(SCRAPE_TOKEN)
@@ -47,7 +47,7 @@ def of_worker(config: ClusterConfig, store: SecretStore) -> ClusterConfig:
     """The settings with the token of the cluster that a worker is to join.
 
     Raises:
-        HostError: there is none, and so no head would take it.
+        HostError: there is none, and no head accepts a worker without it.
         ConfigError: as of_head.
     """
     token = stated_token(config) or store.get(RAY_TOKEN)
@@ -76,10 +76,10 @@ def stored(store: SecretStore, name: str, what: str) -> str:
 
 
 def keep(secrets: Secrets, store: SecretStore) -> None:
-    """Keep what a cluster has, for the commands and clients that come after.
+    """Store the secrets of a cluster, for later commands and clients.
 
-    Not before it has them: what is kept is what `vllmray key` and `vllmray token` show, and the cluster that runs may
-    have others.
+    Only once the cluster runs with them: `vllmray key` and `vllmray token` show what is stored, and until then the
+    running cluster may have others.
     """
     for name, secret in (
         (RAY_TOKEN, secrets.ray_token),
@@ -110,14 +110,14 @@ def certificate_of(config: ClusterConfig, store: SecretStore) -> Certificate | N
 
 
 def stated_token(config: ClusterConfig) -> str | None:
-    """Ray's token as the settings have it; a file wins over a variable."""
+    """Ray's token from the settings; a file takes precedence over a variable."""
     if config.token_file:
         return _from_file("--token-file", config.token_file, _token)
     return config.ray_token.get_secret_value() if config.ray_token else None
 
 
 def stated_keys(config: ClusterConfig) -> str | None:
-    """The endpoint's keys as the settings have them, a line each; a file wins over a variable."""
+    """The endpoint's keys from the settings, one a line; a file takes precedence over a variable."""
     if config.api_key_file:
         return _from_file("--api-key-file", config.api_key_file, _keys)
     return config.api_key.get_secret_value() if config.api_key else None

@@ -1,9 +1,9 @@
 """A cluster's secrets in this user's state folder: one file each, for this user alone.
 
-<state folder>/secrets/<cluster>/ray_token       what Ray asks of every node and client
-                                /api_key         what the endpoint asks for, a key a line
-                                /api_key.header  the first of them as curl takes it: curl -H @FILE
-                                /scrape_token    what /metrics asks of other hosts
+<state folder>/secrets/<cluster>/ray_token       Ray's token, required of every node and client
+                                /api_key         the endpoint's keys, one a line
+                                /api_key.header  the first of them as a header for curl: curl -H @FILE
+                                /scrape_token    the token for /metrics, required of other hosts
                                 /tls.key, /tls.crt  a self-signed certificate
                                 /endpoint.crt    the endpoint's certificate, self-signed or not
 """
@@ -24,11 +24,11 @@ TLS_CERTIFICATE = "tls.crt"
 ENDPOINT_CERTIFICATE = "endpoint.crt"
 TOKEN_BYTES = 32
 TO_COME = "to come"
-"""Stands in a plan for a secret that is not made yet."""
+"""The placeholder in a plan for a secret that does not exist yet."""
 
 
 class SecretStore:
-    """One cluster's. Every call raises ConfigError when others can write or read what is there."""
+    """The secrets of one cluster. Every call raises ConfigError when others can read or write them."""
 
     def __init__(self, state_folder: Path, cluster: str) -> None:
         self.cluster = cluster
@@ -43,26 +43,26 @@ class SecretStore:
         return text.rstrip("\n") or None if text else None
 
     def have(self, name: str) -> str:
-        """A secret, made now if there is none: random, TOKEN_BYTES long, in hexadecimal digits."""
+        """A secret, generated if there is none: random, TOKEN_BYTES long, in hexadecimal digits."""
         found = self.get(name) or self._folder.write_first(name, new(name) + "\n").rstrip("\n")
-        if not found:  # a file with nothing in it is no secret
+        if not found:  # an empty file is not a secret
             found = new(name)
             self.keep(name, found)
         return found
 
     def keep(self, name: str, text: str) -> None:
-        """Put one there, unless it is there already."""
+        """Store a secret, unless it is stored already."""
         if self.get(name) != text:
             self._folder.write(name, text + "\n")
 
 
 class PlannedStore(SecretStore):
-    """The same for a plan, which makes and writes nothing: what would be made has a text that stands for it."""
+    """The store for a plan, which writes nothing: a placeholder stands for each secret that would be generated."""
 
     def __init__(self, state_folder: Path, cluster: str) -> None:
         super().__init__(state_folder, cluster)
         self.missing: dict[str, str] = {}
-        """What is not there yet, or would be replaced, by name."""
+        """Secrets that do not exist yet, or would be replaced, by name."""
 
     def have(self, name: str) -> str:
         return self.get(name) or self.missing.setdefault(name, TO_COME)
