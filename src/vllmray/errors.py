@@ -47,7 +47,7 @@ class ConfigError(VllmrayError):
 
 
 class HostError(VllmrayError):
-    """A host, its daemon, an image, a GPU runtime or a container's start."""
+    """A failure of a host, its daemon, an image, a GPU runtime or a container's start."""
 
     exit_code = 3
 
@@ -65,7 +65,7 @@ class NoGpuRuntimeError(HostError):
 
 
 class HeldError(HostError):
-    """Another command holds the lock that was asked for.
+    """Another command holds the requested lock.
 
     Args:
         labels: of the lock, which name its holder; empty if they can't be read.
@@ -95,7 +95,7 @@ class WorkloadError(VllmrayError):
 
 
 class InternalError(VllmrayError):
-    """An unexpected exception, as it is reported; nothing raises it."""
+    """How an unexpected exception is reported; nothing raises it."""
 
     exit_code = 70
 

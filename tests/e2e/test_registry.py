@@ -101,7 +101,7 @@ def test_a_registry_that_refuses_names_the_login_it_looked_for(users: Users, pus
         with registry(someone.host, tmp_path / "registry", guarded=True) as name:
             up = someone.vllmray("up", "--role", "head", "--image", PUSHED)
             assert up.returncode == 3
-            assert f"The login for {name} in {settings} is not there: docker login {name}" in up.stderr
+            assert f"There is no login for {name} in {settings}: docker login {name}" in up.stderr
             assert image_id(someone.host, PUSHED) == ""
 
             settings.parent.mkdir()

@@ -390,7 +390,7 @@ def test_a_folder_of_ours_below_tmp_that_is_somebody_elses_is_not_used(
     (tmp_path / f"vllmray-{os.getuid()}").mkdir(mode=0o777)
     (tmp_path / f"vllmray-{os.getuid()}").chmod(0o777)
     host = NativeHost(state, os.environ)
-    with pytest.raises(HostError, match="not a folder of yours alone"):
+    with pytest.raises(HostError, match="is not private to you"):
         host.create_and_start(spec("true", mounts=(Mount("memory", "shared", "/tmp/ray"),)))
     assert host.containers({}) == []
 

@@ -19,18 +19,18 @@ ContainerStatus = Literal["created", "running", "paused", "restarting", "removin
 NO_NEW_PRIVILEGES = "no-new-privileges"
 NEVER = "0001-01-01T00:00:00Z"
 SHARED_MEMORY = "/dev/shm"  # nosec B108 # a mount point in containers
-"""A volume in memory that several containers mount here is their shared memory. Processes have this machine's."""
+"""Where containers mount the volume in memory that they share; processes use this machine's own."""
 LOG_OPTIONS = {"max-size": "50m", "max-file": "3"}
-"""Of Docker's drivers json-file and local."""
+"""For Docker's log drivers json-file and local."""
 SCRATCH = "/tmp"  # nosec B108 # of a container, a tmpfs of its own
-# In memory; programs that compile load what they have written there, so not noexec, which is Docker's default.
+# Without noexec, which is Docker's default for a tmpfs: programs that compile load what they wrote there.
 SCRATCH_OPTIONS = "rw,exec,nosuid,nodev,mode=1777"
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
     """A folder of the host (kind bind), a named volume in memory that containers share (kind memory), or a volume that
-    comes and goes with the container (kind own).
+    is created and removed with the container (kind own).
     """
 
     kind: Literal["bind", "memory", "own"]
@@ -80,31 +80,31 @@ class GpuRequest:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """One container's whole intent, without capabilities unless it names some. Sizes in bytes."""
+    """What one container is created with; it has no capabilities but those listed. Sizes in bytes."""
 
     name: str
     image: str
     argv: tuple[str, ...]
     """Entrypoint and arguments in one; the image's own entrypoint is not used."""
     user: str | None = None
-    """UID:GID; None for the image's own user. Processes have no other user than the one who starts them."""
+    """UID:GID; None for the image's own user. Processes run as the user who starts them."""
     home: str | None = None
-    """Its user's home directory, made for it; below an own mount when read_only. Processes keep their user's own."""
+    """The user's home directory, created for it; below an own mount when read_only. Processes keep their user's own."""
     env: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
     files: tuple[File, ...] = ()
     """With read_only, all below an own mount."""
     read_only: bool = False
-    """The image's own folders can't be written; /tmp is in memory. Not for processes, nor are the capabilities."""
+    """The image's file system is read-only and /tmp a tmpfs. Ignored for processes, as are the capabilities."""
     network: str = "host"
     """host, container:NAME, or a network's name."""
     ip: str | None = None
-    """Its address in a network of that name."""
+    """Its address in that network."""
     pid: Literal["own", "host"] = "own"
-    """Whose processes it sees. Those of this machine are the host's."""
+    """The process namespace. Processes of this machine always have the host's."""
     shm_size: int | None = None
-    """Of a /dev/shm of its own."""
+    """Of its own /dev/shm."""
     ulimits: Mapping[str, int] = field(default_factory=dict)
     """Soft and hard alike; -1 is unlimited."""
     devices: tuple[str, ...] = ()
@@ -114,7 +114,7 @@ class ContainerSpec:
     security_opt: tuple[str, ...] = (NO_NEW_PRIVILEGES,)
     gpus: GpuRequest | None = None
     restart: Literal["no", "unless-stopped"] = "no"
-    """One that is started again also has its log turned over, where the host keeps logs in files."""
+    """With a restart policy the log is rotated too, where the host keeps logs in files."""
     init: bool = True
 
 
@@ -135,7 +135,7 @@ class Container:
     started_at: str
     """RFC 3339, or 0001-01-01T00:00:00Z when it never started."""
     ended_at: str = NEVER
-    """When its program last ended, in the same way."""
+    """When its program last ended, in the same form."""
 
     @property
     def ended_unix(self) -> float | None:
@@ -155,7 +155,7 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class HostInfo:
-    """What a host says of itself."""
+    """What a host reports about itself."""
 
     runtime: str
     """What runs containers there, with its version: "Docker 29.0"."""
@@ -163,9 +163,9 @@ class HostInfo:
     memory: int
     """Bytes."""
     architecture: str = ""
-    """Of its processor, as images have it: "amd64", "arm64"; empty when it can't be told."""
+    """Of its processor, by the name that images use: "amd64", "arm64"; empty when unknown."""
     rootless: bool = False
-    """Root in a container is the user there who runs the daemon."""
+    """The daemon runs as an ordinary user; root in a container is that user."""
     cdi_devices: tuple[str, ...] = ()
     """CDI device names, such as "nvidia.com/gpu=0"; only Docker Engine 28 and later list them."""
 
@@ -178,13 +178,13 @@ class Image:
     size: int
     """Bytes."""
     user: str
-    """As the image says: "", "root", "2000", "vllm:vllm"."""
+    """As the image states it: "", "root", "2000", "vllm:vllm"."""
     entrypoint: tuple[str, ...] = ()
     """What the image itself would run; vllmray never uses it."""
     digests: tuple[str, ...] = ()
     """Its names by digest, in the registries that it came from."""
     architecture: str = ""
-    """Of the processor that it is for: "amd64", "arm64"; empty when it does not say."""
+    """Of the processor that it is for: "amd64", "arm64"; empty when it does not state one."""
     fixed: bool = True
     """The same id always means the same contents."""
 
@@ -203,7 +203,7 @@ class BuildSpec:
 
 @dataclass(frozen=True, slots=True)
 class PullEvent:
-    """A layer of a pull moved on; total is None while unknown. Without a layer the status is about the whole pull."""
+    """Progress of one layer of a pull; total is None while unknown. Without a layer the status is of the whole pull."""
 
     layer: str
     status: str
@@ -222,17 +222,17 @@ class Exec(Protocol):
         """
 
     def close(self) -> None:
-        """End its standard input and stop reading; whatever it still says is lost."""
+        """End its standard input and stop reading; further output is lost."""
 
     def exit_code(self) -> int | None:
-        """None while it runs, which the host may think for a moment after the last line."""
+        """None while it runs; the host may report it as running for a moment after the last line."""
 
 
 class Lock(Protocol):
-    """Something of a host that one command has, and no other meanwhile."""
+    """A named lock on a host: one command holds it at a time."""
 
     def close(self) -> None:
-        """Let go of it, so that the next who asks gets it; whatever then goes wrong is nobody's concern."""
+        """Release it, so that the next command gets it; errors are ignored."""
 
 
 class Host(Protocol):
@@ -243,10 +243,10 @@ class Host(Protocol):
         """How the user names it: unix:///var/run/docker.sock."""
 
     def ping(self) -> None:
-        """Returns when the host answers, within a few seconds either way."""
+        """Returns when the host answers, or raises, within a few seconds."""
 
     def info(self) -> HostInfo:
-        """What the host is."""
+        """The host's runtime, CPUs and memory."""
 
     def image(self, name: str) -> Image | None:
         """The image of that name, or None when the host does not have it."""
@@ -255,24 +255,24 @@ class Host(Protocol):
         """Fetch an image from its registry; a failure inside the stream is a HostError too."""
 
     def build(self, spec: BuildSpec, tag: str) -> Iterator[str]:
-        """Make an image; yields the build's output, line by line.
+        """Build an image; yields the build's output, line by line.
 
         Raises:
-            HostError: a step failed, whose own output is in the details; or the host has no images to build.
+            HostError: a step failed (its output is in the details), or the host has no images.
         """
 
     def save(self, names: Sequence[str]) -> Iterator[bytes]:
         """Images of these names as one tar stream; layers that they share come once.
 
         Raises:
-            HostError: one is not there, the stream broke off, or the host has no images.
+            HostError: an image is missing, the stream broke off, or the host has no images.
         """
 
     def load(self, stream: Iterator[bytes]) -> None:
-        """Take in what save gives; of a stream that breaks off, or raises, nothing stays.
+        """Load what save yields; a stream that breaks off, or raises, leaves no image.
 
         Raises:
-            HostError: the host did not take it. What the stream raises passes through.
+            HostError: the host refused it. What the stream raises passes through.
         """
 
     def create_and_start(self, spec: ContainerSpec) -> Container:
@@ -301,14 +301,14 @@ class Host(Protocol):
     def events(self, labels: Mapping[str, str], *, since: float | None) -> list[HostEvent]:
         """What happened to containers with all these labels, oldest first; also to those that are gone.
 
-        No host remembers for long, and one without a daemon not at all (docker_events.py): what must be known later is
-        in the containers' logs (journal.py). since: unix seconds; None for as far back as the host remembers.
+        A daemon keeps few of them, and the native runtime none (docker/events.py): what must be known later is in the
+        containers' logs (journal.py). since: unix seconds; None for all that the host still has.
         """
 
     def restart(self, container: str, *, timeout: float) -> None:
-        """Start its program anew, with the files and volumes that it has; also one that is not running.
+        """Restart its program, with its files and volumes; one that is not running is started.
 
-        One that runs gets SIGTERM first, and SIGKILL after timeout seconds. Its restarts count from 0 again.
+        One that runs gets SIGTERM first, and SIGKILL after timeout seconds. Its restart count is reset to 0.
 
         Raises:
             HostError: there is no such container, or its program does not start.
@@ -318,26 +318,26 @@ class Host(Protocol):
         """SIGTERM, SIGKILL after timeout seconds, then remove; no error when it is gone already."""
 
     def lock(self, name: str, image: str, labels: Mapping[str, str]) -> Lock:
-        """Take what only one of all who ask this host for that name can have.
+        """Take the lock of that name, which one command on this host holds at a time.
 
-        It is free again when it is closed, and when the process that took it ends, however that ends. Those who ask
-        for nodes never see it.
+        It is released when it is closed, and when the process that took it ends, however that ends. It is never listed
+        among the nodes.
 
         Args:
-            name: as a container's.
+            name: valid as a container's.
             image: one with Python that the host has.
-            labels: what the others are told.
+            labels: who holds it, for the commands that wait.
 
         Raises:
-            HeldError: another has it.
+            HeldError: another command holds it.
             HostError: no such image.
         """
 
     def break_lock(self, name: str) -> None:
-        """Make it free; whoever had it goes on as if nothing were. No error when nobody had it."""
+        """Release a lock of any command, which is not told and goes on. No error when it is not held."""
 
     def make_network(self, name: str, labels: Mapping[str, str]) -> str:
-        """A network of the host's own for containers, made unless it is there; returns its subnet (172.18.0.0/16).
+        """A network of the host's own for containers, created unless it exists; returns its subnet (172.18.0.0/16).
 
         Containers can choose their address in it. A host without networks raises HostError.
         """
@@ -346,4 +346,4 @@ class Host(Protocol):
         """Remove every volume and network that carries all these labels; returns their names."""
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close its connections."""

@@ -13,7 +13,7 @@ DEPTH = 8
 
 
 class SourceError(Exception):
-    """What a reader's stream ends with when the source breaks off."""
+    """Raised in a reader's stream when the source breaks off."""
 
 
 class _Channel:
@@ -68,10 +68,10 @@ def fan_out(
     """Give every sink the whole stream, each in a thread of its own; returns how each ended.
 
     A sink that fails is dropped and the others go on. When the source fails, or this call is interrupted, every sink's
-    stream ends with SourceError, so that none takes a part for the whole.
+    stream ends with SourceError, so that none mistakes a part for the whole.
 
     Args:
-        progress: told the bytes that each sink has taken, after each chunk and now and then until all are done.
+        progress: called with the bytes that each sink has taken, after each chunk and now and then until all are done.
 
     Raises:
         Exception: the source's own.

@@ -1,4 +1,4 @@
-"""What a host itself saw happen to containers."""
+"""Events of containers, as a host itself recorded them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 HostAction = Literal["start", "die", "oom", "kill", "stop", "restart", "pause", "unpause"]
-"""As Docker calls them: die is the end of the program, however it came; stop and restart are commands that were obeyed;
+"""Docker's names: die is the end of the program, whatever the cause; stop and restart are commands that took effect;
 kill is a signal that was sent.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class HostEvent:
-    """What the host itself saw happen to a container."""
+    """One event of a container."""
 
     at: float
     """Unix seconds, by the host's clock."""

@@ -1,4 +1,4 @@
-"""Lines on their way from a thread that reads them to one that waits with a bound."""
+"""A queue of lines, from a thread that reads them to one that waits with a timeout."""
 
 from __future__ import annotations
 

@@ -17,16 +17,16 @@ def download(wheels: Mapping[str, str], folder: Path, progress: Callable[[int, i
     """Put wheels into a folder, each checked against its hash by pip.
 
     Args:
-        wheels: "name==version" -> sha256 of the one wheel that will do.
+        wheels: "name==version" -> sha256 of the one wheel that is accepted.
         folder: made when it is missing.
-        progress: gets (bytes done, bytes in all) of the wheel under way, where pip tells (24.1 and later).
+        progress: gets (bytes done, bytes in all) of the current wheel, where pip reports it (24.1 and later).
 
     Raises:
-        HostError: no pip here, the index was not reached, or what it gave is not what we know.
+        HostError: no pip here, the index can't be reached, or the wheel has another hash.
     """
     if importlib.util.find_spec("pip") is None:
         raise HostError(
-            f"{sys.executable} has no pip, which fetches {', '.join(wheels)}",
+            f"{sys.executable} has no pip, which is needed to fetch {', '.join(wheels)}",
             hint="Install it there: python -m ensurepip, or: uv pip install pip",
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,12 +39,12 @@ def download(wheels: Mapping[str, str], folder: Path, progress: Callable[[int, i
         raise HostError(
             f"could not fetch {', '.join(wheels)} from the package index",
             details="".join(said[-20:]).strip(),
-            hint=f"Check that pip reaches its index: {sys.executable} -m pip download --no-deps {next(iter(wheels))}",
+            hint=f"Check that pip can reach its index: {sys.executable} -m pip download --no-deps {next(iter(wheels))}",
         )
 
 
 def _run(argv: list[str], progress: Callable[[int, int], None]) -> tuple[int, list[str]]:
-    """Exit code and lines, without those of the progress bar and those about places that have nothing."""
+    """Exit code and lines, without those of the progress bar and the warnings about empty index locations."""
     said = []
     with subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

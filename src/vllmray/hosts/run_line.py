@@ -24,7 +24,7 @@ def run_line(spec: ContainerSpec, sources: Mapping[str, str]) -> str:
 
 
 def _missing(spec: ContainerSpec, sources: Mapping[str, str]) -> list[str]:
-    """Comments for files whose content is on no disk here."""
+    """Comments for files whose content is not on this machine's disk."""
     return [
         f"# and {file.path}, mode {file.mode:04o}, put there before the start"
         for file in spec.files

@@ -1,8 +1,8 @@
 """A Docker daemon's socket on another host, brought here by the user's own ssh.
 
 One ssh process forwards the remote socket to a local one for as long as the tunnel is open, so that ~/.ssh/config,
-agents and jump hosts work as they do by hand. The Docker SDK's own ssh modes are not used: one asks for paramiko, which
-knows neither; the other starts an ssh process for each connection and leaves most of them running (docker 7.2,
+agents and jump hosts work as they do for ssh. The Docker SDK's own ssh modes are not used: one needs paramiko, which
+supports neither; the other starts an ssh process for each connection and leaves most of them running (docker 7.2,
 transport/sshconn.py).
 """
 
@@ -36,7 +36,7 @@ END_TIMEOUT_S = 5
 ENDING_S = 2.0
 """From a connection that broke to the end of the ssh that carried it, on a machine that is busy too."""
 TAIL, LINE = 20, 1000
-"""Lines, and characters of one, that are kept of what ssh says."""
+"""Lines of ssh's output that are kept, and characters of each."""
 LONGEST_SOCKET = 103
 """Bytes of a Unix socket's path: macOS has room for 104 with the zero at its end, Linux for 108 (sys/un.h, unix(7))."""
 PR_SET_PDEATHSIG = 1  # Linux, include/uapi/linux/prctl.h
@@ -53,7 +53,7 @@ class SshAddress:
 
     @classmethod
     def parse(cls, address: str) -> SshAddress:
-        """Raises HostError for what is no such address."""
+        """Raises HostError for anything else."""
         parts = urlsplit(address)
         try:
             port = parts.port
@@ -71,7 +71,7 @@ class SshAddress:
             forwarding: as ssh's -L takes it.
         """
         options = {
-            "BatchMode": "yes",  # nobody is there to answer a question
+            "BatchMode": "yes",  # there is no terminal to answer a prompt
             "StrictHostKeyChecking": "yes",  # a host whose key is not known may be anyone
             "ExitOnForwardFailure": "yes",
             "ConnectTimeout": str(CONNECT_TIMEOUT_S),
@@ -86,7 +86,7 @@ class SshAddress:
 
 
 def _as_written(parts: SplitResult) -> str:
-    """The host: urlsplit makes capitals small, and an alias of ~/.ssh/config is another then (ssh_config(5))."""
+    """The host, its case kept: urlsplit lowers it, and aliases in ~/.ssh/config are case-sensitive (ssh_config(5))."""
     place = parts.netloc.rpartition("@")[2]
     if place.startswith("["):
         return place[1:].partition("]")[0]
@@ -94,9 +94,9 @@ def _as_written(parts: SplitResult) -> str:
 
 
 def _end_with_parent() -> Callable[[], object] | None:
-    """What a child calls to be ended when its parent is, also by a signal that leaves it no time to tidy up.
+    """A function for the child, after which the kernel ends it with its parent, also when the parent is killed.
 
-    None where the kernel has no such thing (macOS): there a command that is killed (SIGKILL) leaves its ssh running.
+    None where the kernel can't do that (macOS): there a command that is killed (SIGKILL) leaves its ssh running.
     """
     if sys.platform != "linux":
         return None
@@ -105,9 +105,9 @@ def _end_with_parent() -> Callable[[], object] | None:
 
 
 class SshProcess:
-    """An ssh that runs, in a session of its own: Ctrl-C is for the command, which ends it when it is done.
+    """A running ssh, in a session of its own: Ctrl-C is for the command, which ends it when it is done.
 
-    What it says is read all the time: one that found its pipe full (64 KiB, man 7 pipe) would forward nothing more.
+    Its output is read all the time: with a full pipe (64 KiB, man 7 pipe) it would forward nothing more.
     """
 
     def __init__(self, argv: Sequence[str]) -> None:
@@ -138,7 +138,7 @@ class SshProcess:
         return self._process.returncode is not None
 
     def wait(self) -> int:
-        """Its exit code, when it has ended."""
+        """Wait for its end; returns the exit code."""
         return self._process.wait()
 
     @property
@@ -147,12 +147,12 @@ class SshProcess:
         return self._process.poll()
 
     def said(self) -> str:
-        """The last words of one that has ended."""
+        """The end of its output, after it has ended."""
         self._reader.join(timeout=1)  # what it started (ProxyCommand) may hold the pipe open
         return "\n".join(self._tail).strip() or "ssh exited without output"
 
     def end(self) -> None:
-        """Have it ended."""
+        """End it."""
         self._process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=END_TIMEOUT_S)
@@ -162,7 +162,7 @@ class SshProcess:
 
 
 def _wait(process: SshProcess, failure: Callable[[str], HostError], is_open: Callable[[], bool]) -> None:
-    """Until it forwards.
+    """Wait until it forwards.
 
     Args:
         failure: makes the error of what ssh printed.
@@ -216,10 +216,10 @@ class Tunnel:
         return process
 
     def reopen(self) -> None:
-        """Have it open again where it ended by itself.
+        """Open it again where ssh ended by itself.
 
         Raises:
-            BrokenConnectionError: not now.
+            BrokenConnectionError: it could not be opened.
         """
         if not self._process.ended():
             return

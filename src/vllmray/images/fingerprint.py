@@ -1,4 +1,4 @@
-"""What must be the same on every node of a cluster, and how the head tells the workers; pure.
+"""Versions that must be the same on every node of a cluster, and how the head passes them to the workers; pure.
 
 Ray refuses a node whose Ray or Python version differs (ray 2.60, ray/_private/utils.py, check_version_info), in a
 worker's log; vLLM's stages must agree on the rest. The head carries its fingerprint as labels of its Ray node, which
@@ -22,11 +22,11 @@ LABELS_SINCE = (2, 49)
 VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 
 Fingerprint = Mapping[str, str]
-"""Version by name, for people; "none" where there is none. The first is the image's own name."""
+"""Version by name, for display; "none" where there is none. The first is the image's own name."""
 
 
 def fingerprint(facts: ImageFacts, image: str) -> Fingerprint:
-    """Of an image, by the name that its user gives it."""
+    """The fingerprint of an image, with the name that the user gave for it."""
     versions = facts.versions
     return {
         IMAGE: image,
@@ -41,7 +41,7 @@ def fingerprint(facts: ImageFacts, image: str) -> Fingerprint:
 
 
 def as_labels(mine: Fingerprint) -> dict[str, str]:
-    """As labels of a Ray node; empty for a Ray that takes none. A value that no label can hold is left out."""
+    """As labels of a Ray node; empty for a Ray without labels. A value that is not valid in a label is left out."""
     if tuple(int(part) for part in re.findall(r"\d+", mine["Ray"])[:2]) < LABELS_SINCE:
         return {}
     coded = {f"{PREFIX}{name}": _coded(value) for name, value in mine.items()}
@@ -49,13 +49,13 @@ def as_labels(mine: Fingerprint) -> dict[str, str]:
 
 
 def from_labels(labels: Mapping[str, str]) -> Fingerprint | None:
-    """What as_labels made; None when there is nothing of it."""
+    """The fingerprint that as_labels put into a node's labels; None when they have none."""
     found = {name.removeprefix(PREFIX): _decoded(value) for name, value in labels.items() if name.startswith(PREFIX)}
     return found or None
 
 
 def _coded(value: str) -> str:
-    """What a label may not hold as _XX: 2.13.0+cpu is 2.13.0_2Bcpu."""
+    """Characters that are not valid in a label become _XX: 2.13.0+cpu is 2.13.0_2Bcpu."""
     return re.sub(r"[^A-Za-z0-9.-]", lambda found: f"_{ord(found[0]):02X}", value)
 
 

@@ -1,4 +1,4 @@
-"""Where a Docker daemon is, and whether it may be spoken to there."""
+"""The address of a Docker daemon, and whether a connection to it would be secure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vllmray.errors import InsecureHostError
 CONNECT_TIMEOUT_S = 10
 DEFAULT_CONTEXT = "default"
 DEFAULT_SOCKET = Path("/var/run/docker.sock")
-"""Of a daemon that nothing names (docker 7.2, constants.py, DEFAULT_UNIX_SOCKET)."""
+"""Used where no setting names a daemon (docker 7.2, constants.py, DEFAULT_UNIX_SOCKET)."""
 
 
 def knock(address: str) -> None:
@@ -29,7 +29,7 @@ def knock(address: str) -> None:
 
 
 def is_tcp(address: str) -> bool:
-    """Whether the SDK would open a TCP connection: for all that names no other way (docker 7.2, utils/utils.py)."""
+    """Whether the SDK would open a TCP connection, as it does for every other scheme (docker 7.2, utils/utils.py)."""
     return not address.startswith(("unix://", "http+unix://", "ssh://", "npipe://"))
 
 
@@ -39,27 +39,27 @@ def as_url(address: str, tls: object) -> str:
 
 
 def refuse_bare_tcp(stated: str | None, address: str) -> None:
-    """Who reaches a daemon's TCP port without TLS is root on its host, and who is between reads every secret.
+    """Without TLS anyone who can reach a daemon's TCP port is root on its host, and the network can read every secret.
 
     Args:
         stated: by the user; None for DOCKER_HOST or the current Docker context, which has certificates of its own.
-        address: what that comes to.
+        address: the address that this resolves to.
 
     Raises:
-        InsecureHostError: a TCP address, and no certificates to know the daemon by.
+        InsecureHostError: a TCP address, and no certificates to verify the daemon with.
     """
     if not is_tcp(address):
         return
     tls = kwargs_from_env().get("tls")
     if stated is None and not kwargs_from_env().get("base_url"):
         tls = tls or ContextAPI.kwargs_from_context().get("tls")
-    # For http:// the SDK leaves certificates aside.
+    # For http:// the SDK ignores certificates.
     if tls and tls.verify and address.startswith(("tcp://", "https://")):
         return
     raise InsecureHostError(
-        f"{address} is a Docker daemon over TCP without TLS: whoever reaches that port is root on its host",
-        hint="Use ssh://USER@HOST; or TLS: DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH, as for the docker command. On a "
-        "network that nobody else is on, --insecure-docker-tcp.",
+        f"{address} is a Docker daemon over TCP without TLS: anyone who can reach that port is root on its host",
+        hint="Use ssh://USER@HOST; or TLS: DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH, as for the docker command. On an "
+        "isolated network: --insecure-docker-tcp.",
     )
 
 
@@ -75,12 +75,12 @@ def stated_docker(environ: Mapping[str, str]) -> str | None:
 
 
 def is_without_docker(environ: Mapping[str, str], default_socket: Path) -> bool:
-    """Nothing names a Docker daemon, and the default place has no socket of one, not even one that does not answer."""
+    """No setting names a Docker daemon, and the default socket does not exist, not even one that does not answer."""
     return stated_docker(environ) is None and not os.path.lexists(default_socket)
 
 
 def address_to_be() -> str | None:
-    """As default_address, without a look whether anything is there; None where that can't be told."""
+    """As default_address, but None where the Docker context can't be read. Nothing is connected."""
     try:
         return default_address()
     except ContextException:
@@ -88,10 +88,10 @@ def address_to_be() -> str | None:
 
 
 def default_address() -> str:
-    """Where the SDK goes when it is told nothing: DOCKER_HOST, the current Docker context, the local socket.
+    """The address that the SDK uses by default: DOCKER_HOST, the current Docker context, the local socket.
 
     Raises:
-        ContextException: there is no such context, or it can't be read. The SDK would go to the local socket where it
+        ContextException: there is no such context, or it can't be read. The SDK would use the local socket where it
             finds none (docker 7.2, context/api.py, kwargs_from_context); docker's command line refuses, and so do we.
     """
     stated = kwargs_from_env().get("base_url")
@@ -102,5 +102,5 @@ def default_address() -> str:
     except Exception as error:  # docker 7.2 raises Exception itself for a file it can't read (context/context.py)
         raise ContextException(str(error)) from error
     if not found.get("base_url"):
-        raise ContextException("the Docker context that DOCKER_CONTEXT or docker's configuration names is not there")
+        raise ContextException("the Docker context that DOCKER_CONTEXT or docker's configuration names does not exist")
     return str(found["base_url"])

@@ -1,6 +1,6 @@
 """Building an image through the Engine API, by the classic builder or by BuildKit, whichever the Dockerfile needs.
 
-The Docker SDK knows the classic builder alone, so the call is made here with the SDK's own session; BuildKit takes the
+The Docker SDK supports the classic builder alone, so the call is made here with the SDK's session; BuildKit takes the
 same posted context (moby, builder/builder-next/builder.go) without the session that the docker command opens.
 """
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 TAIL = 20
 DOCKERFILE = "Dockerfile.vllmray"
-# Words of the classic builder's parser (moby) about what only BuildKit knows; it reads the file before the first step.
+# What the classic builder's parser (moby) prints for syntax of BuildKit's; it parses the file before the first step.
 NEEDS_BUILDKIT = r"requires BuildKit|unknown (?:instruction|flag)"
 
 COLOUR = re.compile("\x1b\\[[0-9;]*m")
-"""The classic builder paints what a step writes to its standard error."""
+"""The classic builder colours what a step writes to its standard error."""
 
 
 class BuildError(Exception):
@@ -70,7 +70,7 @@ def _build(api: APIClient, spec: BuildSpec, tag: str, *, version: int) -> Iterat
             data=context,
             headers=headers,
             stream=True,
-            timeout=None,  # a step may be silent for as long as it likes
+            timeout=None,  # a step may print nothing for any length of time
         )
     with answer:
         if not answer.ok:
@@ -100,7 +100,7 @@ def _lines(entry: dict[str, Any]) -> Iterator[str]:
 
 
 def refusal(answer: Any) -> str:
-    """A daemon's reason in an answer that is no success."""
+    """The reason in a daemon's error response."""
     try:
         return str(answer.json()["message"])
     except (ValueError, KeyError):
@@ -108,7 +108,7 @@ def refusal(answer: Any) -> str:
 
 
 def _context(spec: BuildSpec) -> IO[bytes]:
-    """A tar of what the Dockerfile may copy, and of itself."""
+    """A tar of the files that the Dockerfile may copy, and of the Dockerfile."""
     if spec.context is None:
         return io.BytesIO(archive((File(f"/{DOCKERFILE}", spec.dockerfile.encode()),), (0, 0)))
     ignored = spec.context / ".dockerignore"

@@ -1,8 +1,8 @@
-"""What BuildKit says while it builds, as lines; pure.
+"""BuildKit's progress messages as lines of text; pure.
 
 With version=2 the Engine API's build call sends `moby.buildkit.trace` entries: protocol buffers of BuildKit's
-StatusResponse (moby/buildkit, api/services/control/control.proto). Four fields of it are for people, which is too
-little to depend on the whole protobuf package for. Wire format: protobuf.dev, "Encoding".
+StatusResponse (moby/buildkit, api/services/control/control.proto). Only four of its fields are shown, too few to
+depend on the protobuf package for. Wire format: protobuf.dev, "Encoding".
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def said(trace: str) -> Iterator[str]:
     """Lines of one entry: a step's name when it begins or is found in the cache, and what it prints.
 
     Raises:
-        ValueError: not such an entry.
+        ValueError: the entry is not valid.
     """
     for number, value in _fields(base64.b64decode(trace)):
         if not isinstance(value, bytes):
@@ -43,7 +43,7 @@ def said(trace: str) -> Iterator[str]:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of each field of a message; of one that is repeated each time."""
+    """Number and value of each field of a message; a repeated field comes several times."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -57,7 +57,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         elif kind in (_FIXED64, _FIXED32):
             length = 8 if kind == _FIXED64 else 4
         else:
-            raise ValueError(f"no wire type {kind}")
+            raise ValueError(f"unknown wire type {kind}")
         yield number, data[at : at + length]
         at += length
 
@@ -70,4 +70,4 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 0x80:
             return value, at
-    raise ValueError("it ends in the middle of a number")
+    raise ValueError("truncated number")

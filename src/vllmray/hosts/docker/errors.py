@@ -103,7 +103,7 @@ HINTS: tuple[tuple[str, str], ...] = (
         "Check that a Docker daemon listens on that socket there (docker info).",
     ),
     # address.py
-    (r"the Docker context .* is not there", "See `docker context ls`; or name the daemon with --host."),
+    (r"the Docker context .* does not exist", "See `docker context ls`; or name the daemon with --host."),
     # containerd and registries
     (
         r"toomanyrequests|too many requests|pull rate limit",

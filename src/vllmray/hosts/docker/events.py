@@ -1,9 +1,9 @@
-"""What a Docker daemon remembers of its containers.
+"""Recent events of containers, from the Docker daemon.
 
-It keeps the last 256 events of all that it does, in memory and so none from before its own start (moby,
+A daemon keeps its last 256 events of all kinds, in memory, so none from before its own start (moby,
 daemon/events/events.go, eventsLimit). An exec makes three of them, and each `vllmray status` is an exec: hours later
-little is left. So the history of a cluster is what its programs wrote to their logs (journal.py); these events add what
-no program can tell of its own end.
+few are left. So the history of a cluster is what its programs wrote to their logs (journal.py); these events add what
+no program can log about its own end.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def events(api: APIClient, labels: list[str], since: float | None) -> list[HostE
         docker.errors.DockerException, requests.RequestException: the daemon did not give them.
     """
     base = f"{api.base_url}/v{api.api_version}"
-    # The end is a time by the daemon's clock, which an answer names in whole seconds: up to then the daemon goes on
-    # telling, so that nothing of this second is left out.
+    # The end is by the daemon's clock, which a response states in whole seconds: the daemon sends events until then,
+    # so that none of this second is left out.
     until = _time_there(api, base) + 1
     if since is not None and since > until:
         return []
@@ -52,7 +52,7 @@ def _time_there(api: APIClient, base: str) -> float:
 
 
 def _event(entry: dict[str, Any]) -> HostEvent:
-    """Of an entry as the Engine API has it; a container's labels are among its attributes, beside name and image."""
+    """Of an entry as the Engine API has it; a container's labels are among its attributes, next to name and image."""
     said: dict[str, str] = entry["Actor"]["Attributes"]
     return HostEvent(
         at=entry["timeNano"] / 1e9,

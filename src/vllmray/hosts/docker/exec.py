@@ -27,7 +27,7 @@ class DockerExec:
     """An Exec; a thread of its own reads the stream, so that a reader can wait with a bound.
 
     Args:
-        telling: makes of whatever the SDK raises a HostError that says what was being done.
+        telling: turns whatever the SDK raises into a HostError that says what was being done.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class DockerExec:
         hijacked: Any = api.exec_start(self._id, socket=True)
         # The response holds the connection, so it is kept and closed with it.
         self._held: tuple[Any, ...] = (hijacked._response, hijacked)
-        # What came right behind the answer's header lies in this buffer; the SDK's own readers take the bare socket
-        # and lose it (docker 7.1, api/client.py, _get_raw_response_socket).
+        # Bytes that came directly after the response's header are in this buffer; the SDK's own readers use the bare
+        # socket and lose them (docker 7.1, api/client.py, _get_raw_response_socket).
         self._stream: BufferedReader = hijacked._response.raw._fp.fp
         self._connection: socket.socket = getattr(hijacked, "_sock", hijacked)
         self._connection.settimeout(None)
@@ -80,10 +80,10 @@ class DockerExec:
     def _release(self) -> None:
         for closable in self._held:
             with suppress(OSError, ValueError):
-                closable.close()  # ValueError and BrokenPipeError: the other end went first
+                closable.close()  # ValueError and BrokenPipeError: the other end closed first
 
     def exit_code(self) -> int | None:
-        with self._telling(f"ask how {self._program} ended"):
+        with self._telling(f"read the exit code of {self._program}"):
             found = self._api.exec_inspect(self._id)
         return None if found["Running"] or found["ExitCode"] is None else int(found["ExitCode"])
 

@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 REQUEST_TIMEOUT_S = 60
 SILENCE_S = 1800
-"""A daemon that packs or unpacks a large image says nothing for minutes."""
+"""A daemon that packs or unpacks a large image sends nothing for minutes."""
 CHUNK = 1024**2
 
 
@@ -77,7 +77,7 @@ class DockerHost:
         else:
             tls = kwargs_from_env().get("tls") if is_tcp(address) else None
             client = docker.DockerClient(base_url=as_url(address, tls), tls=tls or False, timeout=CONNECT_TIMEOUT_S)
-        # Making the client asks the daemon for its version, so it is there; from here on a request may take longer.
+        # Creating the client reads the daemon's version, so it answers; from here on a request may take longer.
         client.api.timeout = REQUEST_TIMEOUT_S
         return client.api
 
@@ -86,7 +86,7 @@ class DockerHost:
         return self._address
 
     def _telling(self, what: str, *, connecting: bool = False) -> AbstractContextManager[None]:
-        """Every failure of the SDK leaves as a HostError that names this host."""
+        """Every failure of the SDK becomes a HostError that names this host."""
         way = self._tunnel.last_words if self._tunnel else str
         return telling(what, self._address, way, connecting=connecting)
 
@@ -108,7 +108,7 @@ class DockerHost:
         )
 
     def image(self, name: str) -> Image | None:
-        with self._telling(f"look for image {name}"):
+        with self._telling(f"inspect image {name}"):
             try:
                 found = self._api.inspect_image(name)  # type: ignore[no-untyped-call]
             except NotFound:
@@ -142,7 +142,7 @@ class DockerHost:
     def _pull(self, name: str) -> Iterator[PullEvent]:
         repository, tag = split_image_name(name)
         if self._tunnel:
-            self._tunnel.reopen()  # who lost it in a pull before comes again (cluster/images/pull.py)
+            self._tunnel.reopen()  # a pull that lost it is tried again (cluster/images/pull.py)
         with self._telling(f"pull {name}"):
             for line in self._api.pull(repository, tag=tag, stream=True, decode=True):
                 if "error" in line:
@@ -193,12 +193,12 @@ class DockerHost:
                     raise explain(self._address, "load the image", str(entry["error"]))
 
     def _url(self, path: str) -> str:
-        """Of a call that the SDK has no method for, or one that holds too much in memory."""
+        """The URL of a call that the SDK has no method for, or one that holds too much in memory."""
         return f"{self._api.base_url}/v{self._api.api_version}/{path}"
 
     def create_and_start(self, spec: ContainerSpec) -> Container:
         with self._telling(f"create container {spec.name}"):
-            log_driver = "" if spec.restart == "no" else self._api.info()["LoggingDriver"]  # asked where it matters
+            log_driver = "" if spec.restart == "no" else self._api.info()["LoggingDriver"]  # used with a policy only
             created = self._api.create_container(**creation(self._api, spec, log_driver))["Id"]
         try:
             with self._telling(f"put files into {spec.name}"):
@@ -211,7 +211,7 @@ class DockerHost:
             raise
 
     def _take_back(self, container: str, name: str, why: BaseException) -> None:
-        """Remove what could not be made whole; where that fails too, the error that it is about says so."""
+        """Remove a container that could not be started; where that fails too, the original error says so."""
         try:
             with self._telling(f"remove {name}"), suppress(NotFound):
                 self._api.remove_container(container, force=True, v=True)
@@ -246,7 +246,7 @@ class DockerHost:
         return [found for entry in listed if (found := self._gone_is_none(self._container, entry["Id"]))]
 
     def _container(self, name: str) -> Container:
-        with self._telling(f"look at container {name}"):
+        with self._telling(f"inspect container {name}"):
             found = self._api.inspect_container(name)
         state = found["State"]
         return Container(
@@ -283,8 +283,8 @@ class DockerHost:
                 container, stream=True, follow=follow, tail="all" if tail is None else tail, since=since or None
             )
             try:
-                # What it wraps: of itself it takes a connection that broke for the log's end (docker 7.2,
-                # types/daemon.py, CancellableStream).
+                # The stream that it wraps: CancellableStream itself takes a broken connection for the end of the log
+                # (docker 7.2, types/daemon.py).
                 yield from _lines(getattr(chunks, "_stream", chunks))
             finally:
                 chunks.close()
@@ -311,7 +311,7 @@ class DockerHost:
             free(self._api, name)
 
     def make_network(self, name: str, labels: Mapping[str, str]) -> str:
-        with self._telling(f"make network {name}"):
+        with self._telling(f"create network {name}"):
             return make_network(self._api, name, labels)
 
     def prune(self, labels: Mapping[str, str]) -> list[str]:

@@ -1,9 +1,9 @@
-"""A lock that Docker itself takes back from whoever is gone: a container that reads its standard input to the end.
+"""A lock that Docker releases when its holder ends: a container that reads its standard input to the end.
 
-The name is what only one can have. The command that made the container is attached to its standard input; when that
+The container's name is unique. The command that made the container is attached to its standard input; when that
 connection ends, and it does with the command's process, Docker closes the input (StdinOnce; moby 20.10,
-container/stream/attach.go), the program ends, and Docker removes the container (AutoRemove). So nobody has to judge
-from afar whether another command still runs.
+container/stream/attach.go), the program ends, and Docker removes the container (AutoRemove). So no command
+has to find out whether another one still runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vllmray.hosts.docker.spec import creation
 # Without the site-packages of an image for vLLM, whose .pth files run programs of their own.
 PROGRAM = ("python3", "-IS", "-c", "import sys; sys.stdin.read()")
 STALE_S = 10.0
-"""Created for so long and not started: who made it was ended in between."""
+"""A container created that long ago and not started: its creator ended in between."""
 END_TIMEOUT_S = 10
 ATTEMPTS = 5
 CONFLICT = 409
@@ -68,7 +68,7 @@ def take(api: APIClient, name: str, image: str, labels: Mapping[str, str]) -> Do
     """The lock of that name.
 
     Raises:
-        HeldError: another has it.
+        HeldError: another command holds it.
         DockerException, RequestException: as the SDK raises them.
     """
     for _ in range(ATTEMPTS):
@@ -86,11 +86,11 @@ def take(api: APIClient, name: str, image: str, labels: Mapping[str, str]) -> Do
             if not isinstance(error, NotFound):
                 raise
             # It took this command so long to get here that another has removed the container as stale.
-    raise HeldError(f"{name} is taken again and again", labels={})
+    raise HeldError(f"lock {name}: other commands took it in {ATTEMPTS} attempts", labels={})
 
 
 def _creation(api: APIClient, name: str, image: str, labels: Mapping[str, str]) -> dict[str, Any]:
-    """As closed as any other container, without network or log."""
+    """As restricted as any other container, without network or log."""
     spec = ContainerSpec(
         name=name, image=image, argv=PROGRAM, labels=labels, network="none", read_only=True, init=False
     )
@@ -112,7 +112,7 @@ def _make_way(api: APIClient, name: str) -> None:
             except APIError as error:
                 if error.status_code != CONFLICT:
                     raise
-        raise HeldError(f"{name} is taken", labels=found["Config"]["Labels"] or {})
+        raise HeldError(f"lock {name} is held by another command", labels=found["Config"]["Labels"] or {})
 
 
 def _age(api: APIClient, found: Mapping[str, Any]) -> float:
@@ -122,17 +122,17 @@ def _age(api: APIClient, found: Mapping[str, Any]) -> float:
 
 
 def free(api: APIClient, name: str) -> None:
-    """Have no lock of that name held; raises DockerException, RequestException as the SDK does."""
+    """Release the lock of that name for any holder; raises DockerException, RequestException as the SDK does."""
     try:
         api.remove_container(name, force=True, v=True)
     except NotFound:
         pass
     except APIError as error:
-        if error.status_code != CONFLICT:  # it is going away already
+        if error.status_code != CONFLICT:  # it is being removed already
             raise
 
 
 def _remove(api: APIClient, container: str) -> None:
-    """Have a lock's container gone; what is wrong with it is for the next who wants the lock to say."""
+    """Remove a lock's container; an error is left to the next command that takes the lock."""
     with suppress(DockerException, requests.exceptions.RequestException):
         free(api, container)

@@ -7,12 +7,12 @@ from pathlib import Path
 from docker.auth import load_config, resolve_repository_name
 from docker.utils.config import config_path_from_environment, find_config_file
 
-# What a daemon says of its processor (uname -m) -> what images say of theirs (Go's GOARCH; containerd, platforms).
+# A processor's name as a daemon reports it (uname -m) -> as images state it (Go's GOARCH; containerd, platforms).
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i386": "386", "i686": "386"}
 
 
 def as_images_have_it(machine: str) -> str:
-    """A processor as images name it, which is as the machine does for all that are not in the table."""
+    """A processor's name as images state it: the machine's own where the table has none."""
     return ARCHITECTURES.get(machine, machine)
 
 
@@ -21,8 +21,9 @@ def login_hint(name: str) -> str:
     registry = str(resolve_repository_name(split_image_name(name)[0])[0])
     place = Path(str(find_config_file() or config_path_from_environment() or Path.home() / ".docker" / "config.json"))
     known = load_config().resolve_authconfig(registry)
-    what = "was refused" if known else "is not there"
-    return f"The login for {registry} in {place} {what}: docker login {registry}; or check the image's name."
+    login = f"login for {registry} in {place}"
+    what = f"The {login} was refused" if known else f"There is no {login}"
+    return f"{what}: docker login {registry}; or check the image's name."
 
 
 def split_image_name(name: str) -> tuple[str, str | None]:

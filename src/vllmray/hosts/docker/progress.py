@@ -54,7 +54,7 @@ NOT_CONNECTED: tuple[type[BaseException], ...] = (
 
 @contextmanager
 def telling(what: str, address: str, way: Callable[[], str] = str, *, connecting: bool = False) -> Iterator[None]:
-    """Whatever the SDK raises leaves as a HostError; where the connection broke, as a BrokenConnectionError.
+    """Whatever the SDK raises becomes a HostError; where the connection broke, a BrokenConnectionError.
 
     Args:
         what: was being done: "pull image:1".

@@ -53,7 +53,7 @@ def creation(api: docker.APIClient, spec: ContainerSpec, log_driver: str = "") -
 
 
 def _log_config(spec: ContainerSpec, driver: str) -> docker_types.LogConfig | None:
-    """Docker keeps a log for ever unless it is told otherwise; other drivers than these two have other options."""
+    """Docker does not rotate logs by default; other drivers than these two have other options."""
     if spec.restart == "no" or driver not in ("json-file", "local"):
         return None
     return docker_types.LogConfig(type=driver, config=dict(LOG_OPTIONS))
@@ -108,7 +108,7 @@ def archive(files: tuple[File, ...], owner: tuple[int, int], *, base: str = "/",
 
     Args:
         owner: uid and gid of the files.
-        home: a folder of the owner's alone.
+        home: a folder that only the owner may use.
 
     Raises:
         ValueError: a path is not below base.

@@ -1,1 +1,1 @@
-"""Processes of this machine where others have containers: what stands behind host.py."""
+"""The native runtime: processes of this machine in the place of containers."""

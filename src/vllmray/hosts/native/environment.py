@@ -24,7 +24,7 @@ TAKEN_OVER = (
 
 
 def environment(spec: ContainerSpec, own: Mapping[str, str]) -> dict[str, str]:
-    """All but the spec's own variables; own is the environment of the user who starts the node."""
+    """All variables but the spec's; own is the environment of the user who starts the node."""
     env = {name: own[name] for name in TAKEN_OVER if name in own}
     env["PATH"] = f"{Path(spec.image).parent}{os.pathsep}{own.get('PATH') or os.defpath}"
     return env | visible_gpus(spec, env)

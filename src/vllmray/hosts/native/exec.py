@@ -1,4 +1,4 @@
-"""A process beside a node's others, with its environment and its standard input held open."""
+"""A process next to a node's others, with its environment and its standard input held open."""
 
 from __future__ import annotations
 

@@ -90,21 +90,21 @@ class NativeHost:
 
     def pull(self, name: str) -> Iterator[PullEvent]:
         raise HostError(
-            f"{self.address}: {name} is no Python that can be run",
+            f"{self.address}: {name} is not an executable Python",
             hint="Name the Python of the environment that has Ray and vLLM, as an absolute path (--python).",
         )
 
     def build(self, spec: BuildSpec, tag: str) -> Iterator[str]:  # noqa: ARG002  # the protocol's
-        raise HostError(f"{self.address}: processes have no images, and {tag} can't be built")
+        raise HostError(f"{self.address}: the native runtime has no images, so {tag} can't be built")
 
     def save(self, names: Sequence[str]) -> Iterator[bytes]:
-        raise HostError(f"{self.address}: processes have no images, and can't give {' and '.join(names)}")
+        raise HostError(f"{self.address}: the native runtime has no images, so it can't save {' and '.join(names)}")
 
     def load(self, stream: Iterator[bytes]) -> None:  # noqa: ARG002  # the protocol's
-        raise HostError(f"{self.address}: processes have no images, and can't take one")
+        raise HostError(f"{self.address}: the native runtime has no images, so it can't load one")
 
     def make_network(self, name: str, labels: Mapping[str, str]) -> str:  # noqa: ARG002  # the protocol's
-        raise HostError(f"{self.address}: processes have this machine's network, and can't have {name}")
+        raise HostError(f"{self.address}: the native runtime uses this machine's network, so {name} can't be created")
 
     def lock(self, name: str, image: str, labels: Mapping[str, str]) -> Lock:  # noqa: ARG002  # a file is enough
         self._records.check()
@@ -118,9 +118,9 @@ class NativeHost:
 
     def create_and_start(self, spec: ContainerSpec) -> Container:
         if self.image(spec.image) is None:
-            raise HostError(f"{self.address}: {spec.image} is no Python that can be run")
+            raise HostError(f"{self.address}: {spec.image} is not an executable Python")
         if spec.user:
-            raise HostError(f"{self.address}: processes have the user who starts them, and can't be {spec.user}'s")
+            raise HostError(f"{self.address}: processes run as the user who starts them, not as {spec.user}")
         draft = self._records.draft()
         try:
             node = self._resolve(spec, draft)
@@ -130,7 +130,7 @@ class NativeHost:
         folder = self._records.publish(draft, spec.name)
         if folder is None:
             raise HostError(
-                f"{self.address}: there is a node {spec.name} already",
+                f"{self.address}: node {spec.name} exists already",
                 hint="Remove it (vllmray down), or choose another cluster name with --cluster.",
             )
         try:
@@ -192,9 +192,9 @@ class NativeHost:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise HostError(f"{self.address}: can't make {folder}: {error.strerror}") from error
+                raise HostError(f"{self.address}: can't create {folder}: {error.strerror}") from error
         elif not folder.exists():
-            raise HostError(f"{self.address}: there is no {folder}", hint="Make that folder, or correct the path.")
+            raise HostError(f"{self.address}: {folder} does not exist", hint="Make that folder, or correct the path.")
         return str(folder)
 
     def _shared_folder(self, mount: Mount) -> Path:
@@ -203,7 +203,7 @@ class NativeHost:
         mine.mkdir(mode=0o700, exist_ok=True)
         found = mine.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-            raise HostError(f"{self.address}: {mine} is not a folder of yours alone", hint=f"Look at it: ls -ld {mine}")
+            raise HostError(f"{self.address}: {mine} is not private to you", hint=f"Check its mode: ls -ld {mine}")
         digest = hashlib.sha256(f"{self._records.root}\n{mount.source}".encode()).hexdigest()
         folder = mine / digest[:8]
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -216,7 +216,7 @@ class NativeHost:
         try:
             error = json.loads(started.stdout)["error"]
         except ValueError:
-            error = started.stderr.decode(errors="replace")[-2000:] or "its supervisor ended at once"
+            error = started.stderr.decode(errors="replace")[-2000:] or "its supervisor exited without output"
         if error:
             raise HostError(f"{self.address}: could not start {node.name}", details=error)
 
@@ -235,7 +235,7 @@ class NativeHost:
         argv = PathMap(spec.paths).argv(argv)
         program = shutil.which(argv[0], path=spec.env["PATH"])
         if program is None:
-            raise HostError(f"{self.address}: there is no program {argv[0]}")
+            raise HostError(f"{self.address}: program {argv[0]} not found")
         return NativeExec((program, *argv[1:]), spec.env, folder.path)
 
     def logs(
@@ -250,7 +250,7 @@ class NativeHost:
         return lines_of(folder, follow=follow, tail=tail, clock=self._clock)
 
     def events(self, labels: Mapping[str, str], *, since: float | None) -> list[HostEvent]:  # noqa: ARG002  # as above
-        return []  # nobody here remembers but the supervisors, who write to their nodes' logs
+        return []  # no daemon records them; the supervisors write to their nodes' logs
 
     def restart(self, container: str, *, timeout: float) -> None:
         folder, spec = self._find(container)
@@ -286,7 +286,7 @@ class NativeHost:
             free_memory(folder)
 
     def _wait_for(self, processes: list[psutil.Process], timeout: float) -> None:
-        """Until they are gone, or are zombies that their parent has not looked at, or the time is over."""
+        """Until they are gone, or are zombies that their parent has not reaped, or the time is over."""
         deadline = self._clock.monotonic() + timeout
         while any(_runs(process) for process in processes) and self._clock.monotonic() < deadline:
             self._clock.sleep(0.02)
@@ -308,11 +308,11 @@ class NativeHost:
             spec = folder.spec()
             if spec and container in (spec.id, spec.name):
                 return folder, spec
-        raise _GoneError(f"{self.address}: there is no node {container}")
+        raise _GoneError(f"{self.address}: no such node: {container}")
 
 
 class _GoneError(HostError):
-    """A node that was asked for is not there."""
+    """The requested node does not exist."""
 
 
 def _runs(process: psutil.Process) -> bool:
@@ -326,7 +326,7 @@ def _carries(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
 
 
 def _container(spec: NodeSpec, state: NodeState) -> Container:
-    """As the supervisor last said, unless it is gone: then as its process is."""
+    """The state that the supervisor last wrote; where the supervisor is gone, that of the process."""
     status = state.status
     if status in ("created", "running", "restarting") and living(state.supervisor) is None:
         status = "running" if living(state.main) else "exited"

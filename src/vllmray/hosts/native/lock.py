@@ -1,7 +1,7 @@
-"""A lock of this machine's user: flock(2) on a file, which the kernel lets go of when its holder ends.
+"""A lock of this machine's user: flock(2) on a file, which the kernel releases when its holder ends.
 
-The file is removed by its holder, and by who breaks the lock, so a lock counts only while the file is at its path: who
-waited for one that is gone has a lock on nothing.
+The file is removed by its holder, and by who breaks the lock, so a lock counts only while the file is at its path: a
+lock on a removed file excludes nobody.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def take(folder: PrivateFolder, name: str, labels: Mapping[str, str]) -> NativeL
     """The lock of that name.
 
     Raises:
-        HeldError: another has it.
+        HeldError: another command holds it.
         ConfigError: the folder is not this user's alone.
         OSError: it can't be written.
     """
@@ -54,7 +54,7 @@ def take(folder: PrivateFolder, name: str, labels: Mapping[str, str]) -> NativeL
         except BlockingIOError:
             said = _labels(descriptor)
             os.close(descriptor)
-            raise HeldError(f"{folder.path / name} is taken", labels=said) from None
+            raise HeldError(f"lock {folder.path / name} is held by another command", labels=said) from None
         except BaseException:
             os.close(descriptor)
             raise
@@ -62,7 +62,7 @@ def take(folder: PrivateFolder, name: str, labels: Mapping[str, str]) -> NativeL
 
 
 def _labels(descriptor: int) -> dict[str, str]:
-    """What the holder wrote; empty while it is about to."""
+    """What the holder wrote; empty while it has not yet."""
     with suppress(ValueError):
         said = json.loads(os.pread(descriptor, LARGEST, 0))
         if isinstance(said, dict):

@@ -26,7 +26,7 @@ SAME_START_S = 0.02
 
 
 def identify(pid: int) -> Process:
-    """A living process, so that it can be told from a later one of that number."""
+    """A living process, so that it can be distinguished from a later one of that number."""
     return Process(pid, _started(psutil.Process(pid)), BOOT_ID.read_text().strip())
 
 
@@ -42,7 +42,7 @@ def _is(process: psutil.Process, known: Process) -> bool:
 
 
 def has_ended(process: psutil.Process) -> bool:
-    """Whether nothing of it runs any more, though its parent may not have looked at it yet.
+    """Whether nothing of it runs any more, though its parent may not have reaped it yet.
 
     A zombie may have threads that are still ending, and holds its sockets until the last one has (proc(5), Threads).
     Raises psutil.NoSuchProcess when it is gone altogether.
@@ -74,7 +74,7 @@ def members(node_id: str, leader: Process | None) -> list[psutil.Process]:
 
 
 def _marked(process: psutil.Process) -> str | None:
-    """The node that a process says it belongs to; "" when its environment tells nothing."""
+    """The node named in a process's environment; "" when the environment is empty."""
     environment = process.environ()
     return environment.get(MARK) if environment else ""
 
@@ -91,7 +91,7 @@ def end(node: Callable[[], list[psutil.Process]], wait: Callable[[list[psutil.Pr
     """Kill all of them, and those that they start meanwhile.
 
     Args:
-        node: finds the processes that are there now.
+        node: finds the processes that run now.
         wait: waits a moment for processes to go.
     """
     while left := node():

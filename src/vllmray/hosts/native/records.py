@@ -1,13 +1,13 @@
 """What is kept of each node on disk, and nowhere else: its intent, its state, its log.
 
     <state folder>/native/<host name>/format                 the layout's number
-    <state folder>/native/<host name>/nodes/<name>/spec.json    what was asked for, with the environment settled
-                                                  /state.json   what its supervisor last said
+    <state folder>/native/<host name>/nodes/<name>/spec.json    the intent, with the whole environment
+                                                  /state.json   the state that its supervisor last wrote
                                                   /shared-memory.json
                                                   /log
                                                   /files/…      files that a container would have inside
     <state folder>/native/<host name>/volumes/<name>.json       folders that nodes share, each with its labels
-                                     /locks/<name>              what the holder of a lock says of itself (lock.py)
+                                     /locks/<name>              the labels of a lock's holder (lock.py)
 
 By host name, since a home directory is often shared by the machines of a cluster.
 """
@@ -47,7 +47,7 @@ class NodeSpec:
     restart: bool
     init: bool
     paths: Mapping[str, str]
-    """Of the container, each with this machine's in its place."""
+    """Each path of the container, with this machine's that replaces it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class Records:
         mark = self.root / "format"
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if not mark.exists():  # before what it is about, and whole, for those who look meanwhile
+            if not mark.exists():  # before the nodes, and atomically, for those who read meanwhile
                 _write_text(mark, FORMAT + "\n")
             for folder in (self._nodes, self._volumes):
                 folder.mkdir(exist_ok=True, mode=0o700)
@@ -215,7 +215,7 @@ class Records:
         (self._volumes / f"{name}.json").unlink(missing_ok=True)
 
 
-_HINT = "The folder must be writable for you; XDG_STATE_HOME names another place for it."
+_HINT = "The folder must be writable by you; XDG_STATE_HOME sets another place for it."
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Starting a node's process anew: its supervisor does it when it is told to (SIGUSR1)."""
+"""Restarting a node's process: its supervisor does it on SIGUSR1."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from vllmray.wait import Clock
 
 LOOK_S = 0.02
 STARTING_S = 10.0
-"""From the end of the process to the start of the next: what it left is looked for, and ended."""
+"""From the end of the process to the start of the next: processes that it left are found and killed."""
 
 
 def restarted_by_its_supervisor(folder: NodeFolder, *, address: str, timeout: float, clock: Clock) -> bool:
-    """Whether the node's supervisor started it anew; False when there is none, or it ended meanwhile.
+    """Whether the node's supervisor restarted it; False when there is none, or it ended meanwhile.
 
     Args:
         address: of the host, for the error.
@@ -35,18 +35,18 @@ def restarted_by_its_supervisor(folder: NodeFolder, *, address: str, timeout: fl
     with suppress(psutil.NoSuchProcess):
         supervisor.send_signal(signal.SIGUSR1)
 
-    def settled() -> bool:
+    def restarted_or_gone() -> bool:
         return folder.state().started_at != before.started_at or living(before.supervisor) is None
 
-    if not _come_true(settled, timeout, clock):
+    if not _come_true(restarted_or_gone, timeout, clock):
         main = living(before.main)
         if main:
             with suppress(psutil.NoSuchProcess):
                 main.kill()
-        if not _come_true(settled, STARTING_S, clock):
+        if not _come_true(restarted_or_gone, STARTING_S, clock):
             raise HostError(
                 f"{address}: {folder.path.name} did not start again within {STARTING_S:.0f} s",
-                hint=f"Look at the end of its log: {folder.log}",
+                hint=f"Read the end of its log: {folder.log}",
             )
     return folder.state().started_at != before.started_at
 

@@ -1,6 +1,6 @@
 """Keeps one node running, as a container engine would: `python -m vllmray.hosts.native.supervisor FOLDER`.
 
-It detaches itself, starts the node's process at the head of a session, writes down what becomes of it, and starts it
+It detaches itself, starts the node's process at the head of a session, records its state, and starts it
 again with Docker's backoff when the node's restart policy says so (moby 20.10, restartmanager/restartmanager.go: 100
 ms, doubled at each restart up to a minute, from the beginning again after ten seconds of running). It is the parent of
 whatever the node's processes orphan, and reaps it (prctl(2), PR_SET_CHILD_SUBREAPER). When the node's own process
@@ -9,7 +9,7 @@ ends, everything else of the node is killed, as the end of a container's first p
 SIGTERM ends the node and then the supervisor; SIGUSR1 ends the node and starts it anew at once, also in the middle of a
 pause. `down` needs no cooperation: it kills the supervisor first.
 
-What becomes of a node with a restart policy stands in its log too, in lines of journal.py.
+Starts and ends of a node with a restart policy are in its log too, in lines of journal.py.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Supervisor:
         argv = self._spec.argv
         program = shutil.which(argv[0], path=self._spec.env["PATH"])
         if program is None:
-            raise FileNotFoundError(f"{argv[0]}: no such program in {self._spec.env['PATH']}")
+            raise FileNotFoundError(f"{argv[0]}: not found in PATH: {self._spec.env['PATH']}")
         if self._started_before:
             number = self._state.restarts
             self._tell("restarted", f"by its supervisor, restart {number}" if number else "by a command")
@@ -114,7 +114,7 @@ class Supervisor:
         return command != signal.SIGTERM
 
     def start_or_say_why(self) -> None:
-        """As a container's init does with a program that is not there: a line in the log, and exit code 127."""
+        """As a container's init does with a program that is not found: a line in the log, and exit code 127."""
         try:
             self.start()
         except OSError as error:
@@ -151,7 +151,7 @@ class Supervisor:
                 code = ended if ended >= 0 else 128 - ended
 
     def _look_at_memory(self) -> None:
-        """Whose a name in /dev/shm is, at the two looks after it appeared: a look costs some milliseconds."""
+        """Find out whose a new name in /dev/shm is, at the two checks after it appeared: each costs milliseconds."""
         names = {path.name for path in SHM.iterdir()} if SHM.is_dir() else set()
         if names - self._known_memory[0]:
             note_memory(self._folder, self._spec, self._state)
@@ -173,7 +173,7 @@ class Supervisor:
         return got.si_signo if got else None
 
     def _tell(self, kind: Kind, text: str) -> None:
-        """Of a node without a restart policy, which only answers a question, the log is the answer and nothing else."""
+        """Not for a node without a restart policy, such as a probe: its log is the program's output alone."""
         if self._spec.restart:
             write(self._folder, kind, text)
 
@@ -188,7 +188,7 @@ def _raise_limits(spec: NodeSpec) -> None:
 
 
 def _detach(ready: int) -> None:
-    """Go on in a child that has no terminal and no parent of ours; the parent ends when the child has said its word."""
+    """Go on in a child without a terminal; the parent exits, and `ready` stays open for the result of the start."""
     if os.fork():
         os._exit(0)
     os.setsid()
@@ -199,7 +199,7 @@ def _detach(ready: int) -> None:
 
 
 def main(folder: Path) -> None:
-    """Start the node, say on standard output how that went (JSON: {"error": str | null}), and stay with it."""
+    """Start the node, print the result on standard output (JSON: {"error": str | null}), and supervise it."""
     ready = os.dup(1)
     _detach(ready)
     node = NodeFolder(folder)

@@ -93,7 +93,7 @@ def test_what_an_ended_program_left_is_asked_of_a_daemon_that_is_gone_and_that_i
     running = host.exec("c", ("true",))
     with pytest.raises(EOFError):
         running.read_line(5)
-    with pytest.raises(BrokenConnectionError, match="could not ask how true in c ended"):
+    with pytest.raises(BrokenConnectionError, match="could not read the exit code of true in c"):
         running.exit_code()
     host.close()
 
