@@ -71,17 +71,19 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 CHATTY = """\
 #!{python}
 # Stands for an ssh with LogLevel=DEBUG, or whose host has much to say: more than a pipe holds.
-import socket, sys
+import os, socket, sys
 for number in range(20000):
     sys.stderr.write(f"debug1: line {{number}} of what nobody asked for, with words to fill it up\\n")
 sys.stderr.flush()
 here = sys.argv[sys.argv.index("-L") + 1]
 if here.startswith("/"):
+    path = here.partition(":")[0]
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(here.partition(":")[0])
+    listener.bind(path + ".n")
+    listener.listen()
+    os.rename(path + ".n", path)  # a socket that is there accepts connections
 else:
     listener = socket.create_server(("127.0.0.1", int(here.split(":")[1])))
-listener.listen()
 while True:
     connection, _ = listener.accept()
     if connection.recv(10):
@@ -169,9 +171,11 @@ def pump(source, target):
     target.shutdown(socket.SHUT_WR)
 if pathlib.Path("{cut}").exists():
     sys.exit("ssh: connect to host gpu2 port 22: No route to host")
+path = sys.argv[sys.argv.index("-L") + 1].partition(":")[0]
 listener = socket.socket(socket.AF_UNIX)
-listener.bind(sys.argv[sys.argv.index("-L") + 1].partition(":")[0])
+listener.bind(path + ".n")
 listener.listen()
+os.rename(path + ".n", path)
 while True:
     here, _ = listener.accept()
     there = socket.create_connection(("127.0.0.1", {port}))
