@@ -1,1 +1,1 @@
-"""Knowledge of vLLM, and what runs in its container."""
+"""Pure knowledge of vLLM's server: its command line, flags, and options."""

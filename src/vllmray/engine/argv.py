@@ -1,4 +1,4 @@
-"""The vLLM server's command line, from settings; pure.
+"""Builds the vLLM server's command line from settings; pure.
 
 Flags: vllm 0.33, vllm/entrypoints/common/cli_args.py and vllm/engine/arg_utils.py.
 """
@@ -11,7 +11,7 @@ from typing import Protocol
 
 from vllmray.engine.flags import Given, read_flags
 
-# What vllmray sets itself: vLLM's flag -> the setting of ours that holds it.
+# What vllmray sets itself: vLLM's flag -> vllmray's setting for it.
 OWNED_FLAGS = {
     "--model": "--model",
     "--port": "--port",
@@ -29,20 +29,20 @@ OWNED_FLAGS = {
 }
 
 _OTHER_HOSTS = (
-    "belongs to vLLM's executor mp, and vllmray's is ray",
+    "is for vLLM's executor mp, but vllmray uses ray",
     "leave it out; other hosts join with `vllmray up --role worker`",
 )
 _REPLICAS = (
-    "multiplies the GPUs that the engine takes, and vllmray counts tensor_parallel_size x pipeline_parallel_size alone",
+    "multiplies the GPUs that the engine uses; vllmray waits only for tensor_parallel_size x pipeline_parallel_size",
     "leave it out, and start a cluster for each replica (--cluster)",
 )
-_ONE_SERVER = ("belongs to `vllm serve`, and vllmray starts one API server itself", "leave it out")
-# What would take away the port that `up` waits for, or make the engine of more GPUs than the gate waits for: vLLM's
+_ONE_SERVER = ("is for `vllm serve`, but vllmray starts exactly one API server itself", "leave it out")
+# What would replace the port that `up` waits for, or make the engine use more GPUs than vllmray waits for: vLLM's
 # flag -> (what is wrong with it, what to do). The world size is TP x PP x PCP, and DP of these (vllm 0.32,
 # vllm/config/parallel.py, ParallelConfig.__post_init__, world_size_across_dp).
 REFUSED_FLAGS = {
-    "--uds": ("takes the endpoint's port away", "leave it out; --port says which port"),
-    "--grpc": ("replaces the endpoint that vllmray waits for by gRPC", "leave it out"),
+    "--uds": ("replaces the endpoint's port with a Unix socket", "leave it out; set the port with --port"),
+    "--grpc": ("replaces the HTTP endpoint that vllmray waits for with gRPC", "leave it out"),
     "--grpc-port": _ONE_SERVER,
     "--api-server-count": _ONE_SERVER,
     "--headless": (
@@ -67,7 +67,7 @@ COMPILATION_FLAGS = ("--compilation-config", "--enforce-eager", "--optimization-
 
 
 class EngineSettings(Protocol):
-    """The settings that become arguments."""
+    """The settings that become arguments of the server."""
 
     @property
     def model(self) -> str: ...
@@ -86,9 +86,9 @@ class EngineSettings(Protocol):
 
 
 def flag_conflicts(vllm_args: Sequence[str]) -> list[str]:
-    """A line for each argument after -- that vllmray sets itself, can't serve with, or that vLLM would ignore.
+    """A line for each argument after -- that vllmray sets itself, that prevents serving, or that vLLM would ignore.
 
-    A beginning that several flags have counts as each of them: which those are depends on vLLM's version.
+    An ambiguous abbreviation counts as each of the flags that it matches: these depend on vLLM's version.
     """
     read = read_flags(vllm_args)
     problems = []
@@ -96,7 +96,7 @@ def flag_conflicts(vllm_args: Sequence[str]) -> list[str]:
         if stray == vllm_args[0]:
             problems.append(f"{stray!r} is not a flag of vLLM: name the model with vllmray's --model")
         else:
-            problems.append(f"{stray!r} belongs to no flag of vLLM: leave it out")
+            problems.append(f"{stray!r} is not a flag of vLLM or a value of one: leave it out")
     return problems + [line for given in read.flags for line in _conflict(given)]
 
 
@@ -120,7 +120,7 @@ def server_argv(settings: EngineSettings, last: Sequence[str]) -> tuple[str, ...
     """Arguments of the vLLM server: ours, then the user's unchanged.
 
     Args:
-        last: further ones of ours, after the user's: of several --middleware the last sees a request first.
+        last: further arguments of vllmray, after the user's: of several --middleware the last sees a request first.
     """
     argv = [
         f"--model={settings.model}",

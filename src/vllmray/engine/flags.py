@@ -1,4 +1,4 @@
-"""Which flags some arguments of the vLLM server give, read as vLLM's own parser reads them; pure.
+"""Parses arguments of the vLLM server into flags, as vLLM's own parser does; pure.
 
 vllm 0.32, vllm/utils/argparse_utils.py, FlexibleArgumentParser: `_` stands for `-`, a prefix that only one flag has
 stands for that flag (argparse's allow_abbrev is left on), --flag=value, -O3, and --flag.key value for a flag of JSON.
@@ -18,7 +18,7 @@ from typing import Literal
 
 Takes = Literal["none", "one", "maybe", "many"]
 NUMBER = re.compile(r"-\d+|-\d*\.\d+")
-"""What argparse takes for a value though it begins with a dash."""
+"""Arguments that argparse treats as values though they begin with a dash."""
 LEVELS = ("0", "1", "2", "3")
 
 
@@ -27,15 +27,15 @@ class Given:
     """One flag, with its values."""
 
     typed: str
-    """As it stands there, without a value."""
+    """As the user typed it, without a value."""
     names: tuple[str, ...]
-    """The flags that it can mean, by their long names: one, unless vLLM would call it ambiguous."""
+    """The long names of the flags that it matches: one, unless it is an ambiguous abbreviation."""
     values: tuple[str, ...]
     begin: int
     end: int
-    """Its place among the arguments, values included."""
+    """Its range in the arguments, values included."""
     joined: bool = False
-    """The value stands behind an =."""
+    """The value was given with =."""
     keys: tuple[str, ...] = ()
     """Of --flag.key.key."""
     off: bool = False
@@ -43,7 +43,7 @@ class Given:
 
     @property
     def name(self) -> str:
-        """The flag that it means."""
+        """The long name of the flag; the first where it is ambiguous."""
         return self.names[0]
 
     @property
@@ -54,22 +54,22 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """Arguments, read."""
+    """Parsed arguments."""
 
     flags: tuple[Given, ...]
     strays: tuple[str, ...]
-    """What belongs to no flag. vLLM takes the first for a model, and its server then ignores it."""
+    """Arguments of no flag. VLLM parses the first as the model, which its server then ignores."""
 
 
 @cache
 def known() -> Mapping[str, tuple[str, Takes]]:
-    """Each name of a flag, with the flag's long name and what it takes."""
+    """Each name of a flag, with its long name and how many values it takes."""
     listed = json.loads(resources.files("vllmray.engine").joinpath("vllm_flags.json").read_text())["flags"]
     return {name: (flag, takes) for flag, (takes, *others) in listed.items() for name in (flag, *others)}
 
 
 def read_flags(args: Sequence[str]) -> Arguments:
-    """The flags in these arguments, in their order, and what belongs to none."""
+    """The flags in these arguments, in their order, and the arguments of no flag."""
     flags, strays, at = [], [], 0
     while at < len(args):
         found = _flag_at(args, at)
@@ -83,7 +83,7 @@ def read_flags(args: Sequence[str]) -> Arguments:
 
 
 def last_of(args: Sequence[str], name: str) -> Given | None:
-    """The last that gives this flag: of several that is the one that counts."""
+    """The last occurrence of this flag, which is the one that counts."""
     return next((each for each in reversed(read_flags(args).flags) if each.names == (name,)), None)
 
 
@@ -121,7 +121,7 @@ def _is_flag(arg: str) -> bool:
 
 
 def _dashed(typed: str) -> str:
-    """With - for _, up to the first dot."""
+    """The flag with each _ replaced by -, up to the first dot."""
     if not typed.startswith("--"):
         return typed
     name, dot, rest = typed.partition(".")
@@ -129,7 +129,7 @@ def _dashed(typed: str) -> str:
 
 
 def _meant(key: str) -> tuple[tuple[str, ...], str]:
-    """(flags that it can mean, a value that is glued to a flag of one letter): -q, -qfp8, --max-model-l."""
+    """(the flags that it matches, a value appended to a flag of one letter): -q, -qfp8, --max-model-l."""
     if key in known():
         return (known()[key][0],), ""
     longer = sorted({flag for name, (flag, _) in known().items() if name.startswith(key)})
@@ -144,7 +144,7 @@ def _takes(names: tuple[str, ...]) -> Takes:
 
 
 def _is_off(key: str, names: tuple[str, ...]) -> bool:
-    """--no-flag, or the beginning of that."""
+    """Whether it is --no-flag, or an abbreviation of one."""
     return key.startswith("--no-") and not any(name.startswith(key) for name in names)
 
 

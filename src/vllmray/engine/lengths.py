@@ -1,4 +1,4 @@
-"""Counts of tokens as vLLM's parser takes them; pure."""
+"""Parses counts of tokens as vLLM's parser does; pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ FACTORS = {
     **dict(zip("KMGT", (2**10, 2**20, 2**30, 2**40), strict=True)),
 }
 AUTO_LENGTH = -1
-"""A length that vLLM chooses: the model's longest, or less where that does not fit."""
+"""A length that vLLM chooses: the model's maximum, or less where that does not fit."""
 
 
 def parse_count(value: object) -> object:
-    """A number, also written as 128k or 2M; what is neither is left as it is."""
+    """A number, also one written as 128k or 2M; any other value is returned unchanged."""
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)([kKmMgGtT])", value.strip()) if isinstance(value, str) else None
     if not match:
         return value
@@ -25,7 +25,7 @@ def parse_count(value: object) -> object:
 
 
 def parse_length(value: object) -> object:
-    """A number of tokens as parse_count takes it, or "auto" or -1 for what vLLM chooses."""
+    """A number of tokens as in parse_count, or "auto" or -1 for a length that vLLM chooses."""
     if isinstance(value, str) and value.strip().lower() in ("auto", str(AUTO_LENGTH)):
         return AUTO_LENGTH
     if value in (0, "0"):

@@ -1,4 +1,4 @@
-"""Files and folders that arguments of the vLLM server name; pure.
+"""Finds the files and folders in arguments of the vLLM server; pure.
 
 Flags: vllm 0.32, vllm/entrypoints/launchers/cli_args.py, vllm/engine/arg_utils.py and vllm/config.
 """
@@ -13,12 +13,12 @@ from typing import Any
 
 from vllmray.engine.flags import Given, read_flags
 
-# Flags whose value is a file or folder and nothing else; --chat-template may be the template itself.
+# Flags whose value is always a file or folder, except that --chat-template may be the template itself.
 FILES = (
     *("--chat-template", "--tool-parser-plugin", "--reasoning-parser-plugin", "--ssl-ca-certs", "--log-config-file"),
     *("--allowed-local-media-path", "--mm-encoder-fp8-scale-path"),
 )
-# Flags whose value may also be an id, or a word.
+# Flags whose value may also be a model id, or a keyword.
 FOLDERS = ("--generation-config", "--tokenizer", "--hf-config-path", "--spec-model", "--lora-modules")
 JSON = {"--speculative-config": ("model",), "--default-mm-loras": None}
 """Flags of JSON, with the keys whose values may be folders; None for every key."""
@@ -26,31 +26,31 @@ OF_EVERY_NODE = (
     *("--tokenizer", "--hf-config-path", "--spec-model", "--lora-modules", "--speculative-config"),
     *("--default-mm-loras", "--mm-encoder-fp8-scale-path"),
 )
-"""What vLLM's workers read too."""
+"""Flags whose files vLLM's workers read too."""
 JINJA = "{}\n"
-"""With one of these, vLLM takes a template for the template itself (vllm/renderers/hf.py, load_chat_template)."""
+"""With one of these in the value, vLLM uses it as the template itself (vllm/renderers/hf.py, load_chat_template)."""
 OF_THE_IMAGE = ("/vllm-workspace/", "/usr/")
-"""Folders that images bring themselves: vLLM's own has its examples in /vllm-workspace."""
+"""Folders that are part of the image: vLLM's own has its examples in /vllm-workspace."""
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What one argument names."""
+    """A file or folder that an argument names."""
 
     flag: str
     path: str
-    """As it stands there."""
+    """As in the argument."""
     is_file: bool = False
-    """Never an id or a word."""
+    """Always a path, never an id or a keyword."""
 
     @property
     def of_every_node(self) -> bool:
-        """Workers need it as well."""
+        """Whether workers need it too."""
         return self.flag in OF_EVERY_NODE
 
     @property
     def looks_like_a_path(self) -> bool:
-        """By its beginning, if it may be an id."""
+        """Whether it is a path: by how it begins, where it may also be an id."""
         return self.is_file or self.path.startswith(("/", "./", "../", "~"))
 
 
@@ -58,7 +58,7 @@ Change = Callable[[Named], str]
 
 
 def with_paths(vllm_args: Sequence[str], change: Change) -> tuple[str, ...]:
-    """The arguments, each file or folder in them as `change` gives it."""
+    """The arguments, with each file or folder in them replaced by `change` of it."""
     args: list[str] = []
     at = 0
     for given in read_flags(vllm_args).flags:
@@ -75,7 +75,7 @@ def with_paths(vllm_args: Sequence[str], change: Change) -> tuple[str, ...]:
 
 
 def named_files(vllm_args: Sequence[str]) -> list[Named]:
-    """Every file or folder that is named."""
+    """Every file or folder that the arguments name."""
     found: list[Named] = []
 
     def note(named: Named) -> str:

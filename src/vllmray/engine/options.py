@@ -1,6 +1,6 @@
-"""What the user's own arguments of the vLLM server say about memory and parallelism; pure.
+"""Reads the options for memory and parallelism from the user's arguments of the vLLM server; pure.
 
-Flags: vllm 0.33, vllm/engine/arg_utils.py. What is not listed here is vLLM's business alone.
+Flags: vllm 0.33, vllm/engine/arg_utils.py. Options that are not listed here are not read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isi
 
 
 class EngineOptions(BaseModel):
-    """Those of vLLM's options that decide what fits; the defaults are vLLM's own, None leaves it to vLLM."""
+    """The options of vLLM that memory use depends on; the defaults are vLLM's own, None leaves it to vLLM."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -65,7 +65,7 @@ SWITCHES = {name for name, field in EngineOptions.model_fields.items() if field.
 
 
 def engine_options(vllm_args: Sequence[str]) -> EngineOptions:
-    """Those that are given, as vLLM's parser takes them; of several the last counts.
+    """The options in these arguments, parsed as by vLLM; of several occurrences the last counts.
 
     Raises:
         pydantic.ValidationError: a value that vLLM would refuse too; its field is the option's name.
@@ -76,9 +76,9 @@ def engine_options(vllm_args: Sequence[str]) -> EngineOptions:
 
 
 def ambiguous(vllm_args: Sequence[str]) -> list[str]:
-    """Abbreviations with several meanings, which vLLM refuses, where one of these decides what fits."""
+    """A line for each ambiguous abbreviation, which vLLM refuses, that matches an option of EngineOptions."""
     return [
-        f"{flag.typed} is short for {' and '.join(flag.names)}"
+        f"{flag.typed} is ambiguous: it could match {', '.join(flag.names)}"
         for flag in read_flags(vllm_args).flags
         if len(flag.names) > 1 and any(_field(name) in EngineOptions.model_fields for name in flag.names)
     ]
@@ -100,8 +100,8 @@ def _given(flags: Sequence[Given]) -> Iterator[tuple[str, object]]:
 
 
 def _dotted(flags: Sequence[Given]) -> Iterator[tuple[str, object]]:
-    """--flag.key.key value of one flag, as the JSON that vLLM makes of them: it comes last, so it replaces the flag's
-    own (vllm 0.32, vllm/utils/argparse_utils.py, parse_args).
+    """All --flag.key.key value of one flag, as the JSON that vLLM builds from them: it comes last, so it replaces the
+    flag's own value (vllm 0.32, vllm/utils/argparse_utils.py, parse_args).
     """
     made: dict[str, Any] = {}
     for flag in flags:
@@ -130,9 +130,9 @@ def _plain(text: str) -> object:
 
 
 def overridden(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A config.json with --hf-overrides in it.
+    """A config.json with --hf-overrides applied.
 
-    As vLLM does it (vllm 0.32, vllm/config/model.py, _apply_dict_overrides): a part that is a configuration itself, as
+    Merged as in vLLM (0.32, vllm/config/model.py, _apply_dict_overrides): a part that is a configuration itself, as
     text_config is, has single values replaced, at any depth; every other value, rope_parameters too, is replaced whole.
     """
     merged = dict(config)

@@ -1,1 +1,1 @@
-"""Knowledge of Ray, and what runs in its containers."""
+"""Pure knowledge of Ray: its command lines, environment, ports, and status."""

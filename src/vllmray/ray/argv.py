@@ -1,4 +1,4 @@
-"""Ray's command lines and environment, from values; pure.
+"""Builds Ray's command lines and environment; pure.
 
 Flags: ray 2.60, python/ray/scripts/scripts.py.
 """
@@ -12,11 +12,11 @@ from vllmray.ray.ports import RayPorts
 
 DRAIN_TIMEOUT_S = 10
 CLOSED_PORT = "65536"
-"""No port at all: what Ray listens on there without asking for a token is not listened on."""
-# How soon a loss is noticed (ray 2.60, src/ray/common/ray_config_def.h). The head asks each node every second, for two
-# at most, and takes it for dead after three failures: 9 s after the power went (8.8 s measured; 64 s by default), while
-# a network that is gone for 5 s costs nothing. A worker whose head is gone ends after 10 s, not 60; one whose head is
-# another process than before, which will not have it, finds that out within 5 s, not 60, and is started again.
+"""An invalid port: Ray then does not open that listener, which would answer without a token."""
+# How soon a loss is noticed (ray 2.60, src/ray/common/ray_config_def.h). The head checks each node every second with a
+# timeout of 2 s, and declares it dead after 3 failures: 9 s after a power failure (8.8 s measured; 64 s by default),
+# while a network outage of 5 s costs nothing. A worker that lost its head exits after 10 s, not 60; one whose head was
+# restarted, and so rejects it, notices within 5 s, not 60, and is restarted.
 LOSS = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
@@ -40,7 +40,7 @@ def start_head(
     """`ray start --head`, in the foreground. object_store_memory in bytes.
 
     Args:
-        command: what stands in the place of `ray`.
+        command: the program to run in place of `ray`, with its first arguments.
     """
     argv = [
         *command,
@@ -88,16 +88,16 @@ def _node(*, node_ip: str, gpus: int | str, object_store_memory: int, ports: Ray
 def environment(*, node_ip: str, interface: str, ports: RayPorts, metrics: bool, token_path: str) -> dict[str, str]:
     """What every container of a node needs, so that Ray, vLLM and the collectives agree on one address.
 
-    - VLLM_HOST_IP: vLLM finds its address by a route to 8.8.8.8 otherwise (vllm/utils/network_utils.py).
-    - *_SOCKET_IFNAME: Gloo binds to what the host name resolves to otherwise, often loopback. NCCL and RCCL, its fork,
-      take every interface whose name begins so, eth1 and eth10, unless the value begins with "=" (NCCL's user guide,
-      "Environment Variables"). Gloo and TensorPipe take the name as it is (gloo/transport/tcp/device.cc; with torch
-      2.13 "eth" is no "eth0", and "=lo" is nothing).
+    - VLLM_HOST_IP: without it vLLM finds its address by a route to 8.8.8.8 (vllm/utils/network_utils.py).
+    - *_SOCKET_IFNAME: without it Gloo binds to what the host name resolves to, often loopback. NCCL and its fork RCCL
+      match the value as a prefix, so eth1 selects eth10 too, unless it begins with "=" (NCCL's user guide,
+      "Environment Variables"). Gloo and TensorPipe require the exact name (gloo/transport/tcp/device.cc; with torch
+      2.13 "eth" does not select eth0, and "=lo" selects nothing).
     - RAY_memory_monitor_refresh_ms=0: Ray's memory monitor kills workers while they load large models.
-    - RAY_DASHBOARD_STARTUP_TIMEOUT_S: `ray start` waits so long (60 s by default) for its dashboard, and then goes on
-      without (ray/_private/services.py, start_api_server). One whose web page is not installed never answers.
-    - RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S: a node told to stop waits this long for what runs on it, and all of it for
-      a head that is gone (30 s by default; ray/_private/node.py). Only the engine runs there, and it goes first.
+    - RAY_DASHBOARD_STARTUP_TIMEOUT_S: `ray start` waits so long (60 s by default) for its dashboard, and then continues
+      without (ray/_private/services.py, start_api_server). A dashboard whose web page is not installed never answers.
+    - RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S: a stopping node waits up to this long for what runs on it, and always this
+      long for a lost head (30 s by default; ray/_private/node.py). Only the engine runs there, and it is stopped first.
     """
     return {
         "VLLM_HOST_IP": node_ip,
@@ -115,18 +115,18 @@ def environment(*, node_ip: str, interface: str, ports: RayPorts, metrics: bool,
 
 
 def authentication(token_path: str) -> dict[str, str]:
-    """What whoever speaks to Ray needs: that there is a token, never left to Ray's guess, which differs between its
-    commands (ray/_private/authentication/authentication_token_setup.py), and in which file it is.
+    """What every client of Ray needs: token mode, set explicitly since the default differs between Ray's commands
+    (ray/_private/authentication/authentication_token_setup.py), and the token's file.
     """
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token_path}
 
 
 def _metrics(ports: RayPorts, *, wanted: bool) -> dict[str, str]:
-    """Three ports of a head, one of a worker, answer anyone, token or not; so they are closed unless they are wanted.
+    """Three ports of a head and one of a worker answer without a token; so they are closed unless --ray-metrics.
 
     Two have no flag, only a variable (ray/autoscaler/_private/constants.py, ray/dashboard/consts.py); where they can't
-    listen, Ray notes it in a log of its own and goes on (ray/autoscaler/v2/monitor.py, ray/dashboard/head.py). The
-    third goes with the collection of metrics (RAY_enable_metrics_collection, src/ray/common/ray_config_def.h).
+    listen, Ray logs that and continues (ray/autoscaler/v2/monitor.py, ray/dashboard/head.py). The third is closed with
+    the collection of metrics (RAY_enable_metrics_collection, src/ray/common/ray_config_def.h).
     """
     if wanted:
         return {

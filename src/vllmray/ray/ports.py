@@ -1,7 +1,7 @@
-"""Every port of a Ray node, fixed: a firewall rule can be written, and two clusters can share a host.
+"""Every port of a Ray node, fixed so that a firewall rule can be written and two clusters can share a host.
 
 Source of names and defaults: ray 2.60, python/ray/scripts/scripts.py, and "Ports configurations" in Ray's
-documentation. Where Ray would choose at random, a number is chosen here. The last two have no flag, only an environment
+documentation. Where Ray would choose a random port, one is fixed here. The last two have no flag, only an environment
 variable: ray/autoscaler/_private/constants.py and ray/dashboard/consts.py.
 """
 
@@ -20,11 +20,11 @@ HEAD_ONLY = ("gcs", "dashboard", "autoscaler_metrics", "dashboard_metrics")
 
 
 class RayPorts(BaseModel):
-    """Ports of a Ray node; those of the head alone are marked so."""
+    """Ports of a Ray node; those marked "head" are used on the head only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    gcs: Port = Field(6379, description="Ray's control store (head); what --head-ip means")
+    gcs: Port = Field(6379, description="GCS, Ray's control store (head); workers connect to it")
     dashboard: Port = Field(8265, description="dashboard on 127.0.0.1 (head)")
     node_manager: Port = Field(6380, description="raylet")
     object_manager: Port = Field(6381, description="object transfer")
@@ -38,11 +38,11 @@ class RayPorts(BaseModel):
     dashboard_metrics: Port = Field(44227, description="dashboard's metrics (head, with --ray-metrics)")
 
     def single(self) -> dict[str, int]:
-        """Every port that is not a range's end, by name."""
+        """Every port except the range of the worker processes, by name."""
         return {name: port for name, port in self if name not in ("min_worker", "max_worker")}
 
     def moved(self, places: int, names: Collection[str]) -> RayPorts:
-        """Those ports as many places on, so that one machine has room for further nodes."""
+        """A copy with these ports shifted by `places`, for further nodes on one host."""
         moved = {
             name: port + places * (1000 if name in ("min_worker", "max_worker") else 10)
             for name, port in self
@@ -51,13 +51,13 @@ class RayPorts(BaseModel):
         return self.model_copy(update=moved)
 
     def beside(self, place: int) -> RayPorts:
-        """For a node beside others on one machine: the ports that each has for itself, unless the user chose them."""
+        """The ports of one of several nodes on one host: shifted by `place`, except those that the user chose."""
         default = RayPorts()
         left = [name for name, port in self if name not in HEAD_ONLY and port == getattr(default, name)]
         return self.moved(place, left)
 
     def clashes(self, others: Mapping[str, int]) -> list[str]:
-        """Two names for one port, or a port inside the range of the worker processes; Ray refuses these at start."""
+        """A line for each port that is used twice or is in the range of the worker processes, which Ray refuses."""
         problems = []
         if self.min_worker >= self.max_worker:
             problems.append("ray_ports: min_worker must be below max_worker")
@@ -73,6 +73,6 @@ class RayPorts(BaseModel):
         return problems
 
     def listening(self, role: str, *, metrics: bool = False) -> dict[str, int]:
-        """The ports that a node of this role takes and that must be free before it starts."""
+        """The ports that a node of this role listens on, which must be free before it starts."""
         left_out = (() if role == "head" else HEAD_ONLY) + (() if metrics else METRICS)
         return {name: port for name, port in self.single().items() if name not in left_out}

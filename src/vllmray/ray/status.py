@@ -1,4 +1,4 @@
-"""What Ray says of the cluster, as values: the lines of watch.py, read."""
+"""Parses the lines of watch.py, which report the state of the Ray cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LINE = TypeAdapter(RayStatus)
 
 
 def parse_line(line: str) -> RayStatus | None:
-    """A line of watch.py; None for anything else that got into its output."""
+    """Parse a line of watch.py; None for any other line in its output."""
     try:
         return _LINE.validate_json(line)
     except ValidationError:

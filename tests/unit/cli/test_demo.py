@@ -42,7 +42,7 @@ def test_words_after_the_dashes_are_vllms_and_refused_where_vllmray_sets_them(
 def test_files_that_such_words_name_are_read_and_looked_for_as_by_up(capsys: pytest.CaptureFixture[str]) -> None:
     Path("engine.yaml").write_text("uds: /tmp/socket\n")
     assert exit_code("demo", "--runtime", "native", "--", "--config", "engine.yaml") == 2
-    assert "engine.yaml (-- --config): --uds takes the endpoint's port away" in capsys.readouterr().err
+    assert "engine.yaml (-- --config): --uds replaces the endpoint's port with a Unix socket" in capsys.readouterr().err
     assert exit_code("demo", "--runtime", "native", "--", "--chat-template", "no.jinja") == 2
     assert "no.jinja is not on this machine" in capsys.readouterr().err
 

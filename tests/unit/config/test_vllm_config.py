@@ -43,7 +43,7 @@ def test_the_flags_of_the_file_come_before_those_that_are_typed(folder: Path, fo
         ("headless: true", "--headless starts an engine without an endpoint"),
         ("tensor-parallel-size: 4", "--tensor-parallel-size is set by vllmray itself"),
         ("data_parallel_size: 2", "multiplies the GPUs"),
-        ("port: 9\nuds: /s", "--uds takes the endpoint's port away"),
+        ("port: 9\nuds: /s", "--uds replaces the endpoint's port with a Unix socket"),
     ],
 )
 def test_a_flag_that_is_refused_is_refused_in_the_file_too(folder: Path, text: str, said: str) -> None:

@@ -242,7 +242,7 @@ def test_a_short_form_that_vllm_refuses_as_ambiguous_is_said_and_no_figure_is_ma
     known = model("llama-3.1-8b", vllm_args=("--quant", "fp8"))
     lines = unknown_figures(known)
     assert [line.partition(":")[0] for line in lines] == ["KV cache", "weights"]
-    assert all("--quant is short for --quantization and --quantization-config" in line for line in lines)
+    assert all("--quant is ambiguous: it could match --quantization, --quantization-config" in line for line in lines)
     assert unknown_figures(model("llama-3.1-8b", vllm_args=("--enable-p",))) == []
 
 
