@@ -366,7 +366,8 @@ def test_an_engine_that_was_stopped_as_not_secure_is_an_error_with_the_reason() 
     open_ray = json.loads(seen(HEAD, WORKER, phase="insecure"))
     open_ray["engine"]["detail"] = "Ray does not require token authentication"
     host = good_host(json.dumps(open_ray))
-    with pytest.raises(WorkloadError, match="because the cluster is not secure: Ray does not require token auth") as caught:
+    expected = "because the cluster is not secure: Ray does not require token authentication"
+    with pytest.raises(WorkloadError, match=expected) as caught:
         up_head(host, config().typed_on("ssh://gpu2"), QUICK, RecordingReporter())
     assert str(caught.value.hint).partition("\n")[0].endswith("vllmray up --role head --recreate --host ssh://gpu2")
     assert names(host) == []
