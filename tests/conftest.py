@@ -1,4 +1,4 @@
-"""Fixtures shared by the suites; what needs real daemons is made only when a test asks for it."""
+"""Fixtures shared by the suites; those with real daemons are created only when a test uses them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def rig_obstacle() -> str | None:
-    """Why the rig can't be had on this machine; None when it can."""
+    """Why the rig can't run on this machine; None when it can."""
     if os.geteuid() != 0:
         return "it takes root"
     missing = [

@@ -32,7 +32,7 @@ WHOLE_SEGMENTS, SINGLE_FRAMES = 65536, 1500
 
 @contextlib.contextmanager
 def whole(n: int) -> Iterator[None]:
-    """The cable is in its plain state at the end of the block."""
+    """The cable is restored to its plain state at the end of the block."""
     try:
         yield
     finally:
@@ -58,7 +58,7 @@ def mend(n: int) -> None:
 
 @contextlib.contextmanager
 def lossy(n: int, *, percent: float, direction: Literal["from", "to"]) -> Iterator[None]:
-    """Frames from, or to, the host are lost at random; ARP and the acknowledgements of TCP like all others."""
+    """Frames from, or to, the host are lost at random; ARP and TCP acknowledgements included."""
     drop = f"numgen random mod 10000 < {round(percent * 100)} drop"
     try:
         if direction == "from":
@@ -75,7 +75,7 @@ def lossy(n: int, *, percent: float, direction: Literal["from", "to"]) -> Iterat
 
 @contextlib.contextmanager
 def slow(n: int, *, delay_ms: float) -> Iterator[None]:
-    """Every frame takes delay_ms longer, in each direction; what is under way at the end of the block is lost."""
+    """Every frame takes delay_ms longer, in each direction; frames in transit at the end of the block are lost."""
     relay: subprocess.Popen[bytes] | None = None
     try:
         _switch("link", "add", _near(n), "type", "veth", "peer", "name", _far(n))
@@ -103,7 +103,7 @@ def slow(n: int, *, delay_ms: float) -> Iterator[None]:
 
 
 def repair(n: int) -> None:
-    """The cable's plain state, whatever was done to it, by this run or by one that was killed."""
+    """Restore the cable's plain state, whatever this run, or one that was killed, did to it."""
     mend(n)
     _not_lossy(n, "from")
     _not_lossy(n, "to")
@@ -133,7 +133,7 @@ def _switch(*argv: str) -> None:
 
 
 def _nft(namespace: str, table: str, hook: str, *rules: str) -> None:
-    """The table with one chain of these rules, at once, in place of one that may be there."""
+    """A table with one chain of these rules, which atomically replaces an existing one."""
     lines = [
         *(f"add table {table}", f"delete table {table}", f"add table {table}"),
         f"add chain {table} drops {{ type filter hook {hook}; }}",

@@ -32,7 +32,7 @@ Late = deque[tuple[float, bytes]]
 
 
 def relay(first: str, second: str, delay: float) -> None:
-    """Until standard input ends."""
+    """Relay frames until standard input ends."""
     os.nice(-10)
     sockets = [_open(first), _open(second)]
     ways: list[tuple[socket.socket, socket.socket, Late]] = [
@@ -65,14 +65,14 @@ def _open(interface: str) -> socket.socket:
 
 
 def _take(source: socket.socket, late: Late, delay: float) -> None:
-    """Note what has arrived; an interface that is down says so once, and there is nothing to take."""
+    """Queue the frames that arrived; an interface that is down reports an error once, and has no frames."""
     with contextlib.suppress(OSError):
         for _ in range(BATCH):
             late.append((time.monotonic() + delay, source.recv(LARGEST)))
 
 
 def _pass_on(target: socket.socket, late: Late) -> None:
-    """Send what is due; lost like on any cable when the other end is down."""
+    """Send the frames that are due; they are lost when the other end is down."""
     now = time.monotonic()
     while late and late[0][0] <= now:
         with contextlib.suppress(OSError):

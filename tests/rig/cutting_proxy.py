@@ -16,7 +16,7 @@ import threading
 
 
 def serve(listen: int, target: int, limit: int, times: int) -> None:
-    """Until it is killed."""
+    """Serve until it is killed."""
     cuts = iter(range(times))
     with socket.create_server(("127.0.0.1", listen)) as server:
         print("listening", flush=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def daemon(folder: Path) -> Iterator[str]:
-    """Yields its address. All it has is in that folder: images in "docker", its log in "dockerd.log"."""
+    """Yields its address. All its data is in that folder: images in "docker", its log in "dockerd.log"."""
     address = f"unix://{folder}/docker.sock"
     argv = [
         *("dockerd", "-H", address, "--data-root", str(folder / "docker"), "--exec-root", str(folder / "exec")),
@@ -33,7 +33,7 @@ def daemon(folder: Path) -> Iterator[str]:
 
 
 def unmount(folder: Path) -> None:
-    """What a daemon that has ended left mounted below a folder."""
+    """Unmount what a daemon that has ended left mounted below a folder."""
     for line in reversed(Path("/proc/mounts").read_text().splitlines()):
         place = line.split()[1]
         if place.startswith(f"{folder}/"):

@@ -85,7 +85,7 @@ class TestHost:
         return run("docker", "-H", self.docker_host, *argv, check=check).stdout
 
     def start_daemon(self) -> None:
-        """As at a boot; returns when it answers."""
+        """Start the daemon as at a boot; returns when it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         argv = [
             *("--data-root", str(self.data), "--exec-root", str(self.folder / "exec")),
@@ -109,13 +109,13 @@ class TestHost:
             time.sleep(0.2)
 
     def stop_daemon(self) -> None:
-        """As at a clean power-off: the daemon stops its containers and itself."""
+        """Stop as at a clean power-off: the daemon stops its containers and itself."""
         if self.daemon and self.daemon.poll() is None:
             self.daemon.send_signal(signal.SIGTERM)
             self.daemon.wait(timeout=90)
 
     def start_sshd(self, keys: Path) -> None:
-        """An ssh server that lets the rig's key in."""
+        """An ssh server that accepts the rig's key."""
         config = self.folder / "sshd_config"
         config.write_text(
             f"ListenAddress {self.address}:22\nHostKey {keys}/host\nAuthorizedKeysFile {keys}/user.pub\n"
@@ -174,7 +174,7 @@ class TestHost:
 
 @dataclass(slots=True)
 class Rig:
-    """The hosts, and what they have loaded."""
+    """The hosts, and the image and model that they have."""
 
     hosts: list[TestHost]
     image: str
@@ -188,7 +188,7 @@ class Rig:
         return self.hosts[number - 1]
 
     def stop(self) -> None:
-        """Take the rig down, and its processes off this process's hands."""
+        """Take the rig down, and reap its processes."""
         stop()
         for host in self.hosts:
             for process in (host.daemon, host.sshd):

@@ -1,4 +1,4 @@
-"""A small Hugging Face hub on loopback: what huggingface_hub asks for, and the ways in which the real one refuses.
+"""A small Hugging Face hub on loopback: the requests that huggingface_hub makes, and the real hub's refusals.
 
 Statuses and X-Error headers are those that huggingface_hub 2.4 reads (utils/_http.py, hf_raise_for_status); a test
 holds this hub to the library's own calls. It speaks as much of ModelScope as its package asks for a model's files.
@@ -50,7 +50,7 @@ class Model:
 
     files: Mapping[str, bytes]
     sizes: Mapping[str, int] = field(default_factory=dict)
-    """For weights that are only talked about."""
+    """For weights that are listed and never downloaded."""
     gated: bool = False
     private: bool = False
     revisions: tuple[str, ...] = ("main",)
@@ -80,16 +80,16 @@ class FakeHub:
     url: str = ""
     models: dict[str, Model] = field(default_factory=dict)
     tokens: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Each with the private and gated models that it opens."""
+    """Each token with the private and gated models that it opens."""
     failures: list[int] = field(default_factory=list)
     """Statuses of the next answers."""
     page: bytes | None = None
-    """What everything answers instead, as a login page between does."""
+    """The body of every answer instead, like a captive portal's login page."""
     files_at: str = ""
     """Where files are redirected to, as the real hub does with large ones."""
     hanging: bool = False
     released: threading.Event = field(default_factory=threading.Event)
-    """Ends what hangs."""
+    """Set to end requests that hang."""
     seen: list[Seen] = field(default_factory=list)
 
     @property
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815  # http.server's own name
 
     def log_message(self, *args: Any) -> None:
-        """Nothing: the tests read `seen`."""
+        """Log nothing: the tests read `seen`."""
 
     def _answer(self) -> None:
         hub = self.hub
@@ -197,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, json.dumps({"Code": 404, "Message": "no such file", "Success": False}).encode())
 
     def _model(self, name: str) -> Model | None:
-        """The model; without one, or one that may be known of, the refusal is sent."""
+        """The requested model; where there is none, or the token may not see it, the refusal is sent."""
         model = self.hub.models.get(name)
         if model is not None and (not model.private or self._opens(name)):
             return model

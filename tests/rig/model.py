@@ -16,7 +16,7 @@ CPU_PYTHON = Path(__file__).parents[2] / ".venv-cpu" / "bin" / "python"
 
 
 def model_folder() -> Path:
-    """Its folder in the cache, made now unless it is there."""
+    """Its folder in the cache, created now unless it exists."""
     cache = cache_root() / "vllmray" / "demo"
     config = ClusterConfig(cluster="tests", image=str(CPU_PYTHON))
     return have_model(NativeHost(cache / "state", os.environ), config, cache, PlainReporter())

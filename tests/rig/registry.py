@@ -1,4 +1,4 @@
-"""A real registry on a rig host's loopback, where a Docker daemon asks for no TLS: Debian's docker-registry."""
+"""A real registry on a rig host's loopback, where a Docker daemon requires no TLS: Debian's docker-registry."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _wait_for(process: subprocess.Popen[bytes], host: TestHost, log: Path) -> No
 
 @contextmanager
 def cutting(host: TestHost, *, after: int, times: int) -> Iterator[None]:
-    """A way to that registry, at PROXY_PORT, which breaks off that often after so many bytes."""
+    """A proxy to that registry, at PROXY_PORT, which cuts that many connections after so many bytes."""
     argv = host.inside(sys.executable, cutting_proxy.__file__, *map(str, (PROXY_PORT, PORT, after, times)))
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

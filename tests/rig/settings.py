@@ -1,4 +1,4 @@
-"""The settings with which the rig's hosts carry a cluster, as in a user's .env file."""
+"""The settings with which the rig's hosts run a cluster, as in a user's .env file."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def base_settings(rig: Rig) -> dict[str, str]:
 
 
 def processor() -> list[str]:
-    """What has the nodes compute as another processor would, where the tests are told to (oneDNN's documentation)."""
+    """The variable that makes oneDNN compute as on another processor, where the tests' environment sets it."""
     return [f"{name}={os.environ[name]}" for name in ("ONEDNN_MAX_CPU_ISA",) if name in os.environ]

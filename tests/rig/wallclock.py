@@ -27,6 +27,6 @@ def make(folder: Path) -> Path:
 
 
 def jump(folder: Path, seconds: int) -> None:
-    """The clock is that far ahead of the true one from now on; written in place, since others have the file mapped."""
+    """Set the clock that far ahead of the true one; written in place, since other processes have the file mapped."""
     with (folder / "wall").open("r+b") as offset:
         offset.write(struct.pack("<q", seconds))
