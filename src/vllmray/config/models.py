@@ -59,7 +59,7 @@ class ClusterConfig(BaseModel):
     """What `up` works from. Sizes are bytes, times are seconds.
 
     Fields marked `node` shape every Ray node's container, those marked `engine` only the engine's, those marked
-    `command` only the command that is running: changing one of these is no change of the cluster.
+    `command` only the command that is running: changing one of these does not change the cluster.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

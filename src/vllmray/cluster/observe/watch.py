@@ -46,7 +46,7 @@ class Watch:
     def latest(self, timeout: float) -> RayStatus | None:
         """What is seen now, waiting up to timeout seconds for news; None when there is none.
 
-        Lines that are no observation, as Python's and Ray's warnings are none, are passed over.
+        Lines that are not observations, such as warnings of Python and Ray, are skipped.
         """
         newest = None
         deadline = self._clock.monotonic() + timeout

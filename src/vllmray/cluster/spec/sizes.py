@@ -122,7 +122,7 @@ def memory_share(config: ClusterConfig) -> float | None:
 
 
 def asked(config: ClusterConfig) -> Parallelism:
-    """What the rules look at. Sizes that are auto are 1 here.
+    """The options that the rules check. Sizes that are auto are 1 here.
 
     Raises:
         ConfigError: VLLM_PP_LAYER_PARTITION is not a list of numbers.
