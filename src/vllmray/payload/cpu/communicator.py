@@ -1,6 +1,6 @@
 """vLLM's communicator between CPU workers, corrected for workers on several hosts; importing it imports vLLM.
 
-Apart from slots.py, because vLLM's communicators need the current platform, which is being made there.
+In a module of its own, since vLLM's communicators need the current platform, which slots.py defines.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from vllm.distributed.device_communicators.cpu_communicator import CpuCommunicat
 
 
 class CpuSlotCommunicator(CpuCommunicator):  # type: ignore[misc]  # vLLM has no types for mypy to see
-    """Takes to shared memory only where the ranks really share some.
+    """Uses shared memory only where all ranks have the same /dev/shm.
 
     vLLM compares the name of the shared memory alone (vllm 0.32 and 0.33, distributed/device_communicators/
     cpu_communicator.py), which is the same on every host; over two nodes it then fails with "open shm in SHMManager
-    failed. errno: 2". Without shared memory it falls back to torch.distributed, as it means to.
+    failed. errno: 2". Without shared memory it falls back to torch.distributed, as vLLM intends.
     """
 
     def _all_group_ranks_share_shm_group_name(self) -> bool:
@@ -26,6 +26,6 @@ class CpuSlotCommunicator(CpuCommunicator):  # type: ignore[misc]  # vLLM has no
 
 
 def shared_memory_identity() -> str:
-    """Names this process's /dev/shm among all machines: the running kernel, and the file system mounted there."""
+    """Identifies this process's /dev/shm across hosts: the kernel's boot id and the file system's device number."""
     kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{kernel}:{Path('/dev/shm').stat().st_dev}"  # nosec B108 # only its identity is read

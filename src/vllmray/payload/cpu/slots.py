@@ -6,7 +6,7 @@ from vllm.platforms.cpu import CpuPlatform
 
 
 class CpuSlotPlatform(CpuPlatform):  # type: ignore[misc]  # vLLM has no types for mypy to see
-    """A CPU platform whose device is what Ray counts as GPU: each such slot is one vLLM worker on the CPU."""
+    """A CPU platform whose device is the GPU slot that Ray counts: each slot runs one vLLM worker on the CPU."""
 
     ray_device_key = "GPU"
     # Ray blanks CUDA_VISIBLE_DEVICES for a worker with GPUs unless told not to; there is no device to hide here.
