@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes.util
 import hashlib
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -42,6 +43,10 @@ def test_ray_is_looked_for_as_a_module_of_this_python_and_not_on_the_path(
     assert image_probe.ray_command() is None
     scripts.touch()
     assert image_probe.ray_command() == str(scripts)
+
+
+def test_the_architecture_is_the_kernels_word() -> None:
+    assert image_probe.probe()["machine"] == os.uname().machine
 
 
 def test_cudas_version_is_read_from_torchs_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

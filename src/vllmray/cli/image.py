@@ -129,13 +129,15 @@ def copy(
     flags = {"insecure_docker_tcp": insecure_docker_tcp}
     loaded = load(flags, env_file=env_file, fields=("image", "build", "accelerator", *flags))
     config = loaded.config
-    name = name or (name_of(config.build, config.accelerator) if config.build else config.image)
     with ExitStack() as stack:
         opened = [
             stack.enter_context(open_target(one, "docker", insecure_tcp=config.insecure_docker_tcp)).host
             for one in (host or loaded.host, *(address_of(name) for name in to))
         ]
         source, *targets = opened
+        if name is None and config.build:
+            name = name_of(config.build, config.accelerator, source.info().architecture)
+        name = name or config.image
         copy_image(source, targets, name, reporter())
     if as_json:
         from vllmray.output.envelope import envelope

@@ -17,6 +17,18 @@ def own_dockerfile(accelerator: str) -> str | None:
     return resources.files("vllmray.images").joinpath(name).read_text(encoding="utf-8") if name else None
 
 
+def own_base(accelerator: str, architecture: str) -> str | None:
+    """The base of vllmray's own Dockerfile on hosts of that architecture; None where its own default will do.
+
+    Ray's images have one architecture a tag, and those for arm64 end in -aarch64 (Ray, docker/ray/README.md, "Tags").
+    Python's, for CPUs, have several.
+    """
+    if (accelerator, architecture) != ("nvidia", "arm64"):
+        return None
+    default = re.search(r"^ARG BASE=(\S+)$", own_dockerfile(accelerator) or "", re.MULTILINE)
+    return f"{default[1]}-aarch64" if default else None
+
+
 def without_a_line(dockerfile: str, arguments: Mapping[str, str]) -> list[str]:
     """The arguments that the file has no ARG line for, so that giving them would change nothing."""
     known = set(re.findall(r"^\s*ARG\s+(\w+)", dockerfile, re.MULTILINE | re.IGNORECASE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vllmray.images.architecture import architecture_of
 from vllmray.payload.protocol import Software
 
 
@@ -16,6 +17,11 @@ class ImageFacts(Software):
     """Names this very image: its digest in a registry where it has one, else its id."""
     entrypoint: tuple[str, ...] = ()
     user: str = ""
+
+    @property
+    def architecture(self) -> str:
+        """That its programs run on, as images name it: "amd64", "arm64"; empty when it is not known."""
+        return architecture_of(self.machine)
 
     @property
     def vllm(self) -> str | None:

@@ -14,6 +14,7 @@ from vllmray.images.facts import ImageFacts
 
 PREFIX = "vllmray/"
 IMAGE = "image"
+ARCHITECTURE = "architecture"
 NCCL_BUILD = "NCCL-build"
 NONE = "none"
 LABELS_SINCE = (2, 49)
@@ -30,6 +31,7 @@ def fingerprint(facts: ImageFacts, image: str) -> Fingerprint:
     versions = facts.versions
     return {
         IMAGE: image,
+        ARCHITECTURE: facts.architecture or NONE,
         "Ray": versions.get("ray") or NONE,
         "Python": facts.python or NONE,
         "vLLM": facts.vllm or NONE,

@@ -334,6 +334,7 @@ class ImageContents(_Result):
     nccl: str | None
     nccl_sha256: str | None
     ray_command: str | None
+    machine: str
 
 
 @dataclass(frozen=True)

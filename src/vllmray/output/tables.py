@@ -98,6 +98,7 @@ def image_table(name: str, facts: ImageFacts) -> RenderableType:
     rows = {
         "image": name,
         "id": facts.id,
+        "architecture": facts.architecture,
         "Ray": facts.versions.get("ray"),
         "vLLM": facts.vllm,
         "Python": facts.python,

@@ -187,3 +187,5 @@ class Software:
     """Of the library's file: the only difference between two builds of one version."""
     ray_command: str | None = None
     """The file of Ray's command line, which nodes run as a module (RAY above); None when that Python has no Ray."""
+    machine: str = ""
+    """The architecture that its programs run on, as the kernel names it: x86_64, aarch64."""

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from vllmray.config.fields import ImageBuild
 from vllmray.config.models import Accelerator
 from vllmray.errors import ConfigError
 from vllmray.hosts.base import BuildSpec, Host
-from vllmray.images.dockerfile import copies_files, image_name, own_dockerfile, without_a_line
+from vllmray.images.dockerfile import copies_files, image_name, own_base, own_dockerfile, without_a_line
 from vllmray.reporter import Reporter
 
 # The settings of a build, by the names of the ARG lines that take them.
 ARGUMENTS = {"BASE": "base", "VLLM_VERSION": "vllm_version", "RAY_VERSION": "ray_version", "PIP": "pip"}
 
 
-def build_spec(wanted: ImageBuild, accelerator: Accelerator) -> BuildSpec:
+def build_spec(wanted: ImageBuild, accelerator: Accelerator, architecture: str = "") -> BuildSpec:
     """What to build.
+
+    Args:
+        architecture: of the host, as images name it; empty when it is not known.
 
     Raises:
         ConfigError: the Dockerfile can't be read, or has no line for something that was given.
     """
     path = None if wanted.build is True else Path(wanted.build)
     text = _text(path, accelerator)
-    given = {argument: getattr(wanted, name) for argument, name in ARGUMENTS.items()}
+    given: dict[str, str | Sequence[str] | None] = {
+        argument: getattr(wanted, name) for argument, name in ARGUMENTS.items()
+    }
+    if path is None and not wanted.base:
+        given["BASE"] = own_base(accelerator, architecture)
     arguments = {name: value if isinstance(value, str) else " ".join(value) for name, value in given.items() if value}
     missing = without_a_line(text, arguments)
     if missing:
@@ -53,9 +61,9 @@ def _text(path: Path | None, accelerator: Accelerator) -> str:
         raise ConfigError(f"can't read the Dockerfile {path}: {error}", hint="Check its path.") from error
 
 
-def name_of(wanted: ImageBuild, accelerator: Accelerator) -> str:
-    """What the image is called on every host. Raises as build_spec does."""
-    spec = build_spec(wanted, accelerator)
+def name_of(wanted: ImageBuild, accelerator: Accelerator, architecture: str) -> str:
+    """What the image is called on every host of that architecture. Raises as build_spec does."""
+    spec = build_spec(wanted, accelerator, architecture)
     return image_name(spec.dockerfile, spec.arguments)
 
 
@@ -71,7 +79,7 @@ def have_built(
         ConfigError: see build_spec.
         HostError: the build failed, with the failing step's own output; Docker's build cache keeps the steps before.
     """
-    spec = build_spec(wanted, accelerator)
+    spec = build_spec(wanted, accelerator, host.info().architecture)
     name = tag or image_name(spec.dockerfile, spec.arguments)
     with reporter.step(f"image {name}") as step:
         if not tag and spec.context is None and host.image(name):

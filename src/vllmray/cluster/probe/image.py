@@ -35,11 +35,12 @@ def inspect(host: Host, name: str, cache: Path | None) -> ImageFacts:
         cache: a folder of this machine for answers; without a usable one the image is inspected each time.
 
     Raises:
-        HostError: the host does not have the image, or it could not be inspected.
+        HostError: the host does not have the image, it is for another architecture, or it could not be inspected.
     """
     image = host.image(name)
     if image is None:
         raise HostError(f"{host.address}: there is no image {name}", hint=f"Get it first: docker pull {name}")
+    _refuse_another_architecture(host, name, image)
     if cache is None or not image.fixed:
         return _ask(host, name, image)
     kept = cache / f"{image.id.removeprefix('sha256:')}-{_version()}.json"
@@ -54,11 +55,27 @@ def inspect(host: Host, name: str, cache: Path | None) -> ImageFacts:
     return facts
 
 
+def _refuse_another_architecture(host: Host, name: str, image: Image) -> None:
+    """Where the host could emulate it as well: neither Ray nor vLLM is of use so."""
+    if not image.architecture:
+        return
+    there = host.info().architecture
+    if there not in ("", image.architecture):
+        raise HostError(
+            f"{host.address}: image {name} is for {image.architecture}, and this host is {there}",
+            hint=f"Use an image for {there}. If the registry has one under the same name: "
+            f"docker pull --platform linux/{there} {name}",
+        )
+
+
 def _why(host: Host, image: Image, lines: list[str]) -> str:
     """What to do about an image that printed that instead of an answer."""
     if any("exec format error" in line.lower() for line in lines):  # the kernel's ENOEXEC, by runc or tini
-        there, wanted = host.info().architecture or "of another kind", image.architecture or "another processor"
-        return f"The image is for {wanted}, and the host is {there}: name another image."
+        there, labelled = host.info().architecture or "unknown", image.architecture or "no architecture"
+        return (
+            f"Its programs are for another architecture than this host's ({there}), though the image is labelled with "
+            f"{labelled}: rebuild it from a base for this host's, or use another image."
+        )
     return "It must have a python3 on its PATH, 3.11 or newer."
 
 

@@ -12,6 +12,7 @@ from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError
 from vllmray.hosts.base import Host
 from vllmray.images.fingerprint import (
+    ARCHITECTURE,
     IMAGE,
     NCCL_BUILD,
     Fingerprint,
@@ -53,6 +54,14 @@ def agree(
             step.result("not known")
             return
         differing = differences(head, here)
+        if ARCHITECTURE in differing:
+            raise HostError(
+                f"{host.address}: this host is {here[ARCHITECTURE]}, and the head's is {head[ARCHITECTURE]}: all nodes "
+                "of a cluster must have the same architecture",
+                details=columns(head, here),
+                hint=f"Use a host that is {head[ARCHITECTURE]}; or make another cluster of the {here[ARCHITECTURE]} hosts: "
+                "`vllmray up --role head` on one of them.",
+            )
         if differing and differing != [NCCL_BUILD]:
             raise HostError(
                 f"{host.address}: versions differ from the head's: {', '.join(differing)}",

@@ -37,12 +37,13 @@ from vllmray.hosts.docker.errors import NO_REGISTRY, REFUSED_LOGIN, explain
 from vllmray.hosts.docker.events import events
 from vllmray.hosts.docker.exec import DockerExec
 from vllmray.hosts.docker.lock import free, take
-from vllmray.hosts.docker.names import as_images_have_it, login_hint, split_image_name
+from vllmray.hosts.docker.names import login_hint, split_image_name
 from vllmray.hosts.docker.network import make_network
 from vllmray.hosts.docker.progress import telling
 from vllmray.hosts.docker.spec import archive, base_of, creation
 from vllmray.hosts.host_events import HostEvent
 from vllmray.hosts.ssh import Tunnel
+from vllmray.images.architecture import architecture_of
 
 T = TypeVar("T")
 
@@ -102,7 +103,7 @@ class DockerHost:
             runtime=f"Docker {info['ServerVersion']}",
             cpus=info["NCPU"],
             memory=info["MemTotal"],
-            architecture=as_images_have_it(info.get("Architecture") or ""),
+            architecture=architecture_of(info.get("Architecture") or ""),
             rootless="name=rootless" in (info.get("SecurityOptions") or []),
             cdi_devices=tuple(device["ID"] for device in devices if device.get("Source") == "cdi"),
         )

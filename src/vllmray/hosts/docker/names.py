@@ -1,4 +1,4 @@
-"""Names of images as the Docker SDK reads them, the logins of their registries, and names of processors."""
+"""Names of images as the Docker SDK reads them, and the logins of their registries."""
 
 from __future__ import annotations
 
@@ -6,14 +6,6 @@ from pathlib import Path
 
 from docker.auth import load_config, resolve_repository_name
 from docker.utils.config import config_path_from_environment, find_config_file
-
-# A processor's name as a daemon reports it (uname -m) -> as images state it (Go's GOARCH; containerd, platforms).
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i386": "386", "i686": "386"}
-
-
-def as_images_have_it(machine: str) -> str:
-    """A processor's name as images state it: the machine's own where the table has none."""
-    return ARCHITECTURES.get(machine, machine)
 
 
 def login_hint(name: str) -> str:

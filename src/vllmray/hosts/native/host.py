@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 import socket
 import stat
@@ -46,6 +47,7 @@ from vllmray.hosts.native.paths import PathMap, folders_of
 from vllmray.hosts.native.processes import MARK, SHM, end, free_memory, has_ended, living, members, note_memory
 from vllmray.hosts.native.records import NodeFolder, NodeSpec, NodeState, Records, SharedMemory
 from vllmray.hosts.native.restart import restarted_by_its_supervisor
+from vllmray.images.architecture import architecture_of
 from vllmray.wait import SystemClock
 
 # Ray's sockets lie in a shared folder, and the name of a socket must be short (107 bytes, man 7 unix).
@@ -79,6 +81,7 @@ class NativeHost:
             runtime="processes of this machine",
             cpus=len(os.sched_getaffinity(0)),
             memory=psutil.virtual_memory().total,
+            architecture=architecture_of(platform.machine()),
         )
 
     def image(self, name: str) -> Image | None:

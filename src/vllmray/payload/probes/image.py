@@ -102,6 +102,7 @@ def probe() -> dict[str, Any]:
             nccl=nccl_version(library) if library else None,
             nccl_sha256=digest(library) if library else None,
             ray_command=ray_command(),
+            machine=platform.machine(),
         )
     )
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fake_host import FakeHost
 from tests.unit.support import RecordingReporter, config, good_host, ray_node, seen
-from vllmray.cluster.images.build import build_spec, have_built
+from vllmray.cluster.images.build import build_spec, have_built, name_of
 from vllmray.cluster.run import UpOptions
 from vllmray.cluster.up import up_head
 from vllmray.config.fields import ImageBuild
@@ -87,6 +87,30 @@ def test_what_is_given_goes_to_the_lines_that_take_it() -> None:
     }
     assert spec.context is None
     assert build_spec(ImageBuild(), "cpu").arguments == {}
+
+
+def test_on_arm64_the_base_is_rays_for_arm64_and_what_is_given_goes_first(tmp_path: Path) -> None:
+    default = defaults(own_dockerfile("nvidia") or "")["BASE"]
+    arm = build_spec(ImageBuild(), "nvidia", "arm64").arguments
+    assert arm == {"BASE": f"{default}-aarch64"}
+    assert f"--build-arg BASE={arm['BASE']}." in (own_dockerfile("nvidia") or "")
+    assert build_spec(ImageBuild(base="b:1"), "nvidia", "arm64").arguments == {"BASE": "b:1"}
+    assert build_spec(ImageBuild(), "nvidia", "amd64").arguments == {}
+    assert build_spec(ImageBuild(), "cpu", "arm64").arguments == {}
+    file = tmp_path / "Dockerfile"
+    file.write_text("FROM a\n")
+    assert build_spec(ImageBuild(build=str(file)), "nvidia", "arm64").arguments == {}
+
+
+def test_an_image_has_the_architecture_of_the_host_that_builds_it() -> None:
+    amd, arm = FakeHost(), FakeHost()
+    arm.architecture = "arm64"
+    built = have_built(arm, ImageBuild(), "nvidia", RecordingReporter())
+    assert (
+        built
+        == name_of(ImageBuild(), "nvidia", "arm64")
+        != have_built(amd, ImageBuild(), "nvidia", RecordingReporter())
+    )
 
 
 def test_what_a_dockerfile_has_no_line_for_is_an_error(tmp_path: Path) -> None:

@@ -98,12 +98,38 @@ def test_an_image_that_can_not_answer_is_an_error_with_its_words(tmp_path: Path,
     "exec /usr/bin/python3: exec format error",
     "[FATAL tini (7)] exec python3 failed: Exec format error",
 ])  # fmt: skip
-def test_an_image_for_another_processor_is_not_said_to_lack_python(tmp_path: Path, line: str) -> None:
+def test_an_image_whose_label_is_wrong_about_its_architecture_is_not_said_to_lack_python(
+    tmp_path: Path, line: str
+) -> None:
     host, _ = answering(line)
-    host.images["image:1"] = replace(host.images["image:1"], architecture="arm64")
     with pytest.raises(HostError, match="could not be inspected") as caught:
         inspect(host, "image:1", tmp_path)
-    assert caught.value.hint == "The image is for arm64, and the host is amd64: name another image."
+    assert line in str(caught.value.details)
+    assert caught.value.hint == (
+        "Its programs are for another architecture than this host's (amd64), though the image is labelled with amd64: "
+        "rebuild it from a base for this host's, or use another image."
+    )
+
+
+def test_an_image_for_another_architecture_is_refused_before_anything_of_it_runs_and_though_its_answer_is_known(
+    tmp_path: Path,
+) -> None:
+    host, asked = answering(json.dumps(ANSWER))
+    inspect(host, "image:1", tmp_path)
+    host.architecture = "arm64"
+    with pytest.raises(HostError, match=r"image image:1 is for amd64, and this host is arm64$") as caught:
+        inspect(host, "image:1", tmp_path)
+    assert str(caught.value.hint).endswith(": docker pull --platform linux/arm64 image:1")
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(("image", "there"), [("", "arm64"), ("amd64", "")])
+def test_where_an_architecture_is_not_known_an_image_is_asked(tmp_path: Path, image: str, there: str) -> None:
+    host, asked = answering(json.dumps(ANSWER | {"machine": "aarch64"}))
+    host.images["image:1"] = replace(host.images["image:1"], architecture=image)
+    host.architecture = there
+    assert inspect(host, "image:1", tmp_path).architecture == "arm64"
+    assert len(asked) == 1
 
 
 def test_an_image_that_is_not_there_is_an_error_that_says_how_to_get_it(tmp_path: Path) -> None:

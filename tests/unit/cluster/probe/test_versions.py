@@ -47,16 +47,39 @@ def test_the_columns_show_every_version_of_both() -> None:
     with pytest.raises(HostError) as caught:
         join(host, image="image:1")
     assert str(caught.value.details).splitlines() == [
-        "            head        here",
-        "image       image:1     image:1",
-        "Ray         2.59.1      2.60.0      differs",
-        "Python      3.11.2      3.11.2",
-        "vLLM        0.32.0      0.32.0",
-        "torch       2.13.0+cpu  2.13.0+cpu",
-        "CUDA        none        none",
-        "NCCL        none        none",
-        "NCCL-build  none        none",
+        "              head        here",
+        "image         image:1     image:1",
+        "architecture  amd64       amd64",
+        "Ray           2.59.1      2.60.0      differs",
+        "Python        3.11.2      3.11.2",
+        "vLLM          0.32.0      0.32.0",
+        "torch         2.13.0+cpu  2.13.0+cpu",
+        "CUDA          none        none",
+        "NCCL          none        none",
+        "NCCL-build    none        none",
     ]
+
+
+def test_another_architecture_is_refused_with_both_whatever_else_differs_and_nothing_is_started() -> None:
+    arm = image_answer(machine="aarch64")
+    host = good_host(JOINED, head=carried(machine="x86_64", ray="2.59.1"), holds=lambda image: arm)
+    with pytest.raises(
+        HostError, match="this host is arm64, and the head's is amd64: all nodes of a cluster"
+    ) as caught:
+        join(host)
+    assert caught.value.exit_code == 3
+    assert "architecture  amd64       arm64       differs" in str(caught.value.details).splitlines()
+    assert "Use a host that is amd64" in str(caught.value.hint)
+    assert names(host) == []
+
+
+def test_a_head_of_a_version_that_told_no_architecture_is_joined() -> None:
+    labels = json.loads(carried(machine="x86_64"))["labels"]
+    del labels["vllmray/architecture"]
+    arm = image_answer(machine="aarch64")
+    host = good_host(JOINED, head=json.dumps({"labels": labels}), holds=lambda image: arm)
+    join(host)
+    assert names(host) == ["vllmray-worker"]
 
 
 def test_the_fix_is_the_heads_image_on_this_host() -> None:
