@@ -25,7 +25,7 @@ def inspect(
 ) -> None:
     """Show the versions in an image, its entrypoint and its user.
 
-    Versions of Ray, vLLM, Python, torch, CUDA and NCCL are read by a container of the image.
+    The architecture and the versions of Ray, vLLM, Python, torch, CUDA and NCCL are read by a container of the image.
     """
     from vllmray.cluster.probe.image import inspect as ask
     from vllmray.config.settings import cache_folder, load

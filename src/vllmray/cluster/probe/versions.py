@@ -59,8 +59,8 @@ def agree(
                 f"{host.address}: this host is {here[ARCHITECTURE]}, and the head's is {head[ARCHITECTURE]}: all nodes "
                 "of a cluster must have the same architecture",
                 details=columns(head, here),
-                hint=f"Use a host that is {head[ARCHITECTURE]}; or make another cluster of the {here[ARCHITECTURE]} hosts: "
-                "`vllmray up --role head` on one of them.",
+                hint=f"Use a host that is {head[ARCHITECTURE]}; or make another cluster of the {here[ARCHITECTURE]} "
+                "hosts: `vllmray up --role head` on one of them.",
             )
         if differing and differing != [NCCL_BUILD]:
             raise HostError(
