@@ -142,7 +142,7 @@ def phase(host: hosts.TestHost, wanted: str) -> float:
 
 def main() -> int:
     """Measure everything and print the table; 1 when a bound does not hold."""
-    rig = hosts.start(2)
+    rig = hosts.start(*(hosts.DOCKER_20,) * 2)
     try:
         folder = Path(tempfile.mkdtemp(dir=hosts.RUN_FOLDER))
         (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in base_settings(rig).items()))

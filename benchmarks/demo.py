@@ -252,7 +252,7 @@ def home_folder() -> Iterator[Path]:
 
 def main() -> int:
     """Measure all four in turn and print the tables; 1 when a bound does not hold."""
-    rig = hosts.start(1)
+    rig = hosts.start(hosts.DOCKER_20)
     try:
         with home_folder() as home:
             model = model_folder()

@@ -115,7 +115,7 @@ def line(what: str, value: str, bound: str, *, holds: bool) -> None:
 
 
 def main() -> int:
-    rig = hosts.start(2)
+    rig = hosts.start(*(hosts.DOCKER_20,) * 2)
     cluster = Cluster(
         rig, Path(tempfile.mkdtemp(prefix="vllmray-recovery-")), settings={"VLLMRAY_STALL_TIMEOUT": "120"}
     )

@@ -11,8 +11,6 @@ import pytest
 
 from tests.rig import hosts
 
-REAL_HOSTS = 3
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults", action="store_true", help="every fault of the matrix, not only a few")
@@ -24,7 +22,7 @@ def rig_obstacle() -> str | None:
         return "it takes root"
     missing = [
         name
-        for name in ("dockerd", "docker-registry", "debootstrap", "ip", "nsenter", "ssh", "ssh-keygen")
+        for name in ("dockerd", "docker-registry", "debootstrap", "ip", "nsenter", "unshare", "ssh", "ssh-keygen")
         if not shutil.which(name)
     ]
     return f"missing: {', '.join(missing)}" if missing else None
@@ -38,7 +36,7 @@ def rig() -> Iterator[hosts.Rig]:
         pytest.fail(f"CI leaves nothing out, but there is no rig of Docker hosts here: {obstacle}")
     if obstacle:
         pytest.skip(f"no rig of Docker hosts here: {obstacle}")
-    made = hosts.start(REAL_HOSTS)
+    made = hosts.start(*hosts.USUAL)
     yield made
     made.stop()
 

@@ -94,7 +94,7 @@ def main() -> int:
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     print(f"seed {seed}", flush=True)
-    rig = hosts.start(3)
+    rig = hosts.start(*hosts.USUAL)
     cluster = Cluster(rig, Path(tempfile.mkdtemp(prefix="vllmray-soak-")), clocks=True)
     try:
         cluster.up()

@@ -23,12 +23,15 @@ from pathlib import Path
 from tests.rig import image as node_image
 from tests.rig.daemon import unmount
 from tests.rig.image import VLLMRAY
+from tests.rig.kinds import DOCKER_20, DOCKER_28_CONTAINERD, Kind
 from tests.rig.model import model_folder
 
 SWITCH = "vrt-switch"
 DESK = "vrt-desk"
 DESK_ADDRESS = "10.78.0.254"
 RUN_FOLDER = Path("/run/vllmray-tests")
+USUAL = (DOCKER_20, DOCKER_28_CONTAINERD, DOCKER_20)
+"""A head and a worker of different kinds, so that each test of a cluster is one of a mixed pair."""
 
 
 def run(*argv: str, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
@@ -46,6 +49,7 @@ class TestHost:
     __test__ = False
 
     number: int
+    kind: Kind
     data: Path
     daemon: subprocess.Popen[bytes] | None = None
     sshd: subprocess.Popen[bytes] | None = None
@@ -87,16 +91,9 @@ class TestHost:
     def start_daemon(self) -> None:
         """Start the daemon as at a boot; returns when it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        argv = [
-            *("--data-root", str(self.data), "--exec-root", str(self.folder / "exec")),
-            *("--pidfile", str(self.folder / "pid"), "-H", self.docker_host, "-H", f"tcp://{self.address}:2375"),
-            *("--bridge=none", "--iptables=false", "--tls=false"),
-            # One attempt and one more; with the usual five a pull that never works takes 75 s.
-            *("--max-download-attempts", "1"),
-        ]
         with (self.folder / "log").open("ab") as log:
             self.daemon = subprocess.Popen(
-                self.inside("dockerd", *argv),
+                self.inside(*self.kind.command(self.folder, self.data, tcp=self.address)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -105,7 +102,7 @@ class TestHost:
         deadline = time.monotonic() + 60
         while run("docker", "-H", self.docker_host, "info", check=False).returncode:
             if time.monotonic() > deadline or self.daemon.poll() is not None:
-                raise RuntimeError(f"no Docker daemon on host {self.number}: see {self.folder}/log")
+                raise RuntimeError(f"no {self.kind.name} on host {self.number}: see {self.folder}/log")
             time.sleep(0.2)
 
     def stop_daemon(self) -> None:
@@ -196,14 +193,18 @@ class Rig:
                     process.wait(timeout=60)
 
 
-def start(count: int) -> Rig:
-    """Bring up the hosts, with the node image loaded."""
+def start(*kinds: Kind) -> Rig:
+    """Bring up a host of each kind, with the node image loaded."""
     stop()
+    count = len(kinds)
     made = node_image.make()
     RUN_FOLDER.mkdir(parents=True, exist_ok=True)
     keys = _keys()
     _network(count)
-    hosts = [TestHost(number, made.tar.parent / f"docker-{number}") for number in range(1, count + 1)]
+    hosts = [
+        TestHost(number, kind, made.tar.parent / f"{kind.folder}-{number}")
+        for number, kind in enumerate(kinds, start=1)
+    ]
     home = RUN_FOLDER / "home"
     home.mkdir()
     for host in hosts:
@@ -240,7 +241,7 @@ def _end(pidfile: Path) -> None:
     with contextlib.suppress(OSError, ValueError):
         pid = int(pidfile.read_text())
         process = Path(f"/proc/{pid}")
-        if not any(word in (process / "cmdline").read_bytes() for word in (b"dockerd", b"sshd")):
+        if not any(word in (process / "cmdline").read_bytes() for word in (b"dockerd", b"podman", b"sshd")):
             return
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + 90

@@ -32,7 +32,11 @@ def node(nowhere: Path) -> Path:
         "image": sys.executable,
         "argv": ("true",),
         "env": {"PATH": os.environ["PATH"]},
-        "labels": {"io.vllmray.cluster": "vllmray", "io.vllmray.role": "worker"},
+        "labels": {
+            "io.vllmray.cluster": "vllmray",
+            "io.vllmray.role": "worker",
+            "io.vllmray.config": json.dumps({"head_ip": "10.0.0.1", "node_ip": "10.0.0.2"}),
+        },
         "limits": {},
         "restart": False,
         "init": True,

@@ -1,0 +1,58 @@
+"""The kinds of daemon that a host of the rig can have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tests.rig.suites import within
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A program with an Engine API."""
+
+    name: str
+    program: Literal["docker", "podman"]
+    suite: str | None = None
+    """The Debian release that it is of; None for this machine's own."""
+    options: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """A name for what it keeps."""
+        return self.name.lower().replace(" ", "-")
+
+    def command(self, folder: Path, data: Path, *, tcp: str) -> tuple[str, ...]:
+        """The command line that starts it, listening on folder/docker.sock, with its process id in folder/pid."""
+        argv = self._docker(folder, data, tcp) if self.program == "docker" else self._podman(folder, data)
+        pidfile = folder / "pid"
+        return within(self.suite, pidfile, *argv) if self.suite else argv
+
+    def _docker(self, folder: Path, data: Path, tcp: str) -> tuple[str, ...]:
+        return (
+            *("dockerd", "--data-root", str(data), "--exec-root", str(folder / "exec")),
+            *("--pidfile", str(folder / "pid"), "-H", f"unix://{folder}/docker.sock", "-H", f"tcp://{tcp}:2375"),
+            *("--bridge=none", "--iptables=false", "--tls=false"),
+            # One attempt and one more; with the usual five a pull that never works takes 75 s.
+            *("--max-download-attempts", "1"),
+            *self.options,
+        )
+
+    def _podman(self, folder: Path, data: Path) -> tuple[str, ...]:
+        # Its own choice, crun, refuses a machine that has both versions of cgroups.
+        return (
+            *("podman", "--root", str(data), "--runroot", str(folder / "exec"), "--runtime", "runc"),
+            *("--cgroup-manager", "cgroupfs", "--events-backend", "file", *self.options),
+            *("system", "service", "--time=0", f"unix://{folder}/docker.sock"),
+        )
+
+
+DOCKER_20 = Kind("Docker 20.10", "docker")
+DOCKER_26 = Kind("Docker 26", "docker", "trixie")
+DOCKER_28 = Kind("Docker 28", "docker", "forky", ("--feature", "containerd-snapshotter=false"))
+DOCKER_28_CONTAINERD = Kind("Docker 28 containerd", "docker", "forky", ("--feature", "containerd-snapshotter=true"))
+PODMAN_5_4 = Kind("Podman 5.4", "podman", "trixie")
+PODMAN_5_8 = Kind("Podman 5.8", "podman", "forky")
+KINDS = (DOCKER_20, DOCKER_26, DOCKER_28, DOCKER_28_CONTAINERD, PODMAN_5_4, PODMAN_5_8)
