@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from tests.rig.hub import serving
 from tests.rig.image import VLLMRAY
 from tests.unit.cli.test_plan import make_model
+from tests.unit.spark import NVIDIA_SMI
 
 DUMMY = ("--", "--load-format", "dummy")
 
@@ -46,6 +48,16 @@ def test_without_options_this_machines_gpus_are_looked_at_and_nothing_is_left(tm
     assert "with 2 x 80 GiB" in done.stdout
     assert "2 1 2 1 65.7 3.3 " in " ".join(done.stdout.split())
     assert not (tmp_path / "models").exists()
+
+
+def test_a_gpu_that_shares_this_machines_memory_leaves_it_a_part(tmp_path: Path) -> None:
+    """As on a DGX Spark, with the memory of the machine that runs this."""
+    say(tmp_path, NVIDIA_SMI.strip() + "\\n")
+    done = plan(tmp_path, str(make_model(tmp_path, "gpt2")), "--max-model-len", "1k", *DUMMY)
+    share = re.search(r"unified memory: .* the engine takes .*\(--gpu-memory-utilization ([\d.]+)\)", done.stderr)
+    assert share, done.stderr
+    if 0.1 <= float(share[1]) < 0.92:
+        assert f" --gpu-memory-utilization={share[1]}\n" in done.stdout
 
 
 @pytest.mark.parametrize(("said", "code"), [("", 0), ("Failed to initialize NVML\\n", 9)])

@@ -112,11 +112,13 @@ def _absolute(model: str | None) -> str | None:
 def _places(hosts: str | None, config: ClusterConfig, report: Reporter) -> tuple[Sequence[HostGpus], ClusterConfig]:
     """The hosts with their GPUs, stated or read from the hosts, and the settings for the suggested command."""
     from vllmray.cluster.spec.sizes import stated_hosts
+    from vllmray.cluster.spec.unified import with_share
 
-    if hosts:
-        found = _looked_at(hosts, config, report)
-        return found, _about(hosts, config, found)
-    return (stated_hosts(config) if config.cluster_gpus else _looked_at(None, config, report)), config
+    if config.cluster_gpus and not hosts:
+        return stated_hosts(config), config
+    found = _looked_at(hosts, config, report)
+    config = with_share(config, min((host.share for host in found if host.share is not None), default=None))
+    return found, _about(hosts, config, found) if hosts else config
 
 
 def _about(hosts: str, config: ClusterConfig, found: Sequence[HostGpus]) -> ClusterConfig:

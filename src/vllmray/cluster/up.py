@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from vllmray.cluster import state, waits
 from vllmray.cluster.images.derive import Usable, usable_image
 from vllmray.cluster.lock import Turn, in_words
+from vllmray.cluster.probe.advice import advise, leaving_room, worker_room
 from vllmray.cluster.probe.free_memory import Room
 from vllmray.cluster.probe.host import Question, ask, check, have_cache, node_of
 from vllmray.cluster.probe.model import look_there
@@ -106,6 +107,7 @@ def _prepare_head(run: Run, image: Usable, info: HostInfo) -> tuple[ResolvedConf
         have_cache(host, config, probe)
         node = replace(node_of(config, probe), labels=as_labels(fingerprint(image.facts, image.named)))
         step.result(f"{node.ip} on {node.interface}, {node.gpus} GPU{'' if node.gpus == 1 else 's'}")
+    config = leaving_room(host, config, probe, run.containers.get(labels.ENGINE), reporter)
     config = ResolvedConfig.of(
         resolve_sizes(model, config, probe.gpu_memory, reporter),
         node_ip=node.ip,
@@ -113,6 +115,7 @@ def _prepare_head(run: Run, image: Usable, info: HostInfo) -> tuple[ResolvedConf
         head_ip=node.ip,
     )
     check_span(config, int(node.gpus), host.address, options.look.named)
+    advise(host, config, probe, reporter, several=config.world_size > int(node.gpus))
     room, had = Room(host, config, config.world_size), bool(run.containers)
     if not had:
         room.check(probe.cards, probe.gpu_devices)
@@ -144,6 +147,7 @@ def _find_head(run: Run, turn: Turn, config: ClusterConfig, info: HostInfo) -> t
         check(host, config, probe)
         have_cache(host, config, probe)
         if labels.WORKER not in run.containers:
+            config = worker_room(host, config, probe, run.reporter)
             Room(host, config).check(probe.cards, probe.gpu_devices)
         node = node_of(config, probe)
         if probe.connect != "open" and wait:
@@ -152,6 +156,7 @@ def _find_head(run: Run, turn: Turn, config: ClusterConfig, info: HostInfo) -> t
                 waits.for_head(config, probe, step, again=again)
         answers = wait or probe.connect == "open"
         step.result("answers" if answers else f"{probe.connect}; the worker will retry")
+    advise(host, config, probe, run.reporter, several=True)
     turn.begin()
     run.look()
     found = ResolvedConfig.of(config, node_ip=node.ip, interface=node.interface, head_ip=str(config.head_ip))

@@ -25,6 +25,8 @@ class HostGpus:
     name: str
     memory: tuple[int, ...]
     """Bytes of each."""
+    share: float | None = None
+    """With unified memory, the largest gpu_memory_utilization that leaves the host its reserve."""
 
     @property
     def summary(self) -> str:

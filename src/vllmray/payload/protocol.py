@@ -100,10 +100,6 @@ class RayStatus:
         return None
 
 
-UNIFIED_RESERVE = 8 * 1024**3
-"""Bytes of unified memory reserved for the host: its system, Ray, and vLLM's processes there."""
-
-
 @dataclass(frozen=True)
 class Card:
     """One GPU that a node was given, or a MIG device; bytes."""
@@ -118,11 +114,6 @@ class Card:
     unified: bool = False
     """Unified memory: total and free are the host's."""
 
-    @property
-    def size(self) -> int:
-        """The bytes that an engine can use."""
-        return self.total - UNIFIED_RESERVE if self.unified else self.total
-
 
 @dataclass(frozen=True)
 class GpuProcess:
@@ -136,6 +127,46 @@ class GpuProcess:
     program: str
     memory: int | None
     """Bytes."""
+
+
+@dataclass(frozen=True)
+class Swap:
+    """The host's swap space; bytes."""
+
+    total: int
+    used: int
+
+
+@dataclass(frozen=True)
+class Gid:
+    """One address of an RDMA port on Ethernet (RoCE)."""
+
+    index: int
+    address: str
+    """IPv4 where it stands for one, else IPv6."""
+    kind: str
+    """RoCE v2, or IB/RoCE v1."""
+
+
+@dataclass(frozen=True)
+class RdmaPort:
+    """One port of an RDMA device (HCA), as /sys/class/infiniband tells of it."""
+
+    device: str
+    port: int
+    state: str
+    """ACTIVE, DOWN, INIT, ARMED …"""
+    link_layer: str
+    """Ethernet (RoCE) or InfiniBand."""
+    rate: float = 0.0
+    """Gbit/s."""
+    interfaces: tuple[str, ...] = ()
+    """Network interfaces on that port; a bond and a VLAN too."""
+    adapter: str = ""
+    """The adapter's own id (sys_image_guid), which all its devices have."""
+    pci: str = ""
+    """Its PCI address: 0002:01:00.0."""
+    gids: tuple[Gid, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,13 +195,15 @@ class HostAnswer:
     """The GPUs; empty when their memory could not be determined."""
     connect: str | None = None
     cache: CacheAccess | None = None
+    swap: Swap | None = None
+    rdma: tuple[RdmaPort, ...] = ()
     gpu_devices: tuple[str, ...] = ()
     """How this host gives containers access to GPUs, as gpus.device_access takes it; filled in by the caller."""
 
     @property
     def gpu_memory(self) -> tuple[int, ...]:
-        """Bytes of each GPU; empty when they could not be determined."""
-        return tuple(card.size for card in self.cards)
+        """Bytes of each GPU; empty when that could not be told."""
+        return tuple(card.total for card in self.cards)
 
 
 @dataclass(frozen=True)

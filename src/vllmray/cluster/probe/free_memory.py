@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from vllmray.cluster.probe.cards import cards_in, holders_in
 from vllmray.cluster.probe.short_lived import run_to_end
+from vllmray.cluster.spec import unified
 from vllmray.cluster.spec.probes import gpu_probe_spec
 from vllmray.cluster.spec.sizes import memory_share
 from vllmray.config.models import ClusterConfig
@@ -129,7 +130,8 @@ class Room:
     def _hint(self, cards: Sequence[Card], short: Sequence[Card]) -> str:
         roomy = [card for card in cards if card.free >= self._needed(card)]
         others = [self._name(cards, card).removeprefix("GPU ") for card in roomy]
-        fits = math.floor(min(card.free / card.total for card in short) * 100) / 100
+        left = unified.share_left(short)
+        fits = math.floor(min(card.free / card.total for card in short) * 100) / 100 if left is None else left
         ways = ["End the processes that hold it (nvidia-smi lists them)"]
         ways += [f"take other GPUs (--gpus device={','.join(others)})"] if others else []
         less = f"let the engine take less of each (-- --gpu-memory-utilization {fits:g}{self._where})"

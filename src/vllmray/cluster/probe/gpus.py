@@ -8,14 +8,13 @@ from dataclasses import replace
 
 from vllmray.cluster.probe.cards import cards_in, files_in
 from vllmray.cluster.probe.short_lived import run_to_end
+from vllmray.cluster.spec import unified
 from vllmray.cluster.spec.gpus import AMD_CONTROL, RENDER_FILE
 from vllmray.cluster.spec.probes import brief_spec, gpu_probe_spec, with_program
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError, NoGpuRuntimeError
 from vllmray.hosts.base import ContainerSpec, Host, Mount
 from vllmray.model.layouts import HostGpus
-from vllmray.model.memory import GIB
-from vllmray.payload.protocol import UNIFIED_RESERVE
 from vllmray.reporter import Reporter
 
 DEV = "/vllmray/dev"
@@ -40,16 +39,19 @@ def gpus_of(host: Host, config: ClusterConfig, reporter: Reporter) -> HostGpus:
             host, config, host.info().cdi_devices, lambda devices: gpu_probe_spec(config, devices, request)
         )
         cards = cards_in(lines)
-        found = HostGpus(host.address, tuple(card.size for card in cards))
+        share = unified.share_left(cards)
+        found = HostGpus(host.address, tuple(card.total for card in cards), share)
         if not found.memory:
             raise HostError(
                 f"{host.address}: no {config.accelerator} GPU whose memory could be read",
                 details="\n".join(lines[-5:]) or None,
                 hint=STATE_THEM,
             )
-        shared = any(card.unified for card in cards)
-        reserve = f"; shared with the host, which keeps {UNIFIED_RESERVE // GIB} GiB of it" if shared else ""
-        step.result(f"{found.summary}{reserve}")
+        config = unified.with_share(config, share)
+        shared = unified.words(cards, config)
+        step.result(f"{found.summary}; {shared}" if shared else found.summary)
+    if problem := unified.refused(cards, config) or unified.too_large(cards, config):
+        reporter.warning(f"{host.address}: {problem}")
     return found
 
 

@@ -13,6 +13,7 @@ from vllmray.cluster.probe.short_lived import run_to_end
 from vllmray.cluster.spec.containers import CACHE, Node
 from vllmray.cluster.spec.gpus import stated_gpus
 from vllmray.cluster.spec.probes import beside, own_cache_spec, probe_spec
+from vllmray.cluster.spec.rdma import Hcas, choose
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError
 from vllmray.hosts.base import ContainerSpec, Host
@@ -174,4 +175,15 @@ def _setting(name: str) -> str:
 def node_of(config: ClusterConfig, found: HostAnswer) -> Node:
     """The plan's view of the host."""
     gpus = stated_gpus(config)
-    return Node(found.node_ip, found.interface, found.gpus if gpus is None else gpus, found.gpu_devices)
+    nccl = hcas_of(config, found).variables if gives_rdma(config) else {}
+    return Node(found.node_ip, found.interface, found.gpus if gpus is None else gpus, found.gpu_devices, nccl=nccl)
+
+
+def gives_rdma(config: ClusterConfig) -> bool:
+    """Whether the node can use RDMA devices; a process can always."""
+    return config.rdma or config.runtime == "native"
+
+
+def hcas_of(config: ClusterConfig, found: HostAnswer) -> Hcas:
+    """Which RDMA devices of the host the node uses."""
+    return choose(found.rdma, ip=found.node_ip, interface=found.interface, stated=config.environment)

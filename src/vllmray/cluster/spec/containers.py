@@ -53,6 +53,8 @@ class Node:
     """As gpus.device_access takes them."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Of the head's Ray node."""
+    nccl: Mapping[str, str] = field(default_factory=dict)
+    """NCCL's variables for the host's RDMA devices."""
 
 
 def container_name(config: ClusterConfig, role: str) -> str:
@@ -224,7 +226,7 @@ def _environment(config: ResolvedConfig, node: Node, secrets: Secrets) -> dict[s
         # and the workers' are in two containers, which share no other folder. On the other hosts Ray makes it.
         "VLLM_RPC_BASE_PATH": TEMP_DIR,
     }
-    env |= secrets.variables()
+    env |= {**node.nccl, **secrets.variables()}
     if config.user:
         env["USER"] = "vllmray"  # a number that the image's /etc/passwd may not have: torch asks for a name (getpass)
     if "VLLM_USE_MODELSCOPE" in config.environment:

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vllmray.payload.probes.meminfo import meminfo
 from vllmray.payload.protocol import Card, GpuProcess
 
 MIB = 1024**2
@@ -128,14 +129,14 @@ def _of(index: str, uuid: str, name: str, *, total: int, free: int, unified: boo
     return asdict(Card(index, uuid, name, total=total, free=free, unified=unified))
 
 
-def _unified(index: str, uuid: str, name: str, meminfo: str = "/proc/meminfo") -> dict[str, Any] | None:
+def _unified(index: str, uuid: str, name: str) -> dict[str, Any] | None:
     """A GPU with unified memory (GB10, Jetson), whose fields nvidia-smi prints as [N/A]: its memory is the host's.
 
     VLLM does the same: total is MemTotal, free is MemAvailable (vllm/utils/mem_utils.py, MemorySnapshot).
     """
-    words = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path(meminfo).read_text(), re.MULTILINE))
+    sizes = meminfo()
     try:
-        total, free = int(words["MemTotal"]) * 1024, int(words["MemAvailable"]) * 1024
+        total, free = sizes["MemTotal"], sizes["MemAvailable"]
     except KeyError:
         return None
     return _of(index, uuid, name, total=total, free=free, unified=True)

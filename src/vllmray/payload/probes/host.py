@@ -23,6 +23,8 @@ if __name__ == "__main__":  # in a container: the folder that holds vllmray's pa
     sys.path[0] = str(Path(__file__).parents[3])
 
 from vllmray.payload.probes.gpus import gpu_answer
+from vllmray.payload.probes.meminfo import swap
+from vllmray.payload.probes.rdma import rdma_ports
 from vllmray.payload.protocol import CacheAccess
 
 # Nothing is sent there: connecting a UDP socket only looks up the route. An address for documentation (RFC 5737).
@@ -130,6 +132,7 @@ def probe(request: dict[str, Any]) -> dict[str, Any]:
     answer["taken"] = taken(request.get("ports", {}))
     answer["forbidden"] = forbidden(request.get("ports", {}))
     answer |= gpu_answer(request)
+    answer |= {"swap": swap(), "rdma": rdma_ports()}
     if "cache" in request:
         answer["cache"] = cache(request["cache"])
     if "connect" in request:

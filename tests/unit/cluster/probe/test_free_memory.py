@@ -155,10 +155,12 @@ def test_several_full_gpus_are_one_error() -> None:
     ]
 
 
-def test_memory_that_is_shared_with_the_host_is_said_to_be() -> None:
-    with pytest.raises(HostError) as caught:
-        head(full_host(card(120 * GIB, free=60 * GIB, unified=True, name="NVIDIA GB10")))
+def test_unified_memory_is_named_and_the_hint_leaves_the_host_its_reserve() -> None:
+    spark = card(120 * GIB, free=60 * GIB, unified=True, name="NVIDIA GB10")
+    with pytest.raises(HostError, match="GiB are free, the engine needs 96") as caught:
+        head(full_host(spark), vllm_args=("--gpu-memory-utilization=0.8",))
     assert "GPU 0 (NVIDIA GB10, memory shared with the host): 60.0 of 120.0 GiB free" in (caught.value.details or "")
+    assert "(-- --gpu-memory-utilization 0.43)" in (caught.value.hint or "")
 
 
 def test_a_worker_looks_at_its_own_gpus_before_it_waits_for_the_head() -> None:

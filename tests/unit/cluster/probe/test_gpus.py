@@ -103,13 +103,25 @@ def test_a_host_whose_gpus_can_not_be_told_is_an_error_with_the_way_to_state_the
     assert "--gpus 2x80GiB,2x80GiB" in str(caught.value.hint)
 
 
-def test_memory_that_is_shared_with_the_host_is_counted_without_what_the_host_keeps() -> None:
-    asked, reporter = (
-        host(json.dumps({"cards": [card(120 * GIB, name="NVIDIA GB10", unified=True)]})),
-        RecordingReporter(),
+GB10 = card(120 * GIB, free=100 * GIB, name="NVIDIA GB10", unified=True)
+
+
+def test_of_unified_memory_the_engine_gets_what_is_available_without_the_hosts_reserve() -> None:
+    asked, reporter = host(json.dumps({"cards": [GB10]})), RecordingReporter()
+    assert gpus_of(asked, WANTED, reporter) == HostGpus("fake://host", (120 * GIB,), share=0.76)
+    assert reporter.lines[-1] == (
+        "GPUs of fake://host: = 1 x 120 GiB; unified memory: 100.0 of 120.0 GiB are available, the engine takes 91.2 "
+        "(--gpu-memory-utilization 0.76)"
     )
-    assert gpus_of(asked, WANTED, reporter) == HostGpus("fake://host", (112 * GIB,))
-    assert "= 1 x 112 GiB; shared with the host, which keeps 8 GiB of it" in reporter.text()
+
+
+@pytest.mark.parametrize(("share", "words"), [("0.8", "which leaves 4.0 GiB"), ("0.9", "vLLM will not start")])
+def test_a_share_of_unified_memory_that_is_too_large_is_a_warning(share: str, words: str) -> None:
+    asked, reporter = host(json.dumps({"cards": [GB10]})), RecordingReporter()
+    gpus_of(asked, config(accelerator="nvidia", vllm_args=("--gpu-memory-utilization", share)), reporter)
+    assert reporter.lines[-1].startswith("warning: fake://host: unified memory: 100.0 of 120.0 GiB are available")
+    assert words in reporter.lines[-1]
+    assert "--gpu-memory-utilization 0.76 leaves" in reporter.lines[-1]
 
 
 def test_a_host_without_the_image_says_so_and_pulls_nothing() -> None:
