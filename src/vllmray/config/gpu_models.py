@@ -35,8 +35,8 @@ MEMORY_MIB = {
     "RTX-A6000": 49140,
     "RTX-6000-Ada": 49140,
     "RTX-PRO-6000": 97887,
-    # Shares the host's 128 GB, of which Linux shows about 119.7 GiB; less the 8 that the host keeps
-    # (payload/protocol.py).
+    # Unified memory: of 128 GB Linux shows 121.7 GiB, of which about 2 are in use and 8 are left to the host
+    # (cluster/spec/unified.py).
     "GB10": 111 * 1024,
     "MI210": 65520,
     "MI250X": 65520,  # of each of its two dies, which are a device each
