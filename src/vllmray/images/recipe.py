@@ -11,6 +11,10 @@ import re
 import shlex
 
 RAY_REQUIREMENT = "ray[default]==2.60.0"
+RAY_PYTHONS = ((3, 10), (3, 14))
+"""The oldest and the newest Python that PyPI has wheels of that Ray for. There is no source distribution, so no other
+Python can install it.
+"""
 OLDEST_RAY = (2, 52)
 """The first with token authentication (Ray's documentation, "Ray Token Authentication": available in Ray 2.52.0 or
 later). An older one ignores RAY_AUTH_MODE.
@@ -29,6 +33,20 @@ def asks_for_token(ray_version: str) -> bool:
     """Whether a Ray of that version supports token authentication; False for what is not a version."""
     found = re.match(r"(\d+)\.(\d+)", ray_version)
     return found is not None and (int(found[1]), int(found[2])) >= OLDEST_RAY
+
+
+def lacks_wheel(python: str) -> str | None:
+    """Why that version of Python can't have RAY_REQUIREMENT; None when it can, or when the version is not known."""
+    found = re.match(r"(\d+)\.(\d+)", python)
+    oldest, newest = RAY_PYTHONS
+    if found is None or oldest <= (int(found[1]), int(found[2])) <= newest:
+        return None
+    ray = RAY_REQUIREMENT.partition("==")[2]
+    return f"Ray {ray} has no wheel for Python {python}, only for {_dotted(oldest)} to {_dotted(newest)}"
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
 
 
 def derived_name(base_id: str, requirement: str = RAY_REQUIREMENT) -> str:

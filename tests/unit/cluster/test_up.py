@@ -209,6 +209,7 @@ def test_what_a_node_could_not_live_with_is_refused_first(answer: str, words: st
     [
         ("docker", image_answer(vllm=None), "image image:1 has no vLLM"),
         ("native", image_answer(ray=None), "image:1 has no Ray"),
+        ("native", image_answer(ray=None, python="3.15.2"), "no wheel for Python 3.15.2, only for 3.10 to 3.14"),
         (
             "docker",
             image_answer(ray="2.51.2"),

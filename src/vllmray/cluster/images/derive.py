@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vllmray.cluster.images.build import have_built
 from vllmray.cluster.images.pull import ensure_image
-from vllmray.cluster.probe.host import check_software
+from vllmray.cluster.probe.host import check_ray_fits, check_software
 from vllmray.cluster.probe.image import inspect
 from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError
@@ -47,6 +47,7 @@ def usable_image(host: Host, config: ClusterConfig, reporter: Reporter, *, cache
     facts = inspect(host, config.image, cache)
     # Natively the image is an environment, the user's own: check_software says what it lacks.
     if not facts.ray_command and config.runtime != "native":
+        check_ray_fits(host.address, config, facts)
         if not derive:
             raise HostError(
                 f"{host.address}: image {config.image} has no Ray",

@@ -18,7 +18,7 @@ from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError
 from vllmray.hosts.base import ContainerSpec, Host
 from vllmray.images.facts import ImageFacts
-from vllmray.images.recipe import OLDEST_RAY_TEXT, RAY_REQUIREMENT, asks_for_token
+from vllmray.images.recipe import OLDEST_RAY_TEXT, RAY_PYTHONS, RAY_REQUIREMENT, asks_for_token, lacks_wheel
 from vllmray.payload.protocol import HostAnswer
 
 _ANSWER = TypeAdapter(HostAnswer)
@@ -134,6 +134,7 @@ def check_software(where: str, config: ClusterConfig, facts: ImageFacts) -> None
     what = config.image if native else f"image {config.image}"
     install = f"Install it there: pip install 'vllmray[{extra}]'; or name another Python with --python."
     if facts.ray_command is None:
+        check_ray_fits(where, config, facts)
         raise HostError(
             f"{where}: {what} has no Ray",
             hint=install
@@ -162,6 +163,21 @@ def check_software(where: str, config: ClusterConfig, facts: ImageFacts) -> None
             hint=f"vLLM works without them: {config.image if native else 'python3'} "
             f"-m pip uninstall --yes {' '.join(misfits)}",
         )
+
+
+def check_ray_fits(where: str, config: ClusterConfig, facts: ImageFacts) -> None:
+    """Raises HostError when Ray is missing and can't be added: there is no Ray for that Python."""
+    reason = lacks_wheel(facts.python)
+    if facts.ray_command or reason is None:
+        return
+    native = config.runtime == "native"
+    newest = ".".join(map(str, RAY_PYTHONS[1]))
+    raise HostError(
+        f"{where}: {config.image if native else f'image {config.image}'} has no Ray, and {reason}",
+        hint=f"Make an environment with another Python (python{newest} -m venv ENVIRONMENT), and name it with --python."
+        if native
+        else f"Name an image whose python3 is 3.11 to {newest} with --image, for example one of `vllmray image build`.",
+    )
 
 
 def _listed(ports: Mapping[str, int]) -> str:

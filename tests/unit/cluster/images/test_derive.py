@@ -13,7 +13,7 @@ from tests.unit.support import RecordingReporter, config, good_host, image_answe
 from vllmray.cluster.run import UpOptions
 from vllmray.cluster.up import up_head
 from vllmray.errors import HostError
-from vllmray.images.recipe import RAY_REQUIREMENT, derived_dockerfile, derived_name
+from vllmray.images.recipe import RAY_REQUIREMENT, derived_dockerfile, derived_name, lacks_wheel
 
 DERIVED = derived_name("sha256:image:1")
 
@@ -57,6 +57,33 @@ def test_no_derive_is_an_error_with_the_two_lines_that_do_it_by_hand() -> None:
     assert f"uv pip install --system '{RAY_REQUIREMENT}'" in str(caught.value.hint)
     assert "--image vllm-ray" in str(caught.value.hint)
     assert names(host) == []
+
+
+@pytest.mark.parametrize("derive", [True, False])
+def test_an_image_whose_python_has_no_wheel_of_ray_is_refused_before_anything_is_built(derive: bool) -> None:
+    host = good_host(*READY, holds=lambda image: image_answer(ray=None, python="3.15.0"))
+    with pytest.raises(HostError) as caught:
+        up_head(host, config(), UpOptions(derive=derive), RecordingReporter())
+    assert caught.value.message == (
+        "fake://host: image image:1 has no Ray, and Ray 2.60.0 has no wheel for Python 3.15.0, only for 3.10 to 3.14"
+    )
+    assert "--image" in str(caught.value.hint)
+    assert "--no-derive" not in str(caught.value.hint)
+    assert not [call for call in host.calls if call.startswith("build")]
+    assert names(host) == []
+
+
+def test_an_image_with_a_ray_of_its_own_is_taken_whatever_its_python() -> None:
+    host = good_host(*READY, holds=lambda image: image_answer(python="3.15.0"))
+    assert up_head(host, config(), UpOptions(), RecordingReporter()).ready
+
+
+@pytest.mark.parametrize(
+    ("python", "fits"),
+    [("3.9.25", False), ("3.10.0", True), ("3.14.8", True), ("3.15.0", False), ("2.7", False), ("", True)],
+)
+def test_whether_ray_can_be_installed_for_a_python(python: str, fits: bool) -> None:
+    assert (lacks_wheel(python) is None) is fits
 
 
 def test_the_name_tells_the_base_and_the_version_of_ray() -> None:
