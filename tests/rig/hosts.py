@@ -99,6 +99,8 @@ class TestHost:
                 stderr=log,
                 start_new_session=True,
             )
+        if self.kind.program == "podman":  # Docker's writes it itself, and starts with no other there
+            (self.folder / "pid").write_text(str(self.daemon.pid))
         deadline = time.monotonic() + 60
         while run("docker", "-H", self.docker_host, "info", check=False).returncode:
             if time.monotonic() > deadline or self.daemon.poll() is not None:

@@ -25,10 +25,9 @@ class Kind:
         return self.name.lower().replace(" ", "-")
 
     def command(self, folder: Path, data: Path, *, tcp: str) -> tuple[str, ...]:
-        """The command line that starts it, listening on folder/docker.sock, with its process id in folder/pid."""
+        """The command line that starts it, listening on folder/docker.sock."""
         argv = self._docker(folder, data, tcp) if self.program == "docker" else self._podman(folder, data)
-        pidfile = folder / "pid"
-        return within(self.suite, pidfile, *argv) if self.suite else argv
+        return within(self.suite, *argv) if self.suite else argv
 
     def _docker(self, folder: Path, data: Path, tcp: str) -> tuple[str, ...]:
         return (

@@ -28,8 +28,6 @@ mount --make-rprivate /
 mount --bind "$0/usr" /usr
 mkdir -p /etc/containers
 mount --bind "$0/etc/containers" /etc/containers
-echo $$ > "$1"
-shift
 exec "$@"
 """
 
@@ -70,9 +68,9 @@ def _mirror() -> str:
     return next(uri for uri in listed if "security" not in uri)
 
 
-def within(suite: str, pidfile: Path, *argv: str) -> tuple[str, ...]:
+def within(suite: str, *argv: str) -> tuple[str, ...]:
     """The command line that runs a program of that release; the process that is started becomes the program."""
-    return ("unshare", "--mount", "sh", "-c", ENTER, str(root_of(suite)), str(pidfile), *argv)
+    return ("unshare", "--mount", "sh", "-c", ENTER, str(root_of(suite)), *argv)
 
 
 def _run(*argv: str) -> None:
