@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_host import FakeHost
+from tests.rig.hosts import Rig, TestHost
 from vllmray.hosts.base import Host
 from vllmray.hosts.docker.host import DockerHost
 from vllmray.hosts.native.host import NativeHost
@@ -89,7 +90,7 @@ def _clear(host: Host) -> None:
 def _docker_command(request: pytest.FixtureRequest) -> Callable[..., str]:
     """The docker command, for what the protocol has no verb for; returns what it prints."""
     found = os.environ.get("VLLMRAY_TEST_DOCKER")
-    where = [] if found else ["-H", request.getfixturevalue("clean").host(1).docker_host]
+    where = [] if found else ["-H", host_of(request).docker_host]
 
     def run(*argv: str) -> str:
         return subprocess.run(["docker", *where, *argv], check=True, capture_output=True, text=True).stdout
@@ -101,18 +102,23 @@ def _no_docker_command(*argv: str) -> str:
     raise AssertionError(f"docker {argv[0]} of a host without Docker")
 
 
+def host_of(request: pytest.FixtureRequest) -> TestHost:
+    """Over tcp the host with the newer daemon, so that the contract is held by both."""
+    rig: Rig = request.getfixturevalue("clean")
+    return rig.host(2 if request.node.callspec.params["ground"] == "docker over tcp" else 1)
+
+
 def _docker(request: pytest.FixtureRequest) -> tuple[Host, str]:
     found = os.environ.get("VLLMRAY_TEST_DOCKER")
     if found:
         if request.param != "docker over unix":
             pytest.skip("one daemon was found, and it is reached one way")
         return DockerHost(None), found
-    clean = request.getfixturevalue("clean")
-    first = clean.host(1)
+    clean, host = request.getfixturevalue("clean"), host_of(request)
     if request.param == "docker over ssh":
         monkeypatch = request.getfixturevalue("monkeypatch")
         monkeypatch.setenv("PATH", f"{clean.ssh}:{os.environ['PATH']}")
-        return DockerHost(first.ssh_host), clean.image
+        return DockerHost(host.ssh_host), clean.image
     if request.param == "docker over tcp":
-        return DockerHost(f"tcp://{first.address}:2375", insecure_tcp=True), clean.image
-    return DockerHost(first.docker_host), clean.image
+        return DockerHost(f"tcp://{host.address}:2375", insecure_tcp=True), clean.image
+    return DockerHost(host.docker_host), clean.image

@@ -142,14 +142,17 @@ def test_the_signal_that_ended_a_container_is_remembered_when_it_is_gone_and_no_
     ground.host.exec(container.id, ("true",)).close()
     ground.host.stop_and_remove(container.id, timeout=5)
     said = [(event.action, event.signal or event.exit_code) for event in happened(ground, labels)]
-    assert said == [("start", None), ("kill", 15), ("die", 143), ("stop", None)]
+    assert said[:2] == [("start", None), ("kill", 15)]
+    assert sorted(said[2:], key=str) == [("die", 143), ("stop", None)]  # Docker 28 may tell of the stop first
 
 
 def test_a_restart_is_remembered_as_one(ground: Ground, labels: dict[str, str]) -> None:
     container = ground.host.create_and_start(spec(ground, "sleep", "600", labels=labels))
     ground.host.restart(container.id, timeout=5)
     actions = [event.action for event in happened(ground, labels)]
-    assert actions == ["start", "kill", "die", "stop", "start", "restart"]
+    assert actions[:2] == ["start", "kill"]
+    assert sorted(actions[2:4]) == ["die", "stop"]
+    assert actions[4:] == ["start", "restart"]
 
 
 def test_a_log_since_a_time_has_every_line_from_then_on(ground: Ground) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +11,12 @@ from pathlib import Path
 from tests.rig.hosts import TestHost
 
 MB = 10**6
+CONTAINERD = "containerd/daemon/io.containerd.content.v1.content"
 
 
 @contextmanager
 def small_image(host: TestHost, name: str, folder: Path, *sizes: int) -> Iterator[str]:
-    """An image of one random file a layer, of those sizes in bytes; yields its id, and removes it at the end."""
+    """An image of one random file a layer, of those sizes in bytes; yields its contents, and removes it at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["FROM scratch"]
     for number, size in enumerate(sizes):
@@ -22,20 +24,27 @@ def small_image(host: TestHost, name: str, folder: Path, *sizes: int) -> Iterato
         lines.append(f"COPY file{number} /")
     (folder / "Dockerfile").write_text("\n".join(lines) + "\n")
     host.docker("build", "--quiet", "--tag", name, str(folder))
-    yield image_id(host, name)
+    yield contents(host, name)
     host.docker("rmi", "--force", name, check=False)
 
 
-def image_id(host: TestHost, name: str) -> str:
-    """Empty where the host has no such image."""
-    return host.docker("images", "--no-trunc", "--quiet", name).strip()
+def contents(host: TestHost, name: str) -> str:
+    """What an image is made of, the same with any image store; empty where the host has no such image."""
+    if not host.docker("images", "--quiet", name).strip():
+        return ""
+    (found,) = json.loads(host.docker("image", "inspect", name))
+    config = {key: found["Config"].get(key) or None for key in ("Cmd", "Entrypoint", "Env", "User", "WorkingDir")}
+    return json.dumps([found["Architecture"], found["RootFS"]["Layers"], config])
 
 
 def on_disk(host: TestHost) -> dict[str, set[str]]:
     """What a daemon has of images: their ids, their layers, and files that it is still receiving."""
-    layers = host.data / "image/overlay2/layerdb/sha256"
+    stores = ("image/overlay2/layerdb/sha256", f"{CONTAINERD}/blobs/sha256")
+    receiving = ("tmp", f"{CONTAINERD}/ingest")
     return {
         "images": set(host.docker("images", "--all", "--no-trunc", "--quiet").split()),
-        "layers": {path.name for path in layers.glob("*")},
-        "received": {str(path.relative_to(host.data)) for path in (host.data / "tmp").rglob("*")},
+        "layers": {path.name for store in stores for path in (host.data / store).glob("*")},
+        "received": {
+            str(path.relative_to(host.data)) for place in receiving for path in (host.data / place).rglob("*")
+        },
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import User, Users, finish, wait_for
-from tests.e2e.images import MB, image_id, on_disk, small_image
+from tests.e2e.images import MB, contents, on_disk, small_image
 from tests.rig.hosts import SWITCH, Rig, TestHost, run
 
 NAME = "vllmray-test-copied:1"
@@ -38,7 +38,7 @@ def test_two_hosts_get_the_same_image_from_one_reading_and_not_again(someone: Us
     with small_image(someone.host, NAME, tmp_path / "image", 5 * MB, 40 * MB) as made:
         done = someone.vllmray("image", "copy", NAME, *to)
         assert done.returncode == 0
-        assert [image_id(host, NAME) for host in (second, third)] == [made, made]
+        assert [contents(host, NAME) for host in (second, third)] == [made, made]
         assert saves(someone, began) == 1
         assert done.stderr.count("does not have it") == 2
         assert done.stderr.count(" MB/s") == 2
@@ -51,7 +51,7 @@ def test_two_hosts_get_the_same_image_from_one_reading_and_not_again(someone: Us
         third.docker("rmi", "--force", NAME)
         before = on_disk(second)
         assert someone.vllmray("image", "copy", NAME, *to).returncode == 0
-        assert image_id(third, NAME) == made
+        assert contents(third, NAME) == made
         assert on_disk(second) == before
 
 
@@ -77,7 +77,7 @@ def test_a_copy_that_is_ended_in_the_middle_leaves_nothing_on_the_target(
         finish(process, 30)
         wait_for(lambda: on_disk(second) == before, "nothing of the image on the target")
         wait_for(lambda: someone.host.processes() == [], "no ssh of a command that is gone")
-    assert image_id(second, NAME) == ""
+    assert contents(second, NAME) == ""
 
 
 @contextmanager
@@ -116,5 +116,5 @@ def test_a_target_that_goes_away_is_named_and_the_other_has_the_image(
             second.start_daemon()
         assert code == 3
         assert f"was not copied to {second.ssh_host}" in err
-        assert image_id(third, NAME) == made
-        assert image_id(second, NAME) == ""
+        assert contents(third, NAME) == made
+        assert contents(second, NAME) == ""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.conftest import User, Users, nothing_left
-from tests.e2e.images import image_id
+from tests.e2e.images import contents
 from tests.rig.hosts import TestHost
 from tests.rig.image import VENV
 from tests.rig.settings import ENGINE_FLAGS
@@ -50,7 +50,7 @@ def test_an_image_without_ray_comes_up_with_nothing_else_typed_and_every_host_ad
     # Before Ray is added here: an image that was made so would be copied too.
     copied = rayless.vllmray("image", "copy", "--to", second.host.ssh_host)
     assert copied.returncode == 0
-    assert image_id(second.host, RAYLESS) == image_id(rayless.host, RAYLESS)
+    assert contents(second.host, RAYLESS) == contents(rayless.host, RAYLESS)
 
     head = rayless.vllmray("up", "--role", "head", *ENGINE_FLAGS)
     assert head.returncode == 0

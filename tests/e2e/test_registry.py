@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Users, nothing_left
-from tests.e2e.images import MB, image_id, on_disk, small_image
+from tests.e2e.images import MB, contents, on_disk, small_image
 from tests.rig.hosts import Rig, TestHost
 from tests.rig.registry import PASSWORD, PORT, PROXY_PORT, USER, cutting, registry
 from tests.unit.support import FakeClock, RecordingReporter
@@ -52,7 +52,7 @@ def pull(host: TestHost, name: str) -> RecordingReporter:
 def test_a_pull_shows_each_layer(host: TestHost, pushed: str, tmp_path: Path) -> None:
     with registry(host, tmp_path / "registry"):
         said = pull(host, PUSHED).lines
-    assert image_id(host, PUSHED) == pushed
+    assert contents(host, PUSHED) == pushed
     assert len({line.split()[2] for line in said if line.endswith("1/1 Pull complete")}) == 2
     assert any(line.endswith("Downloading") and "/30" in line for line in said)
 
@@ -63,7 +63,7 @@ def test_a_connection_that_breaks_off_in_the_middle_is_tried_again(host: TestHos
     assert "Retrying in" in said  # the daemon's own second attempt
     assert "trying again in 1 s" in said
     assert "trying again in 2 s" not in said
-    assert image_id(host, THROUGH_PROXY) == pushed
+    assert contents(host, THROUGH_PROXY) == pushed
 
 
 def test_one_that_breaks_off_each_time_is_an_error_and_leaves_nothing(
@@ -102,7 +102,7 @@ def test_a_registry_that_refuses_names_the_login_it_looked_for(users: Users, pus
             up = someone.vllmray("up", "--role", "head", "--image", PUSHED)
             assert up.returncode == 3
             assert f"There is no login for {name} in {settings}: docker login {name}" in up.stderr
-            assert image_id(someone.host, PUSHED) == ""
+            assert contents(someone.host, PUSHED) == ""
 
             settings.parent.mkdir()
             settings.write_text(json.dumps({"auths": {name: {"auth": _basic(USER, "wrong")}}}))
@@ -111,7 +111,7 @@ def test_a_registry_that_refuses_names_the_login_it_looked_for(users: Users, pus
 
             settings.write_text(json.dumps({"auths": {name: {"auth": _basic(USER, PASSWORD)}}}))
             someone.vllmray("up", "--role", "head", "--image", PUSHED)
-            assert image_id(someone.host, PUSHED) == pushed
+            assert contents(someone.host, PUSHED) == pushed
     finally:
         del someone.host.environment["DOCKER_CONFIG"]
 

@@ -187,6 +187,13 @@ class Image:
     """Of the processor that it is for: "amd64", "arm64"; empty when it does not state one."""
     fixed: bool = True
     """The same id always means the same contents."""
+    contents: str = ""
+    """A digest of its layers and configuration; empty where the id is the same on every host."""
+
+    @property
+    def identity(self) -> str:
+        """The same on every host that has this image, whichever image store it uses."""
+        return self.contents or self.id
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,17 @@ class ImageFacts(Software):
     """The answer of payload/probes/image.py, and what the host knows of the image without running it."""
 
     id: str
+    contents: str = ""
+    """As in hosts.base.Image."""
     reference: str = ""
     """Names this very image: its digest in a registry where it has one, else its id."""
     entrypoint: tuple[str, ...] = ()
     user: str = ""
+
+    @property
+    def identity(self) -> str:
+        """As in hosts.base.Image."""
+        return self.contents or self.id
 
     @property
     def architecture(self) -> str:

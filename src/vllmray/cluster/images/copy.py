@@ -56,7 +56,7 @@ def _with_derived(source: Host, name: str) -> dict[str, Image]:
             f"{source.address}: there is no image {name}",
             hint="Run this on a host that has it, or name one with --host (docker images lists what is there).",
         )
-    derived = derived_name(image.id)
+    derived = derived_name(image.identity)
     found = source.image(derived)
     return {name: image} | ({derived: found} if found else {})
 
@@ -74,7 +74,7 @@ def _refuse_other_processors(targets: Sequence[Host], name: str, architecture: s
 
 
 def _same(there: Image | None, here: Image) -> bool:
-    return there is not None and there.id == here.id
+    return there is not None and there.identity == here.identity
 
 
 class _Progress:

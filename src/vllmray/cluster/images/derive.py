@@ -61,7 +61,7 @@ def usable_image(host: Host, config: ClusterConfig, reporter: Reporter, *, cache
 
 def _with_ray(host: Host, base: str, facts: ImageFacts, reporter: Reporter) -> str:
     """The name of the image made of that base."""
-    name = derived_name(facts.id)
+    name = derived_name(facts.identity)
     with reporter.step(f"image with Ray {name}") as step:
         if host.image(name):
             step.result("found")

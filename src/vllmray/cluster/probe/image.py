@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -99,7 +99,8 @@ def _ask(host: Host, name: str, image: Image) -> ImageFacts:
     try:
         answer = json.loads(lines[-1])
         reference = next(iter(image.digests), image.id)
-        return ImageFacts(id=image.id, reference=reference, entrypoint=image.entrypoint, user=image.user, **answer)
+        facts = ImageFacts(id=image.id, reference=reference, entrypoint=image.entrypoint, user=image.user, **answer)
+        return replace(facts, contents=image.contents)
     except (IndexError, ValueError, TypeError) as error:
         raise HostError(
             f"{host.address}: {name} could not be inspected",

@@ -21,7 +21,6 @@ from docker.utils import kwargs_from_env
 
 from vllmray.errors import HostError, say_left
 from vllmray.hosts.base import (
-    NEVER,
     BuildSpec,
     Container,
     ContainerSpec,
@@ -36,6 +35,7 @@ from vllmray.hosts.docker.build import BuildError, build, refusal
 from vllmray.hosts.docker.errors import NO_REGISTRY, REFUSED_LOGIN, explain
 from vllmray.hosts.docker.events import events
 from vllmray.hosts.docker.exec import DockerExec
+from vllmray.hosts.docker.inspected import container_of, host_info, image_of
 from vllmray.hosts.docker.lock import free, take
 from vllmray.hosts.docker.names import login_hint, split_image_name
 from vllmray.hosts.docker.network import make_network
@@ -43,7 +43,6 @@ from vllmray.hosts.docker.progress import telling
 from vllmray.hosts.docker.spec import archive, base_of, creation
 from vllmray.hosts.host_events import HostEvent
 from vllmray.hosts.ssh import Tunnel
-from vllmray.images.architecture import architecture_of
 
 T = TypeVar("T")
 
@@ -97,16 +96,7 @@ class DockerHost:
 
     def info(self) -> HostInfo:
         with self._telling("read the daemon's info", connecting=True):
-            info = self._api.info()
-        devices = info.get("DiscoveredDevices") or []
-        return HostInfo(
-            runtime=f"Docker {info['ServerVersion']}",
-            cpus=info["NCPU"],
-            memory=info["MemTotal"],
-            architecture=architecture_of(info.get("Architecture") or ""),
-            rootless="name=rootless" in (info.get("SecurityOptions") or []),
-            cdi_devices=tuple(device["ID"] for device in devices if device.get("Source") == "cdi"),
-        )
+            return host_info(self._api.info(), self._api.version())
 
     def image(self, name: str) -> Image | None:
         with self._telling(f"inspect image {name}"):
@@ -114,16 +104,7 @@ class DockerHost:
                 found = self._api.inspect_image(name)  # type: ignore[no-untyped-call]
             except NotFound:
                 return None
-        config = found.get("Config") or {}
-        entrypoint = tuple(config.get("Entrypoint") or ())
-        return Image(
-            id=found["Id"],
-            size=found["Size"],
-            user=config.get("User") or "",
-            entrypoint=entrypoint,
-            digests=tuple(found.get("RepoDigests") or ()),
-            architecture=found.get("Architecture") or "",
-        )
+        return image_of(found)
 
     def pull(self, name: str) -> Iterator[PullEvent]:
         try:
@@ -249,19 +230,7 @@ class DockerHost:
     def _container(self, name: str) -> Container:
         with self._telling(f"inspect container {name}"):
             found = self._api.inspect_container(name)
-        state = found["State"]
-        return Container(
-            id=found["Id"],
-            name=found["Name"].removeprefix("/"),
-            status=state["Status"],
-            labels=found["Config"]["Labels"] or {},
-            image=found["Config"]["Image"],
-            exit_code=state["ExitCode"],
-            restarts=found["RestartCount"],
-            error=state["Error"],
-            started_at=state["StartedAt"] or NEVER,
-            ended_at=state["FinishedAt"] or NEVER,
-        )
+        return container_of(found)
 
     def _gone_is_none(self, call: Callable[[str], T], name: str) -> T | None:
         """The call's result, or None when the container is gone: another command may remove it meanwhile."""
