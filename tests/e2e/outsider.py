@@ -55,6 +55,7 @@ def get(url: str, token: str | None, body: bytes | None = None) -> str:
         with opener.open(urllib.request.Request(url, data=body, headers=headers), timeout=10) as answer:
             return f"{answer.status} {answer.read(60)!r}"
     except urllib.error.HTTPError as error:
+        error.close()
         return str(error.code)
     except OSError as error:
         return f"refused: {getattr(error, 'reason', error)}"

@@ -64,6 +64,7 @@ class Client:
                 text = json.load(reply)["choices"][0]["text"]
                 what = "ok" if "Paris" in text else f"wrong answer {text!r}"
         except urllib.error.HTTPError as error:
+            error.close()
             what, retry_after = f"HTTP {error.code}", error.headers.get("Retry-After")
         except TimeoutError:
             what = f"nothing for {TIMEOUT_S:.0f} s"

@@ -182,7 +182,8 @@ class Engine:
             with opener.open(request, timeout=10) as reply:
                 return reply.status, dict(reply.headers)
         except urllib.error.HTTPError as error:
-            return error.code, dict(error.headers)
+            with error:
+                return error.code, dict(error.headers)
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)

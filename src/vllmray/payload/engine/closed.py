@@ -69,6 +69,7 @@ def _mode(port: int) -> str | None:
         with opener.open(f"http://127.0.0.1:{port}/api/authentication_mode", timeout=ANSWER_S) as reply:
             return str(json.loads(reply.read())["authentication_mode"])
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code >= 500:
             return None
         raise _no_mode(port, f"HTTP {error.code}") from error

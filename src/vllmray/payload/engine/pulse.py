@@ -66,8 +66,12 @@ class Endpoint:
             headers["Authorization"] = f"Bearer {key}"
         data = json.dumps(body).encode() if body else None
         request = urllib.request.Request(self._base + path, data=data, headers=headers)
-        with self._opener.open(request, timeout=timeout) as reply:
-            answer: bytes = reply.read()
+        try:
+            with self._opener.open(request, timeout=timeout) as reply:
+                answer: bytes = reply.read()
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise
         return answer
 
     def check_key(self) -> None:

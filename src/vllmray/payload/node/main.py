@@ -108,7 +108,8 @@ def healthy(port: int, question: str) -> bool | None:
     try:
         with opener.open(f"http://127.0.0.1:{port}/api/{question}", timeout=ANSWER_S) as reply:
             return bool(reply.status == 200)
-    except urllib.error.HTTPError:
+    except urllib.error.HTTPError as error:
+        error.close()
         return False
     except urllib.error.URLError as error:
         return None if isinstance(error.reason, ConnectionRefusedError) else False

