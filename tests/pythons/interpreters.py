@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.rig.image import cache_root
+from tests.rig.suites import mirror
 
 REPOSITORY = Path(__file__).parents[2]
 SUITES = {"3.13": "trixie", "3.14": "forky"}
@@ -59,6 +60,18 @@ def interpreter(minor: str) -> Interpreter:
         else:
             return Interpreter(minor, path, source)
     return Interpreter(minor, None, "; ".join(tried))
+
+
+def of_release(suite: str) -> Path:
+    """The Python of a Debian release, run on this machine.
+
+    Raises:
+        UnavailableError: it can't be.
+    """
+    minor = next((minor for minor, its in SUITES.items() if its == suite), None)
+    if minor is None:
+        raise UnavailableError(f"which Python Debian {suite} has is not known: {', '.join(SUITES.values())} are")
+    return _of_debian(minor)[0]
 
 
 def _on_path(minor: str) -> tuple[Path, str]:
@@ -115,7 +128,7 @@ def _unpack(minor: str, suite: str, root: Path) -> None:
     apt = root / "apt"
     for folder in ("lists/partial", "archives/partial"):
         (apt / folder).mkdir(parents=True)
-    (apt / "sources.list").write_text(f"deb [signed-by={KEYRING}] {_mirror()} {suite} main\n")
+    (apt / "sources.list").write_text(f"deb [signed-by={KEYRING}] {mirror()} {suite} main\n")
     (apt / "status").touch()
     places = {
         "Etc::SourceList": apt / "sources.list",
@@ -151,15 +164,6 @@ def _move_in(minor: str, root: Path, home: Path) -> None:
             continue
         text = settings.read_text()
         settings.write_text(text.replace("/usr/share/python-wheels/", f"{home}/usr/share/python-wheels/"))
-
-
-def _mirror() -> str:
-    """Where this machine has Debian's packages from."""
-    options = ("--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian", "Label: Debian")
-    listed = _must("apt-get", "indextargets", *options).split()
-    if not listed:
-        raise UnavailableError("apt-get has no source of Debian's packages here")
-    return listed[0]
 
 
 def _works(path: Path, minor: str) -> bool:

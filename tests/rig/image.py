@@ -1,6 +1,7 @@
 """The node image that the tests run on, made once from Debian packages and PyPI; needs root on Debian.
 
-    python -m tests.rig.image      makes it, and prints where it is
+    python -m tests.rig.image            makes it, and prints where it is
+    python -m tests.rig.image trixie     of another Debian release than this machine's, with that one's Python
 
 No registry is asked: debootstrap makes the base, and what vLLM and Ray need is served to the build on loopback. The
 build itself is vllmray's own, of its Dockerfile for CPUs. The result is cached under a hash of this recipe. There is
@@ -26,7 +27,7 @@ from pathlib import Path
 from tests.rig.daemon import daemon
 from vllmray.images.dockerfile import own_dockerfile
 
-PYTHON = Path("/usr/bin/python3")  # Debian's own: the same in the image, so that wheels downloaded here fit there
+PYTHON = Path("/usr/bin/python3")  # Debian's own: that of the image, so that wheels downloaded here fit there
 PACKAGES = ("python3", "python3-venv", "ca-certificates", "iproute2", "procps", "libnuma1")
 TORCH = "torch==2.13.0+cpu"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"  # asked for torch alone, and only where the usual index has none
@@ -44,14 +45,14 @@ def cache_root() -> Path:
 
 
 def suite() -> str:
-    """The Debian release of this machine, which is also the image's."""
+    """The Debian release of this machine, which is the image's unless another is asked for."""
     lines = Path("/etc/os-release").read_text().splitlines()
     return next(line.partition("=")[2].strip('"') for line in lines if line.startswith("VERSION_CODENAME="))
 
 
-def recipe() -> str:
-    """Changes whenever the image would."""
-    text = Path(__file__).read_text() + str(own_dockerfile("cpu")) + suite() + platform.machine()
+def recipe(release: str) -> str:
+    """Changes whenever the image of that Debian release would."""
+    text = Path(__file__).read_text() + str(own_dockerfile("cpu")) + release + platform.machine()
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -65,10 +66,11 @@ class Made:
     """The image's."""
 
 
-def make() -> Made:
-    """The image, from the cache or made now (some minutes)."""
-    home = cache_root() / recipe()
-    made = Made(home / "node.tar", f"vllmray-test-node:{recipe()}")
+def make(release: str | None = None) -> Made:
+    """The image, from the cache or made now (some minutes); of this machine's Debian release where none is named."""
+    release = release or suite()
+    home = cache_root() / recipe(release)
+    made = Made(home / "node.tar", f"vllmray-test-node:{recipe(release)}")
     if made.tar.exists():
         return made
     work = home / "work"
@@ -76,10 +78,10 @@ def make() -> Made:
     work.mkdir(parents=True)
     root = work / "root"
     _say("downloading wheels")
-    _download(work / "wheels")
-    _say(f"installing Debian {suite()} into a folder")
+    _download(work / "wheels", _python_of(release))
+    _say(f"installing Debian {release} into a folder")
     packages = ",".join(PACKAGES)
-    _run(["debootstrap", "--variant=minbase", f"--include={packages}", suite(), str(root)])
+    _run(["debootstrap", "--variant=minbase", f"--include={packages}", release, str(root), *_source_of(release)])
     _in(root, ["python3", "-m", "venv", VENV])
     shutil.rmtree(root / "var/cache/apt", ignore_errors=True)
     with _wheels_served(work / "wheels") as index, daemon(work) as address:
@@ -95,6 +97,24 @@ def make() -> Made:
     Path(f"{made.tar}.new").rename(made.tar)
     shutil.rmtree(work)
     return made
+
+
+def _python_of(release: str) -> Path:
+    """That release's own, run on this machine."""
+    if release == suite():
+        return PYTHON
+    from tests.pythons.interpreters import of_release  # which needs the cache's place from here
+
+    return of_release(release)
+
+
+def _source_of(release: str) -> tuple[str, ...]:
+    """Further arguments of debootstrap, whose scripts end with the release that it comes with; all since are alike."""
+    if release == suite():
+        return ()
+    from tests.rig.suites import mirror
+
+    return (mirror(), "sid")
 
 
 @contextmanager
@@ -113,9 +133,9 @@ class QuietHandler(SimpleHTTPRequestHandler):
         """Says nothing."""
 
 
-def _download(folder: Path) -> None:
-    """Every wheel, by Debian's Python and with whatever index and mirrors pip is set up for here."""
-    pip = [str(_downloader(folder.parent)), "-m", "pip", "--quiet", "download", "--dest", str(folder)]
+def _download(folder: Path, python: Path) -> None:
+    """Every wheel, by the image's Python and with whatever index and mirrors pip is set up for here."""
+    pip = [str(_downloader(folder.parent, python)), "-m", "pip", "--quiet", "download", "--dest", str(folder)]
     folder.mkdir()
     try:
         _run([*pip, "--no-deps", TORCH])
@@ -124,8 +144,8 @@ def _download(folder: Path) -> None:
     _run([*pip, "--find-links", str(folder), TORCH, *REQUIREMENTS])
 
 
-def _downloader(work: Path) -> Path:
-    _run([str(PYTHON), "-m", "venv", str(work / "pip")])
+def _downloader(work: Path, python: Path) -> Path:
+    _run([str(python), "-m", "venv", str(work / "pip")])
     return work / "pip/bin/python"
 
 
@@ -147,4 +167,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    print(make())
+    print(make(*sys.argv[1:]))

@@ -46,7 +46,7 @@ def root_of(suite: str) -> Path:
     shutil.rmtree(work, ignore_errors=True)
     print(f"[suite] installing Debian {suite} into a folder", file=sys.stderr, flush=True)
     # Its script is the same for every release since bookworm, and an older debootstrap does not know the newer names.
-    _run("debootstrap", "--variant=minbase", suite, str(work), _mirror(), "sid")
+    _run("debootstrap", "--variant=minbase", suite, str(work), mirror(), "sid")
     policy = work / "usr/sbin/policy-rc.d"  # its services are not to start here
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)
@@ -57,7 +57,7 @@ def root_of(suite: str) -> Path:
     return made
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Where this machine has its packages from."""
     listed = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian"],
