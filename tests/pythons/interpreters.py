@@ -96,7 +96,7 @@ def _of_uv(minor: str) -> tuple[Path, str]:
         raise UnavailableError("no uv on the PATH")
     done = _run(uv, "python", "install", minor)
     if done.returncode:
-        raise UnavailableError(f"uv could not fetch it ({done.stderr.strip().splitlines()[-1]})")
+        raise UnavailableError(f"uv could not fetch it ({_last_line(done)})")
     path = Path(_run(uv, "python", "find", "--no-project", minor).stdout.strip())
     if _works(path, minor):
         return path, "uv"
@@ -174,9 +174,12 @@ def _works(path: Path, minor: str) -> bool:
 def _must(*argv: str) -> str:
     done = _run(*argv)
     if done.returncode:
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise UnavailableError(f"{argv[0]} failed: {' '.join(last)}")
+        raise UnavailableError(f"{argv[0]} failed: {_last_line(done)}")
     return done.stdout
+
+
+def _last_line(done: subprocess.CompletedProcess[str]) -> str:
+    return ((done.stderr or done.stdout).strip().splitlines() or ["it printed nothing"])[-1].strip()
 
 
 def _run(*argv: str) -> subprocess.CompletedProcess[str]:
