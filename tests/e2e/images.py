@@ -12,6 +12,8 @@ from tests.rig.hosts import TestHost
 
 MB = 10**6
 CONTAINERD = "containerd/daemon/io.containerd.content.v1.content"
+RECEIVING = ("tmp", f"{CONTAINERD}/ingest")
+"""Where a daemon keeps what it has received of an image so far, below its data folder."""
 
 
 @contextmanager
@@ -40,11 +42,10 @@ def contents(host: TestHost, name: str) -> str:
 def on_disk(host: TestHost) -> dict[str, set[str]]:
     """What a daemon has of images: their ids, their layers, and files that it is still receiving."""
     stores = ("image/overlay2/layerdb/sha256", f"{CONTAINERD}/blobs/sha256")
-    receiving = ("tmp", f"{CONTAINERD}/ingest")
     return {
         "images": set(host.docker("images", "--all", "--no-trunc", "--quiet").split()),
         "layers": {path.name for store in stores for path in (host.data / store).glob("*")},
         "received": {
-            str(path.relative_to(host.data)) for place in receiving for path in (host.data / place).rglob("*")
+            str(path.relative_to(host.data)) for place in RECEIVING for path in (host.data / place).rglob("*")
         },
     }

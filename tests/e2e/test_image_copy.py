@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import User, Users, finish, wait_for
-from tests.e2e.images import MB, contents, on_disk, small_image
+from tests.e2e.images import MB, RECEIVING, contents, on_disk, small_image
 from tests.rig.hosts import SWITCH, Rig, TestHost, run
 
 NAME = "vllmray-test-copied:1"
@@ -68,16 +68,16 @@ def test_a_host_that_can_not_be_reached_is_named_before_anything_is_sent(someone
 def test_a_copy_that_is_ended_in_the_middle_leaves_nothing_on_the_target(
     someone: User, clean: Rig, tmp_path: Path, end: signal.Signals
 ) -> None:
-    second = clean.host(2)
-    before = on_disk(second)
-    with slow_cable(second), small_image(someone.host, NAME, tmp_path / "image", 200 * MB):
-        process = someone.start("image", "copy", NAME, "--to", second.ssh_host)
-        wait_for(lambda: _received(second.data) > 20 * MB, "part of the image on its way")
+    target = clean.host(3)  # containerd's image store keeps what it has received until its garbage collection
+    before, had = on_disk(target), _received(target.data)
+    with slow_cable(target), small_image(someone.host, NAME, tmp_path / "image", 200 * MB):
+        process = someone.start("image", "copy", NAME, "--to", target.ssh_host)
+        wait_for(lambda: _received(target.data) > had + 20 * MB, "part of the image on its way")
         process.send_signal(end)
         finish(process, 30)
-        wait_for(lambda: on_disk(second) == before, "nothing of the image on the target")
+        wait_for(lambda: on_disk(target) == before, "nothing of the image on the target")
         wait_for(lambda: someone.host.processes() == [], "no ssh of a command that is gone")
-    assert contents(second, NAME) == ""
+    assert contents(target, NAME) == ""
 
 
 @contextmanager
@@ -86,13 +86,15 @@ def slow_cable(host: TestHost) -> Iterator[None]:
     port = ("-n", SWITCH, "qdisc")
     device = ("dev", f"p{host.number}", "root")
     run("tc", *port, "add", *device, "tbf", "rate", "320mbit", "burst", "1mb", "latency", "100ms")
-    yield
-    run("tc", *port, "del", *device)
+    try:
+        yield
+    finally:
+        run("tc", *port, "del", *device)
 
 
 def _received(data: Path) -> int:
     total = 0
-    for path in (data / "tmp").rglob("*"):
+    for path in (path for place in RECEIVING for path in (data / place).rglob("*")):
         try:
             total += path.stat().st_size
         except FileNotFoundError:
@@ -104,9 +106,10 @@ def test_a_target_that_goes_away_is_named_and_the_other_has_the_image(
     someone: User, clean: Rig, tmp_path: Path
 ) -> None:
     second, third = clean.host(2), clean.host(3)
+    had = _received(second.data)
     with slow_cable(second), small_image(someone.host, NAME, tmp_path / "image", 200 * MB) as made:
         process = someone.start("image", "copy", NAME, "--to", second.ssh_host, "--to", third.ssh_host)
-        wait_for(lambda: _received(second.data) > 20 * MB, "part of the image on its way")
+        wait_for(lambda: _received(second.data) > had + 20 * MB, "part of the image on its way")
         assert second.daemon is not None
         second.daemon.kill()
         second.daemon.wait()

@@ -323,6 +323,8 @@ class ImageContents(_Result):
     """`image inspect`: what an image contains; null for what it does not."""
 
     id: str
+    contents: str
+    """A digest of its layers and configuration, the same on every host; empty in the native runtime."""
     reference: str
     """Its digest in a registry where it has one, else its id."""
     entrypoint: list[str]

@@ -266,7 +266,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--dashboard-port", type=int, required=True, help="of Ray's dashboard, on this host")
     parser.add_argument("--no-api-key", action="store_true", help="the endpoint answers without authentication")
     parser.add_argument("--room", default="{}", help="JSON: the arguments of room.Room")
-    parser.add_argument("--own-memory", action="store_true", help="/dev/shm is this cluster's alone")
+    parser.add_argument("--own-memory", action="store_true", help="no other cluster uses /dev/shm")
     parser.add_argument("vllm_args", nargs="*")
     launcher = Launcher(parser.parse_args(argv), api_key(ROOT))
     signal.signal(signal.SIGTERM, lambda *_: launcher.end())

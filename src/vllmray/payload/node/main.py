@@ -250,7 +250,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--agent-port", type=int, required=True)
     parser.add_argument("--dashboard-port", type=int, help="on the head: its dashboard, to monitor the GCS too")
     parser.add_argument("--engine-state", type=Path, help="on the head: the state file that launch.py writes")
-    parser.add_argument("--own-memory", action="store_true", help="/dev/shm is this container's alone")
+    parser.add_argument("--own-memory", action="store_true", help="no other container uses /dev/shm")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args(argv)
     sweep = Segments().sweep if options.own_memory else lambda: None
