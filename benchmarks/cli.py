@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tests.rig import hosts
 from tests.rig.image import VLLMRAY
+from tests.rig.kinds import DOCKER_20
 from tests.rig.settings import ENGINE_FLAGS, base_settings
 
 ROUNDS = 5
@@ -142,7 +143,7 @@ def phase(host: hosts.TestHost, wanted: str) -> float:
 
 def main() -> int:
     """Measure everything and print the table; 1 when a bound does not hold."""
-    rig = hosts.start(*(hosts.DOCKER_20,) * 2)
+    rig = hosts.start(*(DOCKER_20,) * 2)
     try:
         folder = Path(tempfile.mkdtemp(dir=hosts.RUN_FOLDER))
         (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in base_settings(rig).items()))

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from tests.rig import hosts
+from tests.rig.kinds import DOCKER_20
 
 ROUNDS = 3
 NAME = "vllmray-test-copied:large"
@@ -74,7 +75,7 @@ def check_and_clear(source: hosts.TestHost, targets: list[hosts.TestHost]) -> No
 
 def main() -> int:
     """Measure, and print the table; 1 when a bound does not hold."""
-    rig = hosts.start(*(hosts.DOCKER_20,) * 3)
+    rig = hosts.start(*(DOCKER_20,) * 3)
     source, targets = rig.host(1), [rig.host(2), rig.host(3)]
     mine, peaks, by_hand = [], [], []
     try:

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import psutil
 from tests.rig import hosts
+from tests.rig.kinds import DOCKER_20
 from tests.rig.model import CPU_PYTHON, model_folder
 
 from vllmray.demo.model import NAME
@@ -252,7 +253,7 @@ def home_folder() -> Iterator[Path]:
 
 def main() -> int:
     """Measure all four in turn and print the tables; 1 when a bound does not hold."""
-    rig = hosts.start(hosts.DOCKER_20)
+    rig = hosts.start(DOCKER_20)
     try:
         with home_folder() as home:
             model = model_folder()

@@ -23,6 +23,7 @@ from tests.faults import processes
 from tests.faults.cluster import ENGINE_FLAGS, Cluster, eventually
 from tests.faults.processes import MAIN, power_off
 from tests.rig import cable, hosts
+from tests.rig.kinds import DOCKER_20
 
 ROUNDS = 3
 BACK_S = 3.0
@@ -115,7 +116,7 @@ def line(what: str, value: str, bound: str, *, holds: bool) -> None:
 
 
 def main() -> int:
-    rig = hosts.start(*(hosts.DOCKER_20,) * 2)
+    rig = hosts.start(*(DOCKER_20,) * 2)
     cluster = Cluster(
         rig, Path(tempfile.mkdtemp(prefix="vllmray-recovery-")), settings={"VLLMRAY_STALL_TIMEOUT": "120"}
     )
