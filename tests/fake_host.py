@@ -15,17 +15,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from vllmray.errors import HeldError, HostError, NoGpuRuntimeError
-from vllmray.hosts.base import (
-    BuildSpec,
-    Container,
-    ContainerSpec,
-    ContainerStatus,
-    Exec,
-    HostInfo,
-    Image,
-    Lock,
-    PullEvent,
-)
+from vllmray.hosts.base import BuildSpec, Container, ContainerSpec, ContainerStatus, Exec, Lock, PullEvent
+from vllmray.hosts.facts import HostInfo, Image
 from vllmray.hosts.host_events import HostAction, HostEvent
 
 
@@ -182,6 +173,7 @@ class FakeHost:
             *("Docker 29.0", 8, 64 * 1024**3),
             architecture=self.architecture,
             rootless=self.rootless,
+            host_network=not self.rootless,
             cdi_devices=self.cdi_devices,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -40,8 +41,13 @@ class Kind:
         )
 
     def _podman(self, folder: Path, data: Path) -> tuple[str, ...]:
-        # Its own choice, crun, refuses a machine that has both versions of cgroups.
+        # Its own limits are higher than a test machine may allow, and it does not start with fewer (runc, setrlimit).
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        settings = folder / "containers.conf"
+        settings.write_text(f'[containers]\ndefault_ulimits = ["nofile={limit}:{limit}"]\n')
+        # Its own choice of a runtime, crun, refuses a machine that has both versions of cgroups.
         return (
+            *("env", f"CONTAINERS_CONF_OVERRIDE={settings}"),
             *("podman", "--root", str(data), "--runroot", str(folder / "exec"), "--runtime", "runc"),
             *("--cgroup-manager", "cgroupfs", "--events-backend", "file", *self.options),
             *("system", "service", "--time=0", f"unix://{folder}/docker.sock"),

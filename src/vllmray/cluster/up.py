@@ -22,7 +22,8 @@ from vllmray.cluster.spec.sizes import check_span, resolve_sizes
 from vllmray.config.models import ClusterConfig, Role
 from vllmray.config.resolved import ResolvedConfig
 from vllmray.errors import HeldError, HostError
-from vllmray.hosts.base import Host, HostInfo
+from vllmray.hosts.base import Host
+from vllmray.hosts.facts import HostInfo
 from vllmray.images.fingerprint import as_labels, fingerprint
 from vllmray.reporter import Reporter
 
@@ -192,7 +193,7 @@ def _reach(host: Host, config: ClusterConfig, reporter: Reporter) -> HostInfo:
     with reporter.step(f"host {host.address}") as step:
         host.ping()
         info = host.info()
-        if info.rootless and config.network == "host":
+        if not info.host_network and config.network == "host":
             raise HostError(
                 f"{host.address}: this Docker daemon is rootless, and its host network is not this host's: other hosts "
                 "can't reach a node in it",
@@ -200,6 +201,11 @@ def _reach(host: Host, config: ClusterConfig, reporter: Reporter) -> HostInfo:
                 "use default`), or run without containers: --runtime native.",
             )
         step.result(f"{info.runtime}, {info.cpus} CPUs, {info.memory / 1024**3:.0f} GiB")
+    if info.boot_command:
+        reporter.note(
+            f"{info.runtime} starts no container after a reboot unless its service is enabled:\n\n"
+            f"    {info.boot_command}\n"
+        )
     return info
 
 

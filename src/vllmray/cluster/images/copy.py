@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from vllmray.errors import HostError
-from vllmray.hosts.base import Host, Image
+from vllmray.hosts.base import Host
+from vllmray.hosts.facts import Image
 from vllmray.hosts.fanout import SourceError, fan_out
 from vllmray.images.recipe import derived_name
 from vllmray.reporter import Reporter, Step

@@ -19,7 +19,8 @@ from vllmray.cluster.spec.contents import PAYLOAD
 from vllmray.cluster.spec.payload import contents
 from vllmray.cluster.spec.probes import with_program
 from vllmray.errors import HostError
-from vllmray.hosts.base import ContainerSpec, Host, Image
+from vllmray.hosts.base import ContainerSpec, Host
+from vllmray.hosts.facts import Image
 from vllmray.images.facts import ImageFacts
 
 PROGRAM = "probes/image.py"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -42,7 +43,14 @@ def events(api: APIClient, labels: list[str], since: float | None) -> list[HostE
     with api.get(f"{base}/events", params=parameters, stream=True, timeout=api.timeout) as answer:
         if not answer.ok:
             raise DockerException(refusal(answer))
-        return [_event(json.loads(line)) for line in answer.iter_lines() if line]
+        found = [_event(json.loads(line)) for line in answer.iter_lines() if line]
+    # Again, because Podman's filter takes a container with any of the labels.
+    return [event for event in found if _has(event.labels, labels)]
+
+
+def _has(carried: Mapping[str, str], labels: list[str]) -> bool:
+    wanted = [label.partition("=") for label in labels]
+    return all(name in carried and value in ("", carried[name]) for name, _, value in wanted)
 
 
 def _time_there(api: APIClient, base: str) -> float:

@@ -13,6 +13,7 @@ import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from typing import TypeVar
 
 import docker
@@ -20,16 +21,7 @@ from docker.errors import NotFound
 from docker.utils import kwargs_from_env
 
 from vllmray.errors import HostError, say_left
-from vllmray.hosts.base import (
-    BuildSpec,
-    Container,
-    ContainerSpec,
-    Exec,
-    HostInfo,
-    Image,
-    Lock,
-    PullEvent,
-)
+from vllmray.hosts.base import BuildSpec, Container, ContainerSpec, Exec, Lock, PullEvent
 from vllmray.hosts.docker.address import CONNECT_TIMEOUT_S, as_url, default_address, is_tcp, knock, refuse_bare_tcp
 from vllmray.hosts.docker.build import BuildError, build, refusal
 from vllmray.hosts.docker.errors import NO_REGISTRY, REFUSED_LOGIN, explain
@@ -39,8 +31,10 @@ from vllmray.hosts.docker.inspected import container_of, host_info, image_of
 from vllmray.hosts.docker.lock import free, take
 from vllmray.hosts.docker.names import login_hint, split_image_name
 from vllmray.hosts.docker.network import make_network
+from vllmray.hosts.docker.podman import is_podman, make_volumes
 from vllmray.hosts.docker.progress import telling
 from vllmray.hosts.docker.spec import archive, base_of, creation
+from vllmray.hosts.facts import HostInfo, Image
 from vllmray.hosts.host_events import HostEvent
 from vllmray.hosts.ssh import Tunnel
 
@@ -181,6 +175,10 @@ class DockerHost:
     def create_and_start(self, spec: ContainerSpec) -> Container:
         with self._telling(f"create container {spec.name}"):
             log_driver = "" if spec.restart == "no" else self._api.info()["LoggingDriver"]  # used with a policy only
+            podman = is_podman(self._api.version())
+            if podman:
+                make_volumes(self._api, spec)
+                spec = replace(spec, init=spec.init and spec.pid != "host")
             created = self._api.create_container(**creation(self._api, spec, log_driver))["Id"]
         try:
             with self._telling(f"put files into {spec.name}"):

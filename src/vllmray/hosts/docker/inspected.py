@@ -10,10 +10,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from vllmray.hosts.base import NEVER, Container, HostInfo, Image
+from vllmray.hosts.base import NEVER, Container
+from vllmray.hosts.docker.podman import NAME, boot_command, is_podman
+from vllmray.hosts.facts import HostInfo, Image
 from vllmray.images.architecture import architecture_of
 
-PODMAN = "Podman"
 CONFIG = ("Cmd", "Entrypoint", "Env", "User", "WorkingDir")
 """What an image says of how its containers run."""
 
@@ -21,20 +22,17 @@ CONFIG = ("Cmd", "Entrypoint", "Env", "User", "WorkingDir")
 def host_info(info: Mapping[str, Any], version: Mapping[str, Any]) -> HostInfo:
     """The daemon, by its name and version, and its machine."""
     devices = info.get("DiscoveredDevices") or []
+    podman, rootless = is_podman(version), "name=rootless" in (info.get("SecurityOptions") or [])
     return HostInfo(
-        runtime=f"{engine_of(version)} {info['ServerVersion']}",
+        runtime=f"{NAME if podman else 'Docker'} {info['ServerVersion']}",
         cpus=info["NCPU"],
         memory=info["MemTotal"],
         architecture=architecture_of(info.get("Architecture") or ""),
-        rootless="name=rootless" in (info.get("SecurityOptions") or []),
+        rootless=rootless,
+        host_network=podman or not rootless,
+        boot_command=boot_command(rootless=rootless) if podman else None,
         cdi_devices=tuple(device["ID"] for device in devices if device.get("Source") == "cdi"),
     )
-
-
-def engine_of(version: Mapping[str, Any]) -> str:
-    """Its name: Docker, or Podman, whose component in GET /version is named "Podman Engine"."""
-    names = [str(component.get("Name")) for component in version.get("Components") or []]
-    return PODMAN if any(name.startswith(PODMAN) for name in names) else "Docker"
 
 
 def image_of(found: Mapping[str, Any]) -> Image:

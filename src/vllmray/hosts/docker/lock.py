@@ -20,6 +20,7 @@ from docker.errors import APIError, DockerException, NotFound
 
 from vllmray.errors import HeldError
 from vllmray.hosts.base import ContainerSpec
+from vllmray.hosts.docker.podman import is_conflict
 from vllmray.hosts.docker.spec import creation
 
 # Without the site-packages of an image for vLLM, whose .pth files run programs of their own.
@@ -28,7 +29,6 @@ STALE_S = 10.0
 """A container created that long ago and not started: its creator ended in between."""
 END_TIMEOUT_S = 10
 ATTEMPTS = 5
-CONFLICT = 409
 
 
 class DockerLock:
@@ -75,7 +75,7 @@ def take(api: APIClient, name: str, image: str, labels: Mapping[str, str]) -> Do
         try:
             created = api.create_container(**_creation(api, name, image, labels))["Id"]
         except APIError as error:
-            if error.status_code != CONFLICT:
+            if not is_conflict(error):
                 raise
             _make_way(api, name)
             continue
@@ -110,7 +110,7 @@ def _make_way(api: APIClient, name: str) -> None:
                 api.remove_container(found["Id"], v=True)
                 return
             except APIError as error:
-                if error.status_code != CONFLICT:
+                if not is_conflict(error):
                     raise
         raise HeldError(f"lock {name} is held by another command", labels=found["Config"]["Labels"] or {})
 
@@ -128,7 +128,7 @@ def free(api: APIClient, name: str) -> None:
     except NotFound:
         pass
     except APIError as error:
-        if error.status_code != CONFLICT:  # it is being removed already
+        if not is_conflict(error):  # it is being removed already
             raise
 
 

@@ -25,19 +25,8 @@ from pathlib import Path
 import psutil
 
 from vllmray.errors import HostError
-from vllmray.hosts.base import (
-    NEVER,
-    SHARED_MEMORY,
-    BuildSpec,
-    Container,
-    ContainerSpec,
-    Exec,
-    HostInfo,
-    Image,
-    Lock,
-    Mount,
-    PullEvent,
-)
+from vllmray.hosts.base import NEVER, SHARED_MEMORY, BuildSpec, Container, ContainerSpec, Exec, Lock, Mount, PullEvent
+from vllmray.hosts.facts import HostInfo, Image
 from vllmray.hosts.host_events import HostEvent
 from vllmray.hosts.native.environment import environment
 from vllmray.hosts.native.exec import NativeExec

@@ -10,7 +10,8 @@ from tests.fake_host import FakeHost
 from tests.unit.support import FakeClock, RecordingReporter
 from vllmray.cluster.images.copy import copy_image
 from vllmray.errors import HostError
-from vllmray.hosts.base import Host, Image
+from vllmray.hosts.base import Host
+from vllmray.hosts.facts import Image
 from vllmray.images.recipe import derived_name
 
 SIZE = 10_000_000
