@@ -33,6 +33,8 @@ class Ground:
     """The docker command, for what the protocol has no verb for."""
     is_real: bool
     is_docker: bool = True
+    """Docker, or Podman by Docker's API."""
+    is_podman: bool = False
 
 
 @pytest.fixture(params=["fake", "native", "docker over unix", "docker over tcp", "docker over ssh"])
@@ -70,6 +72,7 @@ def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ground]:
         docker=docker,
         is_real=True,
         is_docker=is_docker,
+        is_podman=host.info().runtime.startswith("Podman"),
     )
     _clear(host)
     host.close()

@@ -131,7 +131,8 @@ def test_a_restart_policy_at_work_is_remembered(ground: Ground, labels: dict[str
     ground.host.create_and_start(spec(ground, "false", labels=labels, restart="unless-stopped"))
     wait_for(lambda: only(ground).restarts > 0)
     wait_for(lambda: len(ground.host.events(labels, since=None)) >= 3 or not ground.is_docker)
-    events = happened(ground, labels)
+    # Podman tells of a policy's restart as of one by a command, and of the start after it.
+    events = [event for event in happened(ground, labels) if not (ground.is_podman and event.action == "restart")]
     assert [(event.action, event.exit_code) for event in events[:3]] == [("start", None), ("die", 1), ("start", None)]
 
 
@@ -142,6 +143,9 @@ def test_the_signal_that_ended_a_container_is_remembered_when_it_is_gone_and_no_
     ground.host.exec(container.id, ("true",)).close()
     ground.host.stop_and_remove(container.id, timeout=5)
     said = [(event.action, event.signal or event.exit_code) for event in happened(ground, labels)]
+    if ground.is_podman:  # which remembers no signal that it sent, and not each time that it was told to stop
+        assert [each for each in said if each[0] != "stop"] == [("start", None), ("die", 143)]
+        return
     assert said[:2] == [("start", None), ("kill", 15)]
     assert sorted(said[2:], key=str) == [("die", 143), ("stop", None)]  # Docker 28 may tell of the stop first
 
@@ -150,6 +154,9 @@ def test_a_restart_is_remembered_as_one(ground: Ground, labels: dict[str, str]) 
     container = ground.host.create_and_start(spec(ground, "sleep", "600", labels=labels))
     ground.host.restart(container.id, timeout=5)
     actions = [event.action for event in happened(ground, labels)]
+    if ground.is_podman:
+        assert [each for each in actions if each != "stop"] == ["start", "restart", "die", "start"]
+        return
     assert actions[:2] == ["start", "kill"]
     assert sorted(actions[2:4]) == ["die", "stop"]
     assert actions[4:] == ["start", "restart"]

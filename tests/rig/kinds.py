@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +43,11 @@ class Kind:
 
     def _podman(self, folder: Path, data: Path) -> tuple[str, ...]:
         # Its own limits are higher than a test machine may allow, and it does not start with fewer (runc, setrlimit).
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        limits = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
+        most = {name: resource.getrlimit(limit)[1] for name, limit in limits.items()}
         settings = folder / "containers.conf"
-        settings.write_text(f'[containers]\ndefault_ulimits = ["nofile={limit}:{limit}"]\n')
+        ulimits = json.dumps([f"{name}={hard}:{hard}" for name, hard in most.items() if hard >= 0])
+        settings.write_text(f"[containers]\ndefault_ulimits = {ulimits}\n")
         # Its own choice of a runtime, crun, refuses a machine that has both versions of cgroups.
         return (
             *("env", f"CONTAINERS_CONF_OVERRIDE={settings}"),
