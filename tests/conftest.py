@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.rig import hosts
+from tests.rig.kinds import BY_NAME
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults", action="store_true", help="every fault of the matrix, not only a few")
+    parser.addoption("--kind", action="append", help="a host of the rig has this kind of daemon (tests/rig/kinds.py)")
 
 
 def rig_obstacle() -> str | None:
@@ -29,14 +31,15 @@ def rig_obstacle() -> str | None:
 
 
 @pytest.fixture(scope="session")
-def rig() -> Iterator[hosts.Rig]:
+def rig(request: pytest.FixtureRequest) -> Iterator[hosts.Rig]:
     """Real Docker hosts with the node image; stopped at the end, the images kept."""
     obstacle = rig_obstacle()
     if obstacle and os.environ.get("CI") == "true":
         pytest.fail(f"CI leaves nothing out, but there is no rig of Docker hosts here: {obstacle}")
     if obstacle:
         pytest.skip(f"no rig of Docker hosts here: {obstacle}")
-    made = hosts.start(*hosts.USUAL)
+    named: list[str] = request.config.getoption("--kind")
+    made = hosts.start(*[BY_NAME[name] for name in named] if named else hosts.USUAL)
     yield made
     made.stop()
 

@@ -63,4 +63,4 @@ DOCKER_28 = Kind("Docker 28", "docker", "forky", ("--feature", "containerd-snaps
 DOCKER_28_CONTAINERD = Kind("Docker 28 containerd", "docker", "forky", ("--feature", "containerd-snapshotter=true"))
 PODMAN_5_4 = Kind("Podman 5.4", "podman", "trixie")
 PODMAN_5_8 = Kind("Podman 5.8", "podman", "forky")
-KINDS = (DOCKER_20, DOCKER_26, DOCKER_28, DOCKER_28_CONTAINERD, PODMAN_5_4, PODMAN_5_8)
+BY_NAME = {kind.name: kind for kind in (DOCKER_20, DOCKER_26, DOCKER_28, DOCKER_28_CONTAINERD, PODMAN_5_4, PODMAN_5_8)}

@@ -1,0 +1,114 @@
+"""Holds each kind of daemon to the contract, runs clusters on them, and writes docs/support.md.
+
+    python -m tests.support [KIND …]      only those kinds; the table keeps what it has of the others
+
+Rows of other runs (scripts/test --pythons, --arm64) are read from build/support. A row that this run could not make is
+in the table with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tests.rig.kinds import BY_NAME, DOCKER_20, DOCKER_28_CONTAINERD, PODMAN_5_8
+
+REPOSITORY = Path(__file__).parents[2]
+ROWS = REPOSITORY / "build/support"
+DOCUMENT = REPOSITORY / "docs/support.md"
+CONTRACT = ("tests/contract", "-k", "docker and over and unix")
+CENTRAL = ("tests/e2e/test_cluster.py",)
+CLUSTERS = (
+    (DOCKER_20, DOCKER_28_CONTAINERD, DOCKER_20),
+    (PODMAN_5_8, PODMAN_5_8, PODMAN_5_8),
+)
+SUMMARY = re.compile(r"^=*\s*(\d.*(?:passed|failed|error).*?) in [\d.]+s", re.MULTILINE)
+MARK = "<!-- rows: written by scripts/test --support -->\n"
+
+Row = dict[str, str]
+
+
+def contract(name: str) -> Row:
+    """One kind of daemon, held to what every host must do."""
+    return _row(name, "the contract of a host", _pytest(("--kind", name, *CONTRACT)))
+
+
+def cluster(names: tuple[str, ...]) -> Row:
+    """A cluster whose hosts have these kinds of daemon: a right answer, and nothing left."""
+    kinds = [argument for name in names for argument in ("--kind", name)]
+    what = "a cluster of three hosts, PP=3: a right answer, nothing left"
+    return _row(", ".join(names), what, _pytest((*kinds, *CENTRAL)))
+
+
+def _pytest(arguments: Iterable[str]) -> tuple[int, str, float]:
+    began = time.monotonic()
+    argv = [sys.executable, "-m", "pytest", "-q", *arguments]
+    print(f"$ pytest {' '.join(argv[3:])}", file=sys.stderr, flush=True)
+    done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.stderr.write(done.stdout[-6000:] + done.stderr[-2000:])
+    return done.returncode, done.stdout, time.monotonic() - began
+
+
+def _row(kind: str, what: str, ran: tuple[int, str, float]) -> Row:
+    code, output, took = ran
+    found = SUMMARY.findall(output)
+    detail = f"{found[-1] if found else 'no test ran'}; {took / 60:.0f} min"
+    return {"kind": kind, "what": what, "result": "failed" if code else "passed", "detail": detail}
+
+
+def kept(path: Path) -> list[Row]:
+    """The rows of a run, if there was one here."""
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def rows(chosen: list[str]) -> Iterator[Row]:
+    """Of this run, and of earlier ones where it leaves a kind out."""
+    before = {(row["kind"], row["what"]): row for row in kept(ROWS / "daemons.json")}
+    for name in BY_NAME:
+        if not chosen or name in chosen:
+            before.pop((name, "the contract of a host"), None)
+            yield contract(name)
+    for kinds in CLUSTERS:
+        names = tuple(kind.name for kind in kinds)
+        if not chosen or set(chosen) & set(names):
+            made = cluster(names)
+            before.pop((made["kind"], made["what"]), None)
+            yield made
+    yield from before.values()
+
+
+def document(tables: dict[str, list[Row]]) -> str:
+    """The page with these rows; what is above the mark is written by hand."""
+    by_hand = DOCUMENT.read_text().partition(MARK)[0]
+    lines = [f"Run on {time.strftime('%Y-%m-%d')}, Linux {platform.release().split('-')[0]}, {platform.machine()}.\n"]
+    for title, found in tables.items():
+        lines += [f"## {title}\n", "| on | what | result | |", "|---|---|---|---|"]
+        lines += [f"| {row['kind']} | {row['what']} | {row['result']} | {row['detail']} |" for row in found]
+        lines.append("")
+    return by_hand + MARK + "\n" + "\n".join(lines).rstrip() + "\n"
+
+
+def main(chosen: list[str]) -> int:
+    """The exit code: whether every row of this run passed."""
+    unknown = set(chosen) - set(BY_NAME)
+    if unknown:
+        sys.exit(f"no such kind: {', '.join(unknown)}; there are {', '.join(BY_NAME)}")
+    made = list(rows(chosen))
+    ROWS.mkdir(parents=True, exist_ok=True)
+    (ROWS / "daemons.json").write_text(json.dumps(made, indent=2))
+    titles = {"Daemons": "daemons", "Python": "pythons", "arm64": "arm64"}
+    DOCUMENT.write_text(document({title: kept(ROWS / f"{name}.json") for title, name in titles.items()}))
+    for row in made:
+        print(f"{row['result']:8} {row['kind']}: {row['what']} ({row['detail']})")
+    return int(any(row["result"] == "failed" for row in made))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
