@@ -167,7 +167,7 @@ class TestHost:
                 line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
                 if (process / "ns/net").stat().st_ino == ours and line:
                     found.append(line)
-        own = ("dockerd", "containerd", "/usr/sbin/sshd", "sshd:")
+        own = ("dockerd", "containerd", "podman", "/usr/bin/conmon", "/usr/sbin/sshd", "sshd:")
         return [line for line in found if not line.startswith(own)]
 
 
