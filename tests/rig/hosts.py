@@ -88,12 +88,18 @@ class TestHost:
         """The docker command against this host's daemon."""
         return run("docker", "-H", self.docker_host, *argv, check=check).stdout
 
-    def start_daemon(self) -> None:
-        """Start the daemon as at a boot; returns when it answers."""
+    def start_daemon(self, *, programs: Path | None = None) -> None:
+        """Start the daemon as at a boot; returns when it answers.
+
+        Args:
+            programs: a folder in which it finds programs first.
+        """
+        path = os.environ["PATH"] if programs is None else f"{programs}:{os.environ['PATH']}"
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log").open("ab") as log:
             self.daemon = subprocess.Popen(
                 self.inside(*self.kind.command(self.folder, self.data, tcp=self.address)),
+                env={**os.environ, "PATH": path},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -38,7 +38,7 @@ class Kind:
             *("--bridge=none", "--iptables=false", "--tls=false"),
             # One attempt and one more; with the usual five a pull that never works takes 75 s.
             *("--max-download-attempts", "1"),
-            *self.options,
+            *(option.format(folder=folder) for option in self.options),
         )
 
     def _podman(self, folder: Path, data: Path) -> tuple[str, ...]:
@@ -59,8 +59,11 @@ class Kind:
 
 DOCKER_20 = Kind("Docker 20.10", "docker")
 DOCKER_26 = Kind("Docker 26", "docker", "trixie")
-DOCKER_28 = Kind("Docker 28", "docker", "forky", ("--feature", "containerd-snapshotter=false"))
-DOCKER_28_CONTAINERD = Kind("Docker 28 containerd", "docker", "forky", ("--feature", "containerd-snapshotter=true"))
+CDI = ("--cdi-spec-dir", "{folder}/cdi")
+DOCKER_28 = Kind("Docker 28", "docker", "forky", (*CDI, "--feature", "containerd-snapshotter=false"))
+DOCKER_28_CONTAINERD = Kind(
+    "Docker 28 containerd", "docker", "forky", (*CDI, "--feature", "containerd-snapshotter=true")
+)
 PODMAN_5_4 = Kind("Podman 5.4", "podman", "trixie")
 PODMAN_5_8 = Kind("Podman 5.8", "podman", "forky")
 BY_NAME = {kind.name: kind for kind in (DOCKER_20, DOCKER_26, DOCKER_28, DOCKER_28_CONTAINERD, PODMAN_5_4, PODMAN_5_8)}

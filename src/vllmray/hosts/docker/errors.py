@@ -39,6 +39,7 @@ HINTS: tuple[tuple[str, str], ...] = (
         "The image has no Python on its PATH, so it has no vLLM and Ray either; name another with --image.",
     ),
     (r'exec: "[^"]+": permission denied', "The image's user may not run that program; name another with --image."),
+    (r"lookup init binary", "Install Podman's init on that host: the package catatonit."),  # podman, libpod
     # runc: RLIMIT_NOFILE is 7, RLIMIT_MEMLOCK is 8
     (
         r"setting rlimit type 8",

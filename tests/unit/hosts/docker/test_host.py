@@ -289,6 +289,7 @@ NO_SOCKET = "Error while fetching server API version: ('Connection aborted.', "
     [
         ("failed to discover GPU vendor from CDI: no known GPU vendor found", "NVIDIA container toolkit"),
         ("CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=3", "nvidia-ctk cdi generate"),
+        ('container create: lookup init binary: exec: "catatonit": executable file not found in $PATH', "catatonit"),
         ('could not select device driver "" with capabilities: [[gpu]]', "container toolkit"),
         ("error setting rlimit type 8: operation not permitted: unknown", "--memlock default"),
         ("error setting rlimit type 7: operation not permitted: unknown", "--nofile default"),
