@@ -10,6 +10,26 @@ from typing import Literal
 
 from tests.rig.suites import within
 
+ROOTLESS_ID = 4242
+# In the mount namespace of its own: a user with a range of ids, whom the machine does not know.
+AS_USER = f"""
+set -e
+folder=$0 data=$1
+shift
+mkdir -p "$folder/home" "$folder/runtime" "$data"
+for name in passwd group subuid subgid; do
+  touch "/etc/$name"
+  cat "/etc/$name" > "$folder/$name"
+done
+echo rootless:x:{ROOTLESS_ID}:{ROOTLESS_ID}::/:/bin/sh >> "$folder/passwd"
+echo rootless:x:{ROOTLESS_ID}: >> "$folder/group"
+for name in subuid subgid; do echo rootless:{ROOTLESS_ID}00000:65536 >> "$folder/$name"; done
+for name in passwd group subuid subgid; do mount --bind "$folder/$name" "/etc/$name"; done
+chown {ROOTLESS_ID}:{ROOTLESS_ID} "$folder" "$folder/home" "$folder/runtime" "$data"
+exec setpriv --reuid {ROOTLESS_ID} --regid {ROOTLESS_ID} --clear-groups --reset-env \\
+  env HOME="$folder/home" XDG_RUNTIME_DIR="$folder/runtime" "$@"
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -20,6 +40,7 @@ class Kind:
     suite: str | None = None
     """The Debian release that it is of; None for this machine's own."""
     options: tuple[str, ...] = ()
+    rootless: bool = False
 
     @property
     def folder(self) -> str:
@@ -29,6 +50,8 @@ class Kind:
     def command(self, folder: Path, data: Path, *, tcp: str) -> tuple[str, ...]:
         """The command line that starts it, listening on folder/docker.sock."""
         argv = self._docker(folder, data, tcp) if self.program == "docker" else self._podman(folder, data)
+        if self.rootless:
+            argv = ("sh", "-c", AS_USER, str(folder), str(data), *argv)
         return within(self.suite, *argv) if self.suite else argv
 
     def _docker(self, folder: Path, data: Path, tcp: str) -> tuple[str, ...]:
@@ -66,4 +89,5 @@ DOCKER_28_CONTAINERD = Kind(
 )
 PODMAN_5_4 = Kind("Podman 5.4", "podman", "trixie")
 PODMAN_5_8 = Kind("Podman 5.8", "podman", "forky")
+PODMAN_5_8_ROOTLESS = Kind("Podman 5.8 rootless", "podman", "forky", rootless=True)
 BY_NAME = {kind.name: kind for kind in (DOCKER_20, DOCKER_26, DOCKER_28, DOCKER_28_CONTAINERD, PODMAN_5_4, PODMAN_5_8)}
