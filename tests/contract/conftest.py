@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,7 @@ class Ground:
     is_docker: bool = True
     """Docker, or Podman by Docker's API."""
     is_podman: bool = False
+    is_rootless: bool = False
 
 
 @pytest.fixture(params=["fake", "native", "docker over unix", "docker over tcp", "docker over ssh"])
@@ -57,13 +60,19 @@ def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ground]:
         return
     is_docker = request.param != "native"
     host, image = _docker(request) if is_docker else _native(tmp_path)
-    folder = tmp_path / "made"
+    info = host.info()
+    place = tmp_path
+    if info.rootless:  # pytest's folders are its user's alone
+        place = Path(tempfile.mkdtemp(prefix="vllmray-"))
+        place.chmod(0o777)
+    folder = place / "made"
 
     def make_folder() -> str:
         folder.mkdir()
+        folder.chmod(0o777 if info.rootless else 0o755)
         return str(folder)
 
-    missing = str(tmp_path / "missing")
+    missing = str(place / "missing")
     docker = _docker_command(request) if is_docker else _no_docker_command
     yield Ground(
         *(host, image, make_folder, missing),
@@ -72,9 +81,12 @@ def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ground]:
         docker=docker,
         is_real=True,
         is_docker=is_docker,
-        is_podman=host.info().runtime.startswith("Podman"),
+        is_podman=info.runtime.startswith("Podman"),
+        is_rootless=info.rootless,
     )
     _clear(host)
+    if place != tmp_path:
+        shutil.rmtree(place)
     host.close()
 
 

@@ -30,6 +30,8 @@ SWITCH = "vrt-switch"
 DESK = "vrt-desk"
 DESK_ADDRESS = "10.78.0.254"
 RUN_FOLDER = Path("/run/vllmray-tests")
+PAUSE = "runtime/libpod/tmp/pause.pid"
+"""Of the process that holds the namespaces of a rootless Podman."""
 USUAL = (DOCKER_20, DOCKER_28_CONTAINERD, DOCKER_20)
 """A head and a worker of different kinds, so that each test of a cluster is one of a mixed pair."""
 
@@ -233,7 +235,7 @@ def stop() -> None:
         left = run("docker", "-H", sock, "ps", "-aq", check=False).stdout.split()
         if left:
             run("docker", "-H", sock, "rm", "-f", *left, check=False)
-        for name in ("sshd.pid", "pid"):
+        for name in ("sshd.pid", "pid", PAUSE):
             _end(folder / name)
     for line in run("ip", "netns", "list").stdout.splitlines():
         name = line.split()[0]
@@ -249,7 +251,9 @@ def _end(pidfile: Path) -> None:
     with contextlib.suppress(OSError, ValueError):
         pid = int(pidfile.read_text())
         process = Path(f"/proc/{pid}")
-        if not any(word in (process / "cmdline").read_bytes() for word in (b"dockerd", b"podman", b"sshd")):
+        if not any(
+            word in (process / "cmdline").read_bytes() for word in (b"dockerd", b"podman", b"catatonit", b"sshd")
+        ):
             return
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + 90

@@ -25,6 +25,9 @@ echo rootless:x:{ROOTLESS_ID}:{ROOTLESS_ID}::/:/bin/sh >> "$folder/passwd"
 echo rootless:x:{ROOTLESS_ID}: >> "$folder/group"
 for name in subuid subgid; do echo rootless:{ROOTLESS_ID}00000:65536 >> "$folder/$name"; done
 for name in passwd group subuid subgid; do mount --bind "$folder/$name" "/etc/$name"; done
+# For a network of its own; Debian gives /dev/net/tun to everyone, a bare kernel to root alone.
+[ -e "$folder/tun" ] || mknod -m 666 "$folder/tun" c 10 200
+mount --bind "$folder/tun" /dev/net/tun
 chown {ROOTLESS_ID}:{ROOTLESS_ID} "$folder" "$folder/home" "$folder/runtime" "$data"
 exec setpriv --reuid {ROOTLESS_ID} --regid {ROOTLESS_ID} --clear-groups --reset-env \\
   env HOME="$folder/home" XDG_RUNTIME_DIR="$folder/runtime" "$@"
