@@ -425,7 +425,7 @@ def test_a_build_copies_files_of_its_context_but_those_that_are_ignored(ground: 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("FRUM x", "unknown instruction|requires a FROM instruction"),
+        ("FRUM x", "unknown instruction|FROM (instruction|statement)"),
         ("FROM no-such-image:1", "no-such-image"),
         ("", "empty|no contents"),
     ],
