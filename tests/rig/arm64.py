@@ -122,7 +122,7 @@ def install(root: Root) -> None:
     done = root.folder.with_name("lock")
     if not done.exists() or done.read_text() != wanted:
         _say(f"installing the wheels of {LOCK.name} for arm64")
-        shutil.rmtree(site)
+        shutil.rmtree(site, ignore_errors=True)
         _run([*PIP, *_for_arm64(root), "--require-hashes", "--target", str(site), "--requirement", str(LOCK)])
         done.write_text(wanted)
     for old in site.glob("vllmray*"):
@@ -146,8 +146,8 @@ def _python(root: Root) -> str:
 
 
 def _site(root: Root) -> Path:
-    (site,) = (root.folder / VENV.lstrip("/")).glob("lib/python3.*/site-packages")
-    return site
+    (library,) = (root.folder / VENV.lstrip("/")).glob("lib/python3.*")
+    return library / "site-packages"
 
 
 def pytest(root: Root, arguments: list[str]) -> int:
