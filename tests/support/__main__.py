@@ -31,6 +31,9 @@ CLUSTERS = (
 SUMMARY = re.compile(r"^=*\s*(\d.*(?:passed|failed|error).*?) in [\d.]+s", re.MULTILINE)
 MARK = "<!-- rows: written by scripts/test --support -->\n"
 
+FILES = {"Daemons": "daemons", "Python": "pythons", "arm64": "arm64"}
+"""What each table is called, and the file of its rows."""
+RUNS = {"Daemons": "--support", "Python": "--pythons", "arm64": "--arm64"}
 Row = dict[str, str]
 
 
@@ -89,7 +92,11 @@ def document(tables: dict[str, list[Row]]) -> str:
     by_hand = DOCUMENT.read_text().partition(MARK)[0]
     lines = [f"Run on {time.strftime('%Y-%m-%d')}, Linux {platform.release().split('-')[0]}, {platform.machine()}.\n"]
     for title, found in tables.items():
-        lines += [f"## {title}\n", "| on | what | result | |", "|---|---|---|---|"]
+        lines.append(f"## {title}\n")
+        if not found:
+            lines.append(f"Not run here: `scripts/test {RUNS[title]}`.\n")
+            continue
+        lines += ["| on | what | result | |", "|---|---|---|---|"]
         lines += [f"| {row['kind']} | {row['what']} | {row['result']} | {row['detail']} |" for row in found]
         lines.append("")
     return by_hand + MARK + "\n" + "\n".join(lines).rstrip() + "\n"
@@ -103,8 +110,7 @@ def main(chosen: list[str]) -> int:
     made = list(rows(chosen))
     ROWS.mkdir(parents=True, exist_ok=True)
     (ROWS / "daemons.json").write_text(json.dumps(made, indent=2))
-    titles = {"Daemons": "daemons", "Python": "pythons", "arm64": "arm64"}
-    DOCUMENT.write_text(document({title: kept(ROWS / f"{name}.json") for title, name in titles.items()}))
+    DOCUMENT.write_text(document({title: kept(ROWS / f"{FILES[title]}.json") for title in FILES}))
     for row in made:
         print(f"{row['result']:8} {row['kind']}: {row['what']} ({row['detail']})")
     return int(any(row["result"] == "failed" for row in made))
