@@ -14,7 +14,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from tests.rig.kinds import BY_NAME, DOCKER_20, DOCKER_28_CONTAINERD, PODMAN_5_8
@@ -34,19 +35,23 @@ MARK = "<!-- rows: written by scripts/test --support -->\n"
 FILES = {"Daemons": "daemons", "Python": "pythons", "arm64": "arm64"}
 """What each table is called, and the file of its rows."""
 RUNS = {"Daemons": "--support", "Python": "--pythons", "arm64": "--arm64"}
+CONTRACT_WORDS = "the contract of a host"
+CLUSTER_WORDS = "a cluster of three hosts, PP=3: a right answer, nothing left"
+COLUMNS = ("kind", "what", "result", "detail")
 Row = dict[str, str]
+Key = tuple[str, str]
+"""Kind and what."""
 
 
 def contract(name: str) -> Row:
     """One kind of daemon, held to what every host must do."""
-    return _row(name, "the contract of a host", _pytest(("--kind", name, *CONTRACT)))
+    return _row(name, CONTRACT_WORDS, _pytest(("--kind", name, *CONTRACT)))
 
 
 def cluster(names: tuple[str, ...]) -> Row:
     """A cluster whose hosts have these kinds of daemon: a right answer, and nothing left."""
     kinds = [argument for name in names for argument in ("--kind", name)]
-    what = "a cluster of three hosts, PP=3: a right answer, nothing left"
-    return _row(", ".join(names), what, _pytest((*kinds, *CENTRAL)))
+    return _row(", ".join(names), CLUSTER_WORDS, _pytest((*kinds, *CENTRAL)))
 
 
 def _pytest(arguments: Iterable[str]) -> tuple[int, str, float]:
@@ -63,7 +68,7 @@ def _row(kind: str, what: str, ran: tuple[int, str, float]) -> Row:
     code, output, took = ran
     found = SUMMARY.findall(output)
     detail = f"{found[-1] if found else 'no test ran'}; {took / 60:.0f} min"
-    return {"kind": kind, "what": what, "result": "failed" if code else "passed", "detail": detail}
+    return dict(zip(COLUMNS, (kind, what, "failed" if code else "passed", detail), strict=True))
 
 
 def kept(path: Path) -> list[Row]:
@@ -71,20 +76,22 @@ def kept(path: Path) -> list[Row]:
     return json.loads(path.read_text()) if path.exists() else []
 
 
-def rows(chosen: list[str]) -> Iterator[Row]:
-    """Of this run, and of earlier ones where it leaves a kind out."""
-    before = {(row["kind"], row["what"]): row for row in kept(ROWS / "daemons.json")}
-    for name in BY_NAME:
-        if not chosen or name in chosen:
-            before.pop((name, "the contract of a host"), None)
-            yield contract(name)
+def planned(chosen: list[str]) -> Iterator[tuple[Key, Callable[[], Row]]]:
+    """What this run makes: each row's place in the table, and what makes it."""
+    for name in chosen or BY_NAME:
+        yield (name, CONTRACT_WORDS), partial(contract, name)
     for kinds in CLUSTERS:
         names = tuple(kind.name for kind in kinds)
         if not chosen or set(chosen) & set(names):
-            made = cluster(names)
-            before.pop((made["kind"], made["what"]), None)
-            yield made
-    yield from before.values()
+            yield (", ".join(names), CLUSTER_WORDS), partial(cluster, names)
+
+
+def table() -> dict[Key, Row]:
+    """Every row, as the last run that made it left it."""
+    places = [(name, CONTRACT_WORDS) for name in BY_NAME]
+    places += [(", ".join(kind.name for kind in kinds), CLUSTER_WORDS) for kinds in CLUSTERS]
+    found = {(row["kind"], row["what"]): row for row in kept(ROWS / "daemons.json")}
+    return {place: found.get(place) or dict(zip(COLUMNS, (*place, "not run", ""), strict=True)) for place in places}
 
 
 def document(tables: dict[str, list[Row]]) -> str:
@@ -107,13 +114,16 @@ def main(chosen: list[str]) -> int:
     unknown = set(chosen) - set(BY_NAME)
     if unknown:
         sys.exit(f"no such kind: {', '.join(unknown)}; there are {', '.join(BY_NAME)}")
-    made = list(rows(chosen))
     ROWS.mkdir(parents=True, exist_ok=True)
-    (ROWS / "daemons.json").write_text(json.dumps(made, indent=2))
-    DOCUMENT.write_text(document({title: kept(ROWS / f"{FILES[title]}.json") for title in FILES}))
-    for row in made:
-        print(f"{row['result']:8} {row['kind']}: {row['what']} ({row['detail']})")
-    return int(any(row["result"] == "failed" for row in made))
+    failed = False
+    for place, make in planned(chosen):
+        found = table()
+        found[place] = row = make()
+        failed = failed or row["result"] == "failed"
+        (ROWS / "daemons.json").write_text(json.dumps(list(found.values()), indent=2))
+        DOCUMENT.write_text(document({title: kept(ROWS / f"{FILES[title]}.json") for title in FILES}))
+        print(f"{row['result']:8} {row['kind']}: {row['what']} ({row['detail']})", flush=True)
+    return int(failed)
 
 
 if __name__ == "__main__":
