@@ -100,12 +100,10 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     report = reporter()
     loaded = settings(flags | {"vllm_args": context.obj.vllm_args}, env_file, report)
     config, host = loaded.config.typed_on(host), host or loaded.host
-    config = _with_addresses(config, role)
-    look = Look()
-    if role is RoleChoice.head and not no_model_check:
-        look = look_here(loaded.config, loaded.layers, report, lenient=bool(dry_run))
+    is_checked = role is RoleChoice.head and not no_model_check
+    look = look_here(loaded.config, loaded.layers, report, lenient=bool(dry_run)) if is_checked else Look()
     planned = planned_store(config.cluster) if dry_run else None
-    config = with_secrets(config, role.value, planned)
+    config = with_secrets(_with_addresses(config, role), role.value, planned)
     if config.no_api_key and role is RoleChoice.head:
         report.warning("the endpoint has no authentication (--no-api-key): anyone who reaches its port can use it")
     if planned and dry_run:

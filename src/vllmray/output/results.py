@@ -320,7 +320,7 @@ class CopiedImage(_Result):
 
 @dataclass(frozen=True)
 class ImageContents(_Result):
-    """`image inspect`: what an image contains; null for what it does not."""
+    """`image inspect`: what an image contains, with versions of Python distributions; null for what it does not."""
 
     id: str
     contents: str
@@ -330,7 +330,6 @@ class ImageContents(_Result):
     entrypoint: list[str]
     user: str
     versions: dict[str, str | None]
-    """Of Python distributions."""
     python: str
     cuda: str | None
     nccl: str | None
@@ -341,12 +340,11 @@ class ImageContents(_Result):
 
 @dataclass(frozen=True)
 class Versions(_Result):
-    """`version`"""
+    """`version`; docker is the Docker SDK."""
 
     vllmray: str
     python: str
     docker: str | None
-    """Of the Docker SDK."""
     typer: str | None
     pydantic: str | None
     platform: str
