@@ -146,6 +146,7 @@ class FakeHost:
         self.cdi_devices: tuple[str, ...] = ()
         self.gpu_runtime = True
         self.rootless = False
+        self.boot_command: str | None = None
         self.architecture = "amd64"
         self.records: dict[str, Record] = {}
         self.created: list[ContainerSpec] = []
@@ -174,6 +175,7 @@ class FakeHost:
             architecture=self.architecture,
             rootless=self.rootless,
             host_network=not self.rootless,
+            boot_command=self.boot_command,
             cdi_devices=self.cdi_devices,
         )
 

@@ -86,6 +86,14 @@ def test_a_rootless_daemon_is_refused_before_anything_starts_where_nodes_have_th
     assert up_head(host, config(network="own", node_ip="10.0.0.1"), QUICK, RecordingReporter()).ready
 
 
+def test_a_daemon_that_starts_nothing_after_a_reboot_is_said_with_the_command_that_makes_it() -> None:
+    host, reporter = good_host(*READY), RecordingReporter()
+    host.boot_command = "systemctl enable podman-restart.service"
+    up_head(host, config(), QUICK, reporter)
+    assert "starts no container after a reboot" in reporter.text()
+    assert "\n    systemctl enable podman-restart.service\n" in reporter.text()
+
+
 def test_the_probe_is_gone_before_the_head_starts() -> None:
     host = good_host(*READY)
     up_head(host, config(), QUICK, RecordingReporter())
