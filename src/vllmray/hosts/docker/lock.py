@@ -96,7 +96,8 @@ def _creation(api: APIClient, name: str, image: str, labels: Mapping[str, str]) 
     )
     made = creation(api, spec)
     made["host_config"] |= {"AutoRemove": True, "LogConfig": {"Type": "none", "Config": {}}}
-    return made | {"stdin_open": True}
+    # Podman removes a container by its stop signal first, and would wait 10 s for a program that ignores SIGTERM.
+    return made | {"stdin_open": True, "stop_signal": "SIGKILL"}
 
 
 def _make_way(api: APIClient, name: str) -> None:
