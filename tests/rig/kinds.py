@@ -93,4 +93,5 @@ DOCKER_28_CONTAINERD = Kind(
 PODMAN_5_4 = Kind("Podman 5.4", "podman", "trixie")
 PODMAN_5_8 = Kind("Podman 5.8", "podman", "forky")
 PODMAN_5_8_ROOTLESS = Kind("Podman 5.8 rootless", "podman", "forky", rootless=True)
-BY_NAME = {kind.name: kind for kind in (DOCKER_20, DOCKER_26, DOCKER_28, DOCKER_28_CONTAINERD, PODMAN_5_4, PODMAN_5_8)}
+_ALL = (DOCKER_20, DOCKER_26, DOCKER_28, DOCKER_28_CONTAINERD, PODMAN_5_4, PODMAN_5_8, PODMAN_5_8_ROOTLESS)
+BY_NAME = {kind.name: kind for kind in _ALL}
