@@ -59,13 +59,20 @@ def root_of(suite: str) -> Path:
 
 def mirror() -> str:
     """Where this machine has its packages from."""
-    listed = subprocess.run(
+    found = _archives()
+    if not found:  # apt knows whose an archive is once it has read its lists
+        _run("apt-get", "update", "-qq")
+        found = _archives()
+    return next(uri for uri in found if "security" not in uri)
+
+
+def _archives() -> list[str]:
+    return subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian"],
         check=True,
         capture_output=True,
         text=True,
     ).stdout.split()
-    return next(uri for uri in listed if "security" not in uri)
 
 
 def within(suite: str, *argv: str) -> tuple[str, ...]:
