@@ -55,7 +55,7 @@ class Kind:
         argv = self._docker(folder, data, tcp) if self.program == "docker" else self._podman(folder, data)
         if self.rootless:
             argv = ("sh", "-c", AS_USER, str(folder), str(data), *argv)
-        return within(self.suite, *argv) if self.suite else argv
+        return within(self.suite, self.program, *argv) if self.suite else argv
 
     def _docker(self, folder: Path, data: Path, tcp: str) -> tuple[str, ...]:
         return (

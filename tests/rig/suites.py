@@ -1,6 +1,6 @@
 """Programs of another Debian release than this machine's, which need newer libraries; needs root and debootstrap.
 
-    python -m tests.rig.suites forky      makes its root file system, and prints where it is
+    python -m tests.rig.suites forky docker      makes its root file system, and prints where it is
 
 A program of it runs in a mount namespace of its own, where the release's /usr stands in place of this machine's: every
 other path is this machine's, so that sockets, data folders and what a container mounts are where they are named.
@@ -17,29 +17,34 @@ from pathlib import Path
 
 from tests.rig.image import cache_root
 
-PACKAGES = (
-    *("docker.io", "iptables", "iproute2", "ca-certificates"),
-    *("podman", "buildah", "catatonit", "conmon", "crun", "runc", "netavark", "aardvark-dns", "nftables"),
-    *("passt", "slirp4netns", "fuse-overlayfs", "uidmap"),
-)
+# By program: a release that is still being made may lack one of a package's neighbours for a while.
+PACKAGES = {
+    "docker": ("docker.io", "iptables", "iproute2", "ca-certificates"),
+    "podman": (
+        *("podman", "buildah", "catatonit", "conmon", "crun", "runc", "netavark", "aardvark-dns", "nftables"),
+        *("passt", "fuse-overlayfs", "uidmap", "iproute2", "ca-certificates"),
+    ),
+}
 ENTER = """
 set -e
 mount --make-rprivate /
 mount --bind "$0/usr" /usr
-mkdir -p /etc/containers
-mount --bind "$0/etc/containers" /etc/containers
+if [ -d "$0/etc/containers" ]; then
+  mkdir -p /etc/containers
+  mount --bind "$0/etc/containers" /etc/containers
+fi
 exec "$@"
 """
 
 
-def recipe() -> str:
+def recipe(program: str) -> str:
     """Changes whenever a root file system would."""
-    return hashlib.sha256(" ".join(PACKAGES).encode()).hexdigest()[:12]
+    return hashlib.sha256(" ".join(PACKAGES[program]).encode()).hexdigest()[:12]
 
 
-def root_of(suite: str) -> Path:
-    """The root file system, from the cache or made now (a minute or two)."""
-    made = cache_root() / f"{suite}-{recipe()}"
+def root_of(suite: str, program: str) -> Path:
+    """The root file system with that program, from the cache or made now (a minute or two)."""
+    made = cache_root() / f"{suite}-{program}-{recipe(program)}"
     if made.exists():
         return made
     work = made.with_suffix(".work")
@@ -51,7 +56,7 @@ def root_of(suite: str) -> Path:
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)
     # Not by debootstrap, which takes no alternative of a dependency but the first.
-    _run("chroot", str(work), "apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *PACKAGES)
+    _run("chroot", str(work), "apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *PACKAGES[program])
     shutil.rmtree(work / "var/cache/apt")
     work.rename(made)
     return made
@@ -75,9 +80,9 @@ def _archives() -> list[str]:
     ).stdout.split()
 
 
-def within(suite: str, *argv: str) -> tuple[str, ...]:
+def within(suite: str, program: str, *argv: str) -> tuple[str, ...]:
     """The command line that runs a program of that release; the process that is started becomes the program."""
-    return ("unshare", "--mount", "sh", "-c", ENTER, str(root_of(suite)), *argv)
+    return ("unshare", "--mount", "sh", "-c", ENTER, str(root_of(suite, program)), *argv)
 
 
 def _run(*argv: str) -> None:
@@ -89,4 +94,4 @@ def _run(*argv: str) -> None:
 
 
 if __name__ == "__main__":
-    print(root_of(sys.argv[1]))
+    print(root_of(*sys.argv[1:]))
