@@ -16,7 +16,8 @@ AS_USER = f"""
 set -e
 folder=$0 data=$1
 shift
-mkdir -p "$folder/home" "$folder/runtime" "$data"
+rm -rf "$data-run"  # of before a reboot
+mkdir -p "$folder/home" "$folder/runtime" "$data" "$data-run"
 for name in passwd group subuid subgid; do
   touch "/etc/$name"
   cat "/etc/$name" > "$folder/$name"
@@ -28,7 +29,7 @@ for name in passwd group subuid subgid; do mount --bind "$folder/$name" "/etc/$n
 # For a network of its own; Debian gives /dev/net/tun to everyone, a bare kernel to root alone.
 [ -e "$folder/tun" ] || mknod -m 666 "$folder/tun" c 10 200
 mount --bind "$folder/tun" /dev/net/tun
-chown {ROOTLESS_ID}:{ROOTLESS_ID} "$folder" "$folder/home" "$folder/runtime" "$data"
+chown {ROOTLESS_ID}:{ROOTLESS_ID} "$folder" "$folder/home" "$folder/runtime" "$data" "$data-run"
 exec setpriv --reuid {ROOTLESS_ID} --regid {ROOTLESS_ID} --clear-groups --reset-env \\
   env HOME="$folder/home" XDG_RUNTIME_DIR="$folder/runtime" "$@"
 """
@@ -75,9 +76,11 @@ class Kind:
         ulimits = json.dumps([f"{name}={hard}:{hard}" for name, hard in most.items() if hard >= 0])
         settings.write_text(f"[containers]\ndefault_ulimits = {ulimits}\n")
         # Its own choice of a runtime, crun, refuses a machine that has both versions of cgroups.
+        # Not below /run: a rootless one hides that from its own networks' programs.
+        state = f"{data}-run" if self.rootless else str(folder / "exec")
         return (
             *("env", f"CONTAINERS_CONF_OVERRIDE={settings}"),
-            *("podman", "--root", str(data), "--runroot", str(folder / "exec"), "--runtime", "runc"),
+            *("podman", "--root", str(data), "--runroot", state, "--runtime", "runc"),
             *("--cgroup-manager", "cgroupfs", "--events-backend", "file", *self.options),
             *("system", "service", "--time=0", f"unix://{folder}/docker.sock"),
         )
