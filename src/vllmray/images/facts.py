@@ -14,7 +14,7 @@ class ImageFacts(Software):
 
     id: str
     contents: str = ""
-    """As in hosts.base.Image."""
+    """As in hosts.facts.Image."""
     reference: str = ""
     """Names this very image: its digest in a registry where it has one, else its id."""
     entrypoint: tuple[str, ...] = ()
@@ -22,7 +22,7 @@ class ImageFacts(Software):
 
     @property
     def identity(self) -> str:
-        """As in hosts.base.Image."""
+        """As in hosts.facts.Image."""
         return self.contents or self.id
 
     @property

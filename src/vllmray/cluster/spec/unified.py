@@ -61,10 +61,7 @@ def words(cards: Sequence[Card], config: ClusterConfig) -> str:
     share, card = memory_share(config), _tightest(cards)
     if share is None or card is None:
         return ""
-    return (
-        f"unified memory: {_gib(card.free)} of {_gib(card.total)} GiB are available, the engine takes "
-        f"{_gib(card.total * share)} ({FLAG} {share:g})"
-    )
+    return f"{_available(card)}, the engine takes {_gib(card.total * share)} ({FLAG} {share:g})"
 
 
 def most_words(cards: Sequence[Card]) -> str:
@@ -72,10 +69,8 @@ def most_words(cards: Sequence[Card]) -> str:
     card, best = _tightest(cards), share_left(cards)
     if card is None or best is None:
         return ""
-    return (
-        f"unified memory: {_gib(card.free)} of {_gib(card.total)} GiB are available; the engine can take "
-        f"{_gib(card.total * best)} here ({FLAG} {best:g} with the head's `up`)"
-    )
+    most = _gib(card.total * best)
+    return f"{_available(card)}; the engine can take {most} here ({FLAG} {best:g} with the head's `up`)"
 
 
 def too_large(cards: Sequence[Card], config: ClusterConfig) -> str:
@@ -115,6 +110,10 @@ def swap_words(cards: Sequence[Card], swap: Swap | None) -> str:
 
 def _tightest(cards: Sequence[Card]) -> Card | None:
     return min((card for card in cards if card.unified), key=lambda card: card.free / card.total, default=None)
+
+
+def _available(card: Card) -> str:
+    return f"unified memory: {_gib(card.free)} of {_gib(card.total)} GiB are available"
 
 
 def _gib(size: float) -> str:

@@ -14,7 +14,8 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from typing import TypeVar
+from functools import cached_property
+from typing import Any, TypeVar
 
 import docker
 from docker.errors import NotFound
@@ -79,6 +80,11 @@ class DockerHost:
     def address(self) -> str:
         return self._address
 
+    @cached_property
+    def _version(self) -> Mapping[str, Any]:
+        """What GET /version says of the daemon."""
+        return self._api.version()
+
     def _telling(self, what: str, *, connecting: bool = False) -> AbstractContextManager[None]:
         """Every failure of the SDK becomes a HostError that names this host."""
         way = self._tunnel.last_words if self._tunnel else str
@@ -90,7 +96,7 @@ class DockerHost:
 
     def info(self) -> HostInfo:
         with self._telling("read the daemon's info", connecting=True):
-            return host_info(self._api.info(), self._api.version())
+            return host_info(self._api.info(), self._version)
 
     def image(self, name: str) -> Image | None:
         with self._telling(f"inspect image {name}"):
@@ -175,8 +181,7 @@ class DockerHost:
     def create_and_start(self, spec: ContainerSpec) -> Container:
         with self._telling(f"create container {spec.name}"):
             log_driver = "" if spec.restart == "no" else self._api.info()["LoggingDriver"]  # used with a policy only
-            podman = is_podman(self._api.version())
-            if podman:
+            if is_podman(self._version):
                 make_volumes(self._api, spec)
                 spec = replace(spec, init=spec.init and spec.pid != "host")
             created = self._api.create_container(**creation(self._api, spec, log_driver))["Id"]
