@@ -47,9 +47,7 @@ class User:
 
     def containers(self) -> dict[str, str]:
         """Name -> id and time of start, so that a restart shows."""
-        form = "{{.Name}} {{.Id}} {{.State.StartedAt}}"
-        names = self.host.docker("ps", "--all", "--quiet").split()
-        lines = self.host.docker("inspect", "--format", form, *names).splitlines() if names else []
+        lines = self.host.inspected("{{.Name}} {{.Id}} {{.State.StartedAt}}")
         return {line.split(" ", 1)[0].lstrip("/"): line.split(" ", 1)[1] for line in lines}
 
 

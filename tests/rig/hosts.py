@@ -90,6 +90,19 @@ class TestHost:
         """The docker command against this host's daemon."""
         return run("docker", "-H", self.docker_host, *argv, check=check).stdout
 
+    def inspected(self, form: str) -> list[str]:
+        """Each container, also one that stopped, by this format of docker inspect. A container that went after it
+        was listed is left out: a command under test removes its short-lived ones at any moment.
+        """
+        names = self.docker("ps", "--all", "--quiet").split()
+        if not names:
+            return []
+        done = run("docker", "-H", self.docker_host, "inspect", "--format", form, *names, check=False)
+        lost = [line for line in done.stderr.splitlines() if "no such object" not in line.lower()]
+        if lost:
+            raise RuntimeError("\n".join(lost))
+        return [line for line in done.stdout.splitlines() if line]
+
     def start_daemon(self, *, programs: Path | None = None) -> None:
         """Start the daemon as at a boot; returns when it answers.
 
