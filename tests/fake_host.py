@@ -161,6 +161,8 @@ class FakeHost:
         """Names of containers that do not go."""
         self.programs: dict[str, Program] = dict(BUILT_IN)
         self.streams: dict[str, Stream] = {}
+        self.scripts: dict[str, str | None] = {}
+        """The output of shell scripts, besides echo; of all others it is an error."""
         self.calls: list[str] = []
         self.happened: list[HostEvent] = []
         self._starts = itertools.count(10, 10)
@@ -178,6 +180,13 @@ class FakeHost:
             boot_command=self.boot_command,
             cdi_devices=self.cdi_devices,
         )
+
+    def shell(self, script: str, *, timeout: float) -> str | None:
+        if script in self.scripts:
+            return self.scripts[script]
+        if script.startswith("echo "):
+            return script.removeprefix("echo ") + "\n"
+        raise HostError(f"{self.address}: a shell script failed with exit code 1")
 
     def image(self, name: str) -> Image | None:
         return self.images.get(name)

@@ -24,6 +24,9 @@ class Step(Protocol):
     def part(self, name: str, *, done: int, total: int | None, status: str) -> None:
         """Progress of a named part (a layer of an image): done and total in bytes."""
 
+    def poll(self) -> None:
+        """Called at each poll of a wait; raises KeyboardInterrupt when the command was interrupted meanwhile."""
+
     def result(self, detail: str) -> None:
         """The text of the finished step."""
 
@@ -47,6 +50,8 @@ class SilentStep:
 
     def part(self, name: str, *, done: int, total: int | None, status: str) -> None: ...
 
+    def poll(self) -> None: ...
+
     def result(self, detail: str) -> None: ...
 
     def __enter__(self) -> Self:
@@ -68,3 +73,23 @@ class Reporter(Protocol):
 
     def warning(self, text: str) -> None:
         """A warning, in one line."""
+
+
+class Cell(Reporter, Protocol):
+    """One host in one phase, as a context manager: it is done, or failed if an exception leaves the block."""
+
+    def result(self, detail: str) -> None:
+        """The text of the finished cell."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
+class Board(Reporter, Protocol):
+    """The progress of a command over several hosts: a table of hosts and phases."""
+
+    def cell(self, host: str, phase: str) -> Cell:
+        """A host begins a phase. Safe to call from several threads, as its cells are."""

@@ -75,6 +75,7 @@ def wait_until(
     last = ""
     step.bound(timeout)
     while True:
+        step.poll()
         outcome = probe(max(deadline - clock.monotonic(), 0.0))
         if isinstance(outcome, Ready):
             return outcome.value

@@ -171,3 +171,14 @@ def test_a_log_since_a_time_has_every_line_from_then_on(ground: Ground) -> None:
     older_are_left_out = ground.is_docker and ground.is_real
     late = list(ground.host.logs(container.id, since=time.time() + 5))
     assert late == ([] if older_are_left_out else ["said"])
+
+
+def test_a_shell_script_runs_on_the_host_itself_where_one_is_in_reach(ground: Ground) -> None:
+    said = ground.host.shell("echo from here", timeout=10)
+    if ground.host.address.startswith("tcp://"):
+        assert said is None
+        return
+    assert said == "from here\n"
+    with pytest.raises(HostError) as caught:
+        ground.host.shell("exit 3", timeout=10)
+    assert ground.host.address in caught.value.message

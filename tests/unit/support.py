@@ -76,6 +76,9 @@ class RecordingStep:
     def part(self, name: str, *, done: int, total: int | None, status: str) -> None:
         self._say(f"{name} {done}/{total} {status}")
 
+    def poll(self) -> None:
+        pass
+
     def result(self, detail: str) -> None:
         self._say(f"= {detail}")
 

@@ -213,6 +213,15 @@ class Host(Protocol):
     def info(self) -> HostInfo:
         """The host's runtime, CPUs and memory."""
 
+    def shell(self, script: str, *, timeout: float) -> str | None:
+        """The output of a POSIX shell script that runs on the host itself, outside containers, as the user who connects.
+
+        None where only the host's daemon is in reach (tcp://, or one in a virtual machine).
+
+        Raises:
+            HostError: it ended with another exit code than 0, or not within that many seconds.
+        """
+
     def image(self, name: str) -> Image | None:
         """The image of that name, or None when the host does not have it."""
 

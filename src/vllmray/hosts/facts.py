@@ -22,6 +22,8 @@ class HostInfo:
     """A container in its host network is in this host's; with rootless Docker it is not."""
     boot_command: str | None = None
     """What makes it start containers after a reboot, where it does not do so by itself."""
+    id: str = ""
+    """Of the daemon, which no other has; empty where it has none."""
     cdi_devices: tuple[str, ...] = ()
     """CDI device names, such as "nvidia.com/gpu=0"; only Docker Engine 28 and later list them."""
 

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from vllmray.errors import BrokenConnectionError, HostError, WaitTimeoutError
 from vllmray.hosts.docker.errors import explain, unreachable
+from vllmray.hosts.shell import output_of
 from vllmray.reporter import SilentStep
 from vllmray.wait import NotReady, Ready, wait_until
 
@@ -39,6 +40,10 @@ TAIL, LINE = 20, 1000
 """Lines of ssh's output that are kept, and characters of each."""
 LONGEST_SOCKET = 103
 """Bytes of a Unix socket's path: macOS has room for 104 with the zero at its end, Linux for 108 (sys/un.h, unix(7))."""
+ROOM_FOR_SSH = 8
+"""Bytes that ssh adds to its own socket's path while it makes it (OpenSSH, mux.c: a dot and 16 characters), less those by
+which the name "ssh" is shorter than "docker.sock"; rounded down to what fits macOS's own folder for temporary files.
+"""
 PR_SET_PDEATHSIG = 1  # Linux, include/uapi/linux/prctl.h
 
 
@@ -64,22 +69,30 @@ class SshAddress:
         path = parts.path if parts.path not in ("", "/") else DEFAULT_SOCKET
         return cls(_as_written(parts), parts.username, port, path)
 
-    def argv(self, forwarding: str) -> list[str]:
+    def argv(self, forwarding: str, control: Path | None = None) -> list[str]:
         """The ssh command that forwards something of that host and does nothing else.
 
         Args:
             forwarding: as ssh's -L takes it.
+            control: a socket to make, through which further commands use this connection while it lasts.
         """
-        options = {
+        # A connection that the user's own ssh commands share would outlive us, and the forwarding with it.
+        shared = {"ControlMaster": "yes", "ControlPersist": "no"} if control else {}
+        options = {"ExitOnForwardFailure": "yes", **shared}
+        return self._argv(["-N", "-T", "-L", forwarding], {**options, "ControlPath": str(control or "none")})
+
+    def command(self, control: Path, *argv: str) -> list[str]:
+        """The ssh command that runs a program there, through the connection of that socket."""
+        return [*self._argv(["-T"], {"ControlMaster": "no", "ControlPath": str(control)}), *argv]
+
+    def _argv(self, flags: list[str], options: Mapping[str, str]) -> list[str]:
+        always = {
             "BatchMode": "yes",  # there is no terminal to answer a prompt
             "StrictHostKeyChecking": "yes",  # a host whose key is not known may be anyone
-            "ExitOnForwardFailure": "yes",
             "ConnectTimeout": str(CONNECT_TIMEOUT_S),
             "ServerAliveInterval": "15",
-            "ControlPath": "none",  # a shared connection would outlive us, and the forwarding with it
         }
-        argv = ["ssh", "-N", "-T", *(f"-o{name}={value}" for name, value in options.items())]
-        argv += ["-L", forwarding]
+        argv = ["ssh", *flags, *(f"-o{name}={value}" for name, value in {**always, **options}.items())]
         argv += ["-l", self.user] if self.user else []
         argv += ["-p", str(self.port)] if self.port else []
         return [*argv, "--", self.host]
@@ -185,7 +198,7 @@ def _wait(process: SshProcess, failure: Callable[[str], HostError], is_open: Cal
 def _socket_in_new_folder() -> Path:
     """Where a socket may be, in a folder for this user alone; in /tmp if the folder for temporary files is too deep."""
     path = Path(tempfile.mkdtemp(prefix="vllmray-")) / "docker.sock"
-    if len(os.fsencode(path)) > LONGEST_SOCKET:
+    if len(os.fsencode(path)) + ROOM_FOR_SSH > LONGEST_SOCKET:
         path.parent.rmdir()
         path = Path(tempfile.mkdtemp(prefix="vllmray-", dir="/tmp")) / path.name  # nosec B108 # mkdtemp makes it private
     return path
@@ -197,6 +210,7 @@ class Tunnel:
     def __init__(self, address: str) -> None:
         self._local = _socket_in_new_folder()
         self._folder = self._local.parent
+        self._control = self._folder / "ssh"
         self._address = address
         self.url = f"unix://{self._local}"
         try:
@@ -207,7 +221,7 @@ class Tunnel:
 
     def _open(self) -> SshProcess:
         parsed = SshAddress.parse(self._address)
-        process = SshProcess(parsed.argv(f"{self._local}:{parsed.socket}"))
+        process = SshProcess(parsed.argv(f"{self._local}:{parsed.socket}", self._control))
         try:
             _wait(process, partial(unreachable, self._address), self._local.exists)
         except BaseException:
@@ -225,10 +239,20 @@ class Tunnel:
             return
         self._process.end()
         self._local.unlink(missing_ok=True)
+        self._control.unlink(missing_ok=True)
         try:
             self._process = self._open()
         except HostError as error:
             raise BrokenConnectionError(error.message, details=error.details, hint=error.hint) from error
+
+    def run(self, script: str, *, timeout: float) -> str:
+        """The output of a POSIX shell script that runs on that host, through the same connection.
+
+        Raises:
+            HostError: it failed, or did not end within that many seconds.
+        """
+        argv = SshAddress.parse(self._address).command(self._control, "exec", "sh", "-s")
+        return output_of(argv, script, self._address, timeout=timeout)
 
     def last_words(self) -> str:
         """What ssh printed when it ended by itself; "" while it runs, or forwards for a moment longer."""

@@ -67,6 +67,9 @@ class _LiveStep:
     def part(self, name: str, *, done: int, total: int | None, status: str) -> None:
         self._parts[name] = (done, total, status)
 
+    def poll(self) -> None:
+        pass  # Ctrl-C reaches the command itself
+
     def result(self, detail: str) -> None:
         self._result = detail
 

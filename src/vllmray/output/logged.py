@@ -52,6 +52,9 @@ class _LoggedStep:
     def part(self, name: str, *, done: int, total: int | None, status: str) -> None:
         self._inner.part(name, done=done, total=total, status=status)
 
+    def poll(self) -> None:
+        self._inner.poll()
+
     def result(self, detail: str) -> None:
         self._log(detail)
         self._inner.result(detail)

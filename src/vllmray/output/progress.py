@@ -64,6 +64,9 @@ class _PlainStep:
             share = "" if done == total else f" {quarters * 25} %"
             _line(f"{self._title}: {name}{share} {status[:1].lower()}{status[1:]}")
 
+    def poll(self) -> None:
+        pass  # Ctrl-C reaches the command itself
+
     def result(self, detail: str) -> None:
         self._result = detail
 

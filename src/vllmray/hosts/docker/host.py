@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -37,6 +38,7 @@ from vllmray.hosts.docker.progress import telling
 from vllmray.hosts.docker.spec import archive, base_of, creation
 from vllmray.hosts.facts import HostInfo, Image
 from vllmray.hosts.host_events import HostEvent
+from vllmray.hosts.shell import LOCAL, output_of
 from vllmray.hosts.ssh import Tunnel
 
 T = TypeVar("T")
@@ -97,6 +99,13 @@ class DockerHost:
     def info(self) -> HostInfo:
         with self._telling("read the daemon's info", connecting=True):
             return host_info(self._api.info(), self._version)
+
+    def shell(self, script: str, *, timeout: float) -> str | None:
+        if self._tunnel:
+            return self._tunnel.run(script, timeout=timeout)
+        if self._address.startswith("unix://") and sys.platform == "linux":  # elsewhere it leads into a virtual machine
+            return output_of(LOCAL, script, self._address, timeout=timeout)
+        return None
 
     def image(self, name: str) -> Image | None:
         with self._telling(f"inspect image {name}"):

@@ -31,6 +31,7 @@ def host_info(info: Mapping[str, Any], version: Mapping[str, Any]) -> HostInfo:
         rootless=rootless,
         host_network=podman or not rootless,
         boot_command=boot_command(rootless=rootless) if podman else None,
+        id=str(info.get("ID") or ""),
         cdi_devices=tuple(device["ID"] for device in devices if device.get("Source") == "cdi"),
     )
 

@@ -36,6 +36,7 @@ from vllmray.hosts.native.paths import PathMap, folders_of
 from vllmray.hosts.native.processes import MARK, SHM, end, free_memory, has_ended, living, members, note_memory
 from vllmray.hosts.native.records import NodeFolder, NodeSpec, NodeState, Records, SharedMemory
 from vllmray.hosts.native.restart import restarted_by_its_supervisor
+from vllmray.hosts.shell import LOCAL, output_of
 from vllmray.images.architecture import architecture_of
 from vllmray.wait import SystemClock
 
@@ -72,6 +73,9 @@ class NativeHost:
             memory=psutil.virtual_memory().total,
             architecture=architecture_of(platform.machine()),
         )
+
+    def shell(self, script: str, *, timeout: float) -> str | None:
+        return output_of(LOCAL, script, self.address, timeout=timeout)
 
     def image(self, name: str) -> Image | None:
         python = Path(name)
