@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.support import MANY, told
+from vllmray.config.cluster_file import NOT_IN_THE_CLUSTER_FILE
 from vllmray.config.models import ClusterConfig
-from vllmray.config.settings import COMPOSE_NAMES, NOT_IN_THE_CLUSTER_FILE, load, variables_of
+from vllmray.config.settings import COMPOSE_NAMES, load, variables_of
 from vllmray.errors import ConfigError
 
 SECRET = "PLANTED-secret-0123456789"

@@ -50,7 +50,19 @@ def test_nothing_is_passed_through_a_shell() -> None:
     ]
     # A process that does nothing, by a text that never changes: what Ray's driver takes for the head's raylet.
     words = 'subprocess.Popen(argv, executable="/bin/sh", stdin=subprocess.PIPE, stdout=subprocess.PIPE)'
-    assert found == [f"server.py: process = {words}"]
+    # And the scripts of Host.shell, which never change either.
+    assert sorted(found) == [
+        f"server.py: process = {words}",
+        'shell.py: LOCAL = ("sh", "-s")',
+        'ssh.py: argv = SshAddress.parse(self._address).command(self._control, "exec", "sh", "-s")',
+    ]
+    scripts = [
+        line.strip()
+        for path in (REPOSITORY / "src").rglob("*.py")
+        for line in path.read_text().splitlines()
+        if re.search(r"\.shell\(", line)
+    ]
+    assert scripts == ["said = host.shell(SCRIPT, timeout=TIMEOUT_S)"]
 
 
 def without_code(text: str) -> str:

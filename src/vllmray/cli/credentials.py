@@ -197,3 +197,33 @@ def caller_on(target: Target) -> str | None:
 def caller() -> str | None:
     """UID:GID of the caller; None for root."""
     return f"{os.geteuid()}:{os.getegid()}" if os.geteuid() != 0 else None
+
+
+class StoreKeeper:
+    """A cluster's secrets in this user's store, as `up` of all hosts uses them (cluster/phases/base.py, Keeper)."""
+
+    def __init__(self, cluster: str) -> None:
+        self._store = store_of(cluster)
+
+    def knows(self, config: ClusterConfig, name: str) -> bool:
+        """Whether the settings or the store have it; also where the settings say that there is none."""
+        stated = {
+            RAY_TOKEN: config.ray_token or config.token_file,
+            SCRAPE_TOKEN: config.scrape_token,
+            API_KEY: config.api_key or config.api_key_file or config.no_api_key,
+        }
+        return bool(stated[name]) or self._store.get(name) is not None
+
+    def with_secrets(self, config: ClusterConfig, role: str) -> ClusterConfig:
+        """As the function of that name."""
+        return with_secrets(config, role, self._store)
+
+    def of(self, config: ClusterConfig, role: str) -> Secrets:
+        """Those for the containers of a role, of settings with secrets."""
+        return worker_secrets(config) if role == "worker" else secrets_for(config, self._store)
+
+    def keep(self, secrets: Secrets) -> None:
+        """Store them."""
+        from vllmray.secrets.resolve import keep
+
+        keep(secrets, self._store)

@@ -26,7 +26,8 @@ def known_secrets(argv: Sequence[str]) -> set[str]:
 
 def _named(variables: Mapping[str, str]) -> Iterator[str]:
     """Values of variables that are secrets by their names, each line of one."""
-    from vllmray.config.settings import NOT_IN_THE_CLUSTER_FILE, variables_of
+    from vllmray.config.cluster_file import NOT_IN_THE_CLUSTER_FILE
+    from vllmray.config.settings import variables_of
     from vllmray.config.values import why_unfit
 
     ours = {name for field in NOT_IN_THE_CLUSTER_FILE for name in variables_of(field)}

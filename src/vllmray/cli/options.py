@@ -14,8 +14,9 @@ from typing import Annotated, Any
 import typer
 
 from vllmray.cli.completion import recorded_clusters
+from vllmray.config.cluster_file import NOT_IN_THE_CLUSTER_FILE
 from vllmray.config.models import ClusterConfig
-from vllmray.config.settings import NOT_IN_THE_CLUSTER_FILE, flag_of, variables_of
+from vllmray.config.settings import flag_of, variables_of
 from vllmray.config.values import as_typed
 from vllmray.errors import ConfigError
 

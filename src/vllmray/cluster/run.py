@@ -59,6 +59,8 @@ class Outcome:
     worker_command: str
     ready: bool
     status: RayStatus | None = None
+    made: tuple[Container, ...] = ()
+    """The containers that it created; others were there."""
 
 
 @dataclass(slots=True)
@@ -140,13 +142,22 @@ def _take_back(run: Run, config: ClusterConfig, why: BaseException) -> None:
     made = {container.labels[labels.ROLE]: container for container in run.made}
     try:
         with run.turn(config.image), run.reporter.step("removing what was started"):
-            state.remove(run.host, made, *labels.STOP_ORDER)
-            if not state.by_role(run.host, config.cluster):
-                run.host.prune(labels.selector(config.cluster))
+            remove_made(run.host, config.cluster, made)
     except Exception as error:  # noqa: BLE001  # whatever it is, the original error is the one to report
         left = ", ".join(container.name for container in made.values()) or "volumes and networks"
         say_left(why, f"{left} on {run.host.address}", error)
         _say(why, f"`vllmray down{config.place_option}` removes what is left.")
+
+
+def remove_made(host: Host, cluster: str, made: dict[str, Container]) -> None:
+    """Remove containers that `up` created, and the cluster's volumes and networks where nothing of it is left.
+
+    Args:
+        made: by role; those that could not be removed are still in it after an error.
+    """
+    state.remove(host, made, *labels.STOP_ORDER)
+    if not state.by_role(host, cluster):
+        host.prune(labels.selector(cluster))
 
 
 def _say(error: BaseException, line: str) -> None:

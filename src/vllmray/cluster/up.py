@@ -64,9 +64,9 @@ def up_head(
             run.start("vLLM server", engine_spec(config, node, run.contents), labels.ENGINE)
         meanwhile()
         if not options.wait:
-            return Outcome("head", config, command, ready=False)
+            return Outcome("head", config, command, ready=False, made=tuple(run.made))
         status = waits.for_engine(host, config, run.containers, reporter, fresh=run.made_engine)
-    return Outcome("head", config, command, ready=True, status=status)
+    return Outcome("head", config, command, ready=True, status=status, made=tuple(run.made))
 
 
 def up_worker(host: Host, config: ClusterConfig, options: UpOptions, reporter: Reporter) -> Outcome:
@@ -90,10 +90,10 @@ def up_worker(host: Host, config: ClusterConfig, options: UpOptions, reporter: R
                 Room(host, config).check_again(node.gpu_devices, reporter)
             run.start("Ray worker", worker_spec(config, node, run.contents), labels.WORKER)
         if not options.wait:
-            return Outcome("worker", config, worker_command(config), ready=False)
+            return Outcome("worker", config, worker_command(config), ready=False, made=tuple(run.made))
         status = waits.for_worker(host, config, node, run.containers, reporter)
     options.keep(run.secrets)
-    return Outcome("worker", config, worker_command(config), ready=True, status=status)
+    return Outcome("worker", config, worker_command(config), ready=True, status=status, made=tuple(run.made))
 
 
 def _prepare_head(run: Run, image: Usable, info: HostInfo) -> tuple[ResolvedConfig, Node]:

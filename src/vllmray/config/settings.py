@@ -6,29 +6,31 @@ that many users come from work too.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pwd
 import socket
-import tomllib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import platformdirs
 from pydantic import ValidationError
 
+from vllmray.config.cluster_file import (
+    ClusterFile,
+    read_cluster_file,
+    with_env,
+)
 from vllmray.config.env_file import EnvFile, read_env_file
 from vllmray.config.explain import Problem, config_error, problems_of
+from vllmray.config.layers import Layer, one_image, only
 from vllmray.config.models import ClusterConfig
 from vllmray.config.passing import is_passed, resembles
-from vllmray.config.values import LOGINS, UNFIT_VARIABLES, split_variables, why_unfit
+from vllmray.config.values import UNFIT_VARIABLES, split_variables, why_unfit
 from vllmray.config.vllm_config import with_config_file
-from vllmray.errors import ConfigError
 from vllmray.ray.ports import RayPorts
-from vllmray.secure_files import read_trusted
 
 PREFIX = "VLLMRAY_"
 PORT_PREFIX = "VLLMRAY_RAY_PORT_"
@@ -57,20 +59,10 @@ OTHER_NAMES_OF = {"hf_token": ("HUGGING_FACE_HUB_TOKEN",)}
 CLUSTER_FILE = "vllmray.toml"
 CLUSTER_FILE_VARIABLE = "VLLMRAY_CONFIG"
 HOST_VARIABLE = "VLLMRAY_HOST"
-NOT_IN_THE_CLUSTER_FILE = (*LOGINS, "ray_token", "api_key", "scrape_token")
 # Read elsewhere or by others, so not a mistyped setting.
 OTHER_NAMES = (HOST_VARIABLE, CLUSTER_FILE_VARIABLE, "VLLMRAY_CPU_SLOTS", "VLLMRAY_NODE", "VLLMRAY_TEST_CACHE")
 
 DELAY_NOTICE = "VLLM_STARTUP_DELAY is ignored: the engine starts when all GPUs have joined."
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One place that settings come from: its values by field name, and the name each stands under there."""
-
-    title: str
-    values: Mapping[str, Any] = dataclasses.field(repr=False)  # there may be secrets among them
-    names: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,46 +111,98 @@ def load(
     Raises:
         ConfigError: lists every problem, one line a field, with where the value came from.
     """
-    environ = os.environ if environ is None else environ
-    dotenv = _read_dotenv(env_file, environ)
-    file, file_problems = _cluster_file_layer({**dotenv.values, **environ})
-    layers = _one_image(
-        _flag_layer(flags, typed or {}),
-        _variable_layer(environ, "the environment"),
-        _variable_layer(dotenv.values, dotenv.title),
-        file,
-    )
-    problems = [*_mistyped(environ, "the environment"), *_mistyped(dotenv.values, dotenv.title), *file_problems]
+    sources = Sources.read(env_file, environ)
+    layers = one_image(*sources.typed(flags, typed or {}), *_file_layers(sources.file))
     if fields is not None:
-        problems = []
-        layers = tuple(replace(layer, values=_only(layer.values, fields)) for layer in layers)
-    problems = [*dotenv.unreadable, *problems, *_wrong_in(dotenv, fields)]
-    merged = _merged(layers)
+        layers = tuple(only(layer, fields) for layer in layers)
+    problems = sources.problems(fields)
+    values = with_env(layers)
     if fields is None or "env" in fields:
-        merged["env"] = _with_passed(merged.get("env", ()), dotenv)
-    try:
-        config = ClusterConfig.model_validate(merged)
-    except ValidationError as error:
-        problems += problems_of(error, layers)
-    if problems:
+        values["env"] = sources.passed(values.get("env", ()))
+    config = validated(values, layers, problems)
+    if config is None or problems:
         raise config_error(problems)
-    if config.vllm_args:
-        config = config.model_copy(update={"vllm_args": with_config_file(config.vllm_args)})
-    notices = (*_empty_notices(dotenv, fields), *(_alike(environ) if fields is None else ()))
+    notices = sources.notices(fields)
     if config.vllm_startup_delay is not None:
         notices += (DELAY_NOTICE,)
-    host = environ.get(HOST_VARIABLE) or dotenv.values.get(HOST_VARIABLE) or None
-    return Loaded(config=config, notices=notices, layers=layers, host=host)
+    return Loaded(config=config, notices=notices, layers=layers, host=sources.host)
 
 
-def _merged(layers: Sequence[Layer]) -> dict[str, Any]:
-    """Each field from the highest layer that has it; of a table, each entry."""
-    merged: dict[str, Any] = {}
-    for layer in reversed(layers):
-        for name, value in layer.values.items():
-            below = merged.get(name)
-            merged[name] = {**below, **value} if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where settings come from besides the command line."""
+
+    environ: Mapping[str, str]
+    dotenv: EnvFile
+    file: ClusterFile
+    file_problems: Sequence[Problem]
+
+    @classmethod
+    def read(cls, env_file: Path | None, environ: Mapping[str, str] | None) -> Self:
+        """Read them; arguments as for load().
+
+        Raises:
+            ConfigError: a file can't be read.
+        """
+        environ = os.environ if environ is None else environ
+        dotenv = _read_dotenv(env_file, environ)
+        file, problems = _cluster_file({**dotenv.values, **environ})
+        return cls(environ, dotenv, file, problems)
+
+    @property
+    def host(self) -> str | None:
+        """VLLMRAY_HOST."""
+        return self.environ.get(HOST_VARIABLE) or self.dotenv.values.get(HOST_VARIABLE) or None
+
+    def typed(self, flags: Mapping[str, Any], names: Mapping[str, str]) -> tuple[Layer, ...]:
+        """The layers above the cluster file, highest first."""
+        return (
+            _flag_layer(flags, names),
+            _variable_layer(self.environ, "the environment"),
+            _variable_layer(self.dotenv.values, self.dotenv.title),
+        )
+
+    def problems(self, fields: Collection[str] | None) -> list[Problem]:
+        """With names and lines, before any value is checked; fields as for load()."""
+        found = [*self.dotenv.unreadable]
+        if fields is None:
+            found += _mistyped(self.environ, "the environment")
+            found += [*_mistyped(self.dotenv.values, self.dotenv.title), *self.file_problems]
+        return [*found, *_wrong_in(self.dotenv, fields)]
+
+    def notices(self, fields: Collection[str] | None) -> tuple[str, ...]:
+        """What the user should know."""
+        return (*_empty_notices(self.dotenv, fields), *(_alike(self.environ) if fields is None else ()))
+
+    def passed(self, stated: Any) -> Any:
+        """The nodes' variables: those that are stated, and those of a .env file that are for nodes."""
+        return _with_passed(stated, self.dotenv)
+
+
+def validated(values: Mapping[str, Any], layers: Sequence[Layer], problems: list[Problem]) -> ClusterConfig | None:
+    """The settings, or None after adding to the problems."""
+    try:
+        config = ClusterConfig.model_validate(values)
+    except ValidationError as error:
+        problems += problems_of(error, layers)
+        return None
+    if config.vllm_args:
+        return config.model_copy(update={"vllm_args": with_config_file(config.vllm_args)})
+    return config
+
+
+def _cluster_file(environ: Mapping[str, str]) -> tuple[ClusterFile, list[Problem]]:
+    """The file that VLLMRAY_CONFIG names, or ./vllmray.toml; an empty one where there is none."""
+    named = environ.get(CLUSTER_FILE_VARIABLE)
+    path = Path(named or CLUSTER_FILE)
+    if not named and not path.is_file():
+        return ClusterFile(path, Layer("", {}, {})), []
+    return read_cluster_file(path)
+
+
+def _file_layers(file: ClusterFile) -> tuple[Layer, ...]:
+    """For a command about one host: the defaults of all hosts, and the cluster's settings."""
+    return (*(file.hosts[0].layers[1:] if file.hosts else ()), file.cluster)
 
 
 def _read_dotenv(env_file: Path | None, environ: Mapping[str, str]) -> EnvFile:
@@ -241,50 +285,6 @@ def _names(fields: Collection[str] | None) -> set[str]:
         if fields is not None
         else {*names, *OTHER_NAMES, *(PORT_PREFIX + port.upper() for port in RayPorts.model_fields)}
     )
-
-
-def _cluster_file_layer(environ: Mapping[str, str]) -> tuple[Layer, list[Problem]]:
-    """The settings of vllmray.toml, by their own names, and a problem for each unknown one; empty without that file."""
-    named = environ.get(CLUSTER_FILE_VARIABLE)
-    path = Path(named or CLUSTER_FILE)
-    if not named and not path.is_file():
-        return Layer(str(path), {}, {}), []
-    try:
-        values: dict[str, Any] = tomllib.loads(read_trusted(path))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"can't read {path}: {error}", hint="It must be TOML: name = value, a line each.") from error
-    image = values.get("image")
-    if isinstance(image, dict):
-        del values["image"]
-        if isinstance(image.get("build"), str):
-            image["build"] = str(path.parent / image["build"])
-        values["build"] = image
-    known = {*ClusterConfig.model_fields} - set(NOT_IN_THE_CLUSTER_FILE)
-    strangers = sorted(name for name in values if name not in known)
-    problems = [_stranger(name, known, str(path)) for name in strangers]
-    kept = {name: value for name, value in values.items() if name in known}
-    return Layer(str(path), kept, {name: "image" if name == "build" else name for name in kept}), problems
-
-
-def _stranger(name: str, known: set[str], path: str) -> Problem:
-    if name in NOT_IN_THE_CLUSTER_FILE:
-        return Problem(f"{name} in {path}", "a secret in a file that is shared", "put it into the environment or .env")
-    return Problem(f"{name} in {path}", "no such setting", _suggestion(name, known))
-
-
-def _one_image(*layers: Layer) -> tuple[Layer, ...]:
-    """Drop image and Dockerfile from all layers but the highest one that names either."""
-    kept: list[Layer] = []
-    settled = False
-    for layer in layers:
-        values = {name: value for name, value in layer.values.items() if not (settled and name in ("image", "build"))}
-        settled = settled or "image" in values or "build" in values
-        kept.append(replace(layer, values=values))
-    return tuple(kept)
-
-
-def _only(values: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name in fields}
 
 
 def _flag_layer(flags: Mapping[str, Any], typed: Mapping[str, str]) -> Layer:

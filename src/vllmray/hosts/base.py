@@ -214,7 +214,7 @@ class Host(Protocol):
         """The host's runtime, CPUs and memory."""
 
     def shell(self, script: str, *, timeout: float) -> str | None:
-        """The output of a POSIX shell script that runs on the host itself, outside containers, as the user who connects.
+        """The output of a POSIX shell script that runs on the host itself, not in a container, as who connects.
 
         None where only the host's daemon is in reach (tcp://, or one in a virtual machine).
 

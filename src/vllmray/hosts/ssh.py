@@ -40,9 +40,9 @@ TAIL, LINE = 20, 1000
 """Lines of ssh's output that are kept, and characters of each."""
 LONGEST_SOCKET = 103
 """Bytes of a Unix socket's path: macOS has room for 104 with the zero at its end, Linux for 108 (sys/un.h, unix(7))."""
-ROOM_FOR_SSH = 8
-"""Bytes that ssh adds to its own socket's path while it makes it (OpenSSH, mux.c: a dot and 16 characters), less those by
-which the name "ssh" is shorter than "docker.sock"; rounded down to what fits macOS's own folder for temporary files.
+ROOM_FOR_SSH = 9
+"""Bytes by which the socket that ssh makes for further commands is longer: 17 while it makes it (OpenSSH, mux.c, a dot
+and 16 characters), less what "ssh" is shorter than "docker.sock".
 """
 PR_SET_PDEATHSIG = 1  # Linux, include/uapi/linux/prctl.h
 
@@ -79,13 +79,13 @@ class SshAddress:
         # A connection that the user's own ssh commands share would outlive us, and the forwarding with it.
         shared = {"ControlMaster": "yes", "ControlPersist": "no"} if control else {}
         options = {"ExitOnForwardFailure": "yes", **shared}
-        return self._argv(["-N", "-T", "-L", forwarding], {**options, "ControlPath": str(control or "none")})
+        return self._argv(["-N", "-T"], {**options, "ControlPath": str(control or "none")}, "-L", forwarding)
 
     def command(self, control: Path, *argv: str) -> list[str]:
         """The ssh command that runs a program there, through the connection of that socket."""
         return [*self._argv(["-T"], {"ControlMaster": "no", "ControlPath": str(control)}), *argv]
 
-    def _argv(self, flags: list[str], options: Mapping[str, str]) -> list[str]:
+    def _argv(self, flags: list[str], options: Mapping[str, str], *more: str) -> list[str]:
         always = {
             "BatchMode": "yes",  # there is no terminal to answer a prompt
             "StrictHostKeyChecking": "yes",  # a host whose key is not known may be anyone
@@ -93,6 +93,7 @@ class SshAddress:
             "ServerAliveInterval": "15",
         }
         argv = ["ssh", *flags, *(f"-o{name}={value}" for name, value in {**always, **options}.items())]
+        argv += more
         argv += ["-l", self.user] if self.user else []
         argv += ["-p", str(self.port)] if self.port else []
         return [*argv, "--", self.host]

@@ -6,25 +6,60 @@ import logging
 from types import TracebackType
 from typing import Self
 
-from vllmray.reporter import Reporter, Step
+from vllmray.reporter import Board, Cell, Reporter, Step
 
 
 class LoggedReporter:
-    """Passes everything on. A step is of level INFO, which begins the file; the rest is DEBUG."""
+    """Passes everything on. A step is of level INFO, which begins the file; the rest is DEBUG.
 
-    def __init__(self, inner: Reporter, logger: logging.Logger) -> None:
-        self._inner, self._logger = inner, logger
+    Args:
+        prefix: before each line of the log.
+    """
+
+    def __init__(self, inner: Reporter, logger: logging.Logger, prefix: str = "") -> None:
+        self._inner, self._logger, self._prefix = inner, logger, prefix
 
     def step(self, title: str) -> Step:
-        return _LoggedStep(self._inner.step(title), title, self._logger)
+        return _LoggedStep(self._inner.step(title), self._prefix + title, self._logger)
 
     def note(self, text: str) -> None:
-        self._logger.debug("%s", text)
+        self._logger.debug("%s%s", self._prefix, text)
         self._inner.note(text)
 
     def warning(self, text: str) -> None:
-        self._logger.debug("warning: %s", text)
+        self._logger.debug("%swarning: %s", self._prefix, text)
         self._inner.warning(text)
+
+
+class LoggedBoard(LoggedReporter):
+    """The same for a board and its cells, whose lines begin with their host and phase."""
+
+    def __init__(self, inner: Board, logger: logging.Logger) -> None:
+        super().__init__(inner, logger)
+        self._board = inner
+
+    def cell(self, host: str, phase: str) -> Cell:
+        return _LoggedCell(self._board.cell(host, phase), self._logger, f"{host}, {phase}: ")
+
+
+class _LoggedCell(LoggedReporter):
+    def __init__(self, cell: Cell, logger: logging.Logger, prefix: str) -> None:
+        super().__init__(cell, logger, prefix)
+        self._cell = cell
+
+    def result(self, detail: str) -> None:
+        self._cell.result(detail)
+
+    def __enter__(self) -> Self:
+        self._logger.info("%sbegins", self._prefix)
+        self._cell.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._logger.info("%s%s", self._prefix, "done" if kind is None else f"failed: {error}")
+        self._cell.__exit__(kind, error, trace)
 
 
 class _LoggedStep:

@@ -22,16 +22,23 @@ def in_seconds(seconds: float) -> str:
 
 
 class PlainReporter:
-    """One line an event, for pipes, logs and CI."""
+    """One line an event, for pipes, logs and CI.
+
+    Args:
+        prefix: before each line but those of a note.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
 
     def step(self, title: str) -> Step:
-        return _PlainStep(title)
+        return _PlainStep(self._prefix + title)
 
     def note(self, text: str) -> None:
         _line(text)
 
     def warning(self, text: str) -> None:
-        _line(f"warning: {text}")
+        _line(f"{self._prefix}warning: {text}")
 
 
 def _line(text: str) -> None:

@@ -53,6 +53,21 @@ class Up(_Result):
 
 
 @dataclass(frozen=True)
+class Progress(_Result):
+    """`up` of a cluster file's hosts, while it goes on: one event, one line."""
+
+    at: float
+    host: str | None
+    """The host's name in the cluster file; None for what is about all of them."""
+    phase: str | None
+    event: str
+    """begin, done or failed of a phase on a host; step, result, note or warning within it."""
+    text: str
+    seconds: float | None
+    """How long the phase took there."""
+
+
+@dataclass(frozen=True)
 class Plan(_Result):
     """`up --dry-run`: what would be started."""
 

@@ -12,6 +12,7 @@ from vllmray.output.envelope import SCHEMA_VERSION
 RESULTS = {
     "plan": results.Layouts,
     "up": results.Up,
+    "up --progress": results.Progress,
     "up --dry-run": results.Plan,
     "restart": results.Restart,
     "down": results.Down,

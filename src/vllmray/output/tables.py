@@ -125,17 +125,20 @@ class Access:
     """The server's certificate, if it is not signed by a public CA."""
 
 
-def outcome_text(outcome: Outcome, access: Access | None) -> str:
+def outcome_text(outcome: Outcome, access: Access | None, *, whole: bool = False) -> str:
     """What `up` prints at its end: where the endpoint is, how to try it, what to do next.
 
     Args:
         access: of a head.
+        whole: every node was started.
     """
     place = outcome.config.place_option
     commands = f"vllmray status{place}\nvllmray logs{place} -f\nvllmray down{place}"
     if access is None:
         said = "joined" if outcome.ready else "is starting, and will join,"
         return f"node {outcome.config.node_ip} {said} the cluster of {outcome.config.head_ip}\n\n{commands}"
+    if not outcome.ready and whole:
+        return f"starting; the endpoint will be {access.url}\n\n{commands}"
     if not outcome.ready:
         return (
             f"starting; the endpoint will be {access.url}\n\n"

@@ -147,7 +147,7 @@ def test_variables_that_are_secrets_are_refused(name: str, instead: str) -> None
     Path(".env").unlink()
     Path("vllmray.toml").write_text(f'env = ["{name}=very_secret"]\n')
     (line,) = details()
-    assert line.startswith(f"env in vllmray.toml: {name} is not allowed")
+    assert line.startswith(f"env in vllmray.toml:1:1: {name} is not allowed")
     assert "very_secret" not in line
 
 
@@ -467,20 +467,20 @@ def test_what_a_cluster_file_says_wrongly_is_named_with_all_else() -> None:
         'scrape_token = "secret"\nimage = { build = 3, bse = "x" }\n'
     )
     lines = details({"pipeline_parallel_size": "0"})
-    assert {line.split(":")[0] for line in lines} == {
-        "hf_token in vllmray.toml",
-        "ray_token in vllmray.toml",
-        "api_key in vllmray.toml",
-        "scrape_token in vllmray.toml",
-        "max_model_length in vllmray.toml",
+    assert {line.split(": ")[0] for line in lines} == {
+        "hf_token in vllmray.toml:3:1",
+        "ray_token in vllmray.toml:4:1",
+        "api_key in vllmray.toml:5:1",
+        "scrape_token in vllmray.toml:6:1",
+        "max_model_length in vllmray.toml:2:1",
         "--pipeline-parallel-size",
-        "image in vllmray.toml",
-        "port in vllmray.toml",
+        "image in vllmray.toml:7:1",
+        "port in vllmray.toml:1:1",
     }
     assert any("did you mean max_model_len?" in line for line in lines)
     assert not any('"secret"' in line for line in lines)
     assert [line for line in lines if line.startswith("api_key")] == [
-        "api_key in vllmray.toml: a secret in a file that is shared; put it into the environment or .env"
+        "api_key in vllmray.toml:5:1: a secret in a file that is shared; put it into the environment or .env"
     ]
 
 

@@ -1,0 +1,101 @@
+"""vllmray up, of all hosts of the cluster file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vllmray.cli.credentials import StoreKeeper, access_to
+from vllmray.cli.mark import docker_mark, unmark
+from vllmray.cli.members import board, chosen, closing_all, members_of
+from vllmray.cli.named_files import with_named_files
+from vllmray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vllmray.cli.up_request import UpRequest
+    from vllmray.cluster.members import Member
+    from vllmray.cluster.run import Outcome, UpOptions
+    from vllmray.config.cluster_settings import LoadedCluster
+
+
+def up_hosts(request: UpRequest, options: UpOptions) -> None:
+    """Start the cluster on the hosts of the file, and print where its endpoint is.
+
+    Raises:
+        ConfigError: there is no cluster file, it lists no hosts, or something in it is wrong.
+        VllmrayError: as up_all does.
+    """
+    from dataclasses import replace
+
+    from vllmray.cluster.phases.base import ClusterRun
+    from vllmray.cluster.probe.model import Look, look_here
+    from vllmray.cluster.up_all import up_all
+    from vllmray.config.cluster_settings import load_cluster
+
+    if request.host:
+        raise ConfigError(
+            "--host is one host, and without --role all hosts of the cluster file are started",
+            hint="Add --role head or --role worker; or leave out --host (--only starts some of the file's hosts).",
+        )
+    loaded = load_cluster(request.flags, env_file=request.env_file)
+    if not loaded.file.hosts:
+        raise ConfigError(
+            f"no hosts to start: {loaded.file.path} lists none"
+            if loaded.file.path.exists()
+            else f"no hosts to start: there is no {loaded.file.path}",
+            hint="Start one node: --role head or --role worker. Or list the hosts in vllmray.toml (vllmray init), and "
+            "`vllmray up` starts all of them.",
+        )
+    members = [_with_files(member) for member in chosen(_members(loaded), request.only, request.skip)]
+    head = _head(members, loaded)
+    with board(as_json=request.as_json) as shown, closing_all(members):
+        for notice in loaded.notices:
+            shown.warning(notice)
+        if head.config.no_api_key:
+            shown.warning("the endpoint has no authentication (no_api_key): anyone who reaches its port can use it")
+        look = look_here(head.config, loaded.layers, shown) if request.model_check else Look()
+        keeper, cluster = StoreKeeper(head.config.cluster), head.config.cluster
+        run = ClusterRun(members, shown, replace(options, look=look), keeper, share=loaded.file.share)
+        local = [member for member in members if member.address.startswith("unix://")]
+        if local:
+            docker_mark(cluster).put()
+        try:
+            outcome = up_all(run)
+        finally:
+            for member in local:
+                if member.connected is not None:
+                    unmark(member.connected, cluster)
+    _say(outcome, head, as_json=request.as_json)
+
+
+def _members(loaded: LoadedCluster) -> list[Member]:
+    return members_of(loaded.file, loaded.configs)
+
+
+def _with_files(member: Member) -> Member:
+    """Files that arguments after -- name, and vllm_args of the file, are the head's host's."""
+    member.config = with_named_files(member.config, member.address)
+    return member
+
+
+def _head(members: Sequence[Member], loaded: LoadedCluster) -> Member:
+    for member in members:
+        if member.role == "head":
+            return member
+    name = next(entry.name for entry in loaded.file.hosts if entry.role == "head")
+    raise ConfigError(
+        f"the head's host {name} is left out",
+        hint=f"A node joins its head: add --only {name}, or do not skip it. A head that runs already stays as it is.",
+    )
+
+
+def _say(outcome: Outcome, head: Member, *, as_json: bool) -> None:
+    access = access_to(outcome.config)
+    if as_json:
+        from vllmray.output.envelope import envelope, up_data
+
+        print(envelope("up", up_data(outcome, head.host.address, access)))
+    else:
+        from vllmray.output.tables import outcome_text
+
+        print(outcome_text(outcome, access, whole=True))
