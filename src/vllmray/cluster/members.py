@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -26,6 +27,29 @@ AT_ONCE = 64
 POLL_S = 0.2
 STOP_S = 20.0
 """How long an interrupted command waits for what its threads are doing: one request to a daemon."""
+
+
+class Thread:
+    """A thread that lasts as long as the command, and does one thing after the other.
+
+    The ssh of a connection ends with the thread that started it (hosts/ssh.py; PR_SET_PDEATHSIG counts threads, man 2
+    prctl), so all that is done with a host is done by one. It is a daemon: an answer that never comes must not keep the
+    command from ending.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def do(self, task: Callable[[], object]) -> None:
+        """Do it after all that was given before; it handles its own exceptions."""
+        if not self._thread.ident:
+            self._thread.start()
+        self._tasks.put(task)
+
+    def _run(self) -> None:
+        while True:
+            self._tasks.get()()
 
 
 @dataclass(slots=True)
@@ -48,6 +72,7 @@ class Member:
     facts: HostFacts | None = None
     outcome: Outcome | None = None
     """Of this command's `up` there."""
+    thread: Thread = field(default_factory=Thread, repr=False)
 
     @property
     def host(self) -> Host:
@@ -96,8 +121,8 @@ def on_each(
             except BaseException as error:  # noqa: BLE001  # the command raises it, in its own thread
                 ends.put(member.name, None, error)
 
-    for member in members:  # daemons: an answer that never comes must not keep the command from ending
-        threading.Thread(target=run, args=(member,), name=f"{phase} {member.name}", daemon=True).start()
+    for member in members:
+        member.thread.do(partial(run, member))
     try:
         ends.wait(None)
     except KeyboardInterrupt:

@@ -23,7 +23,7 @@ class HostInfo:
     boot_command: str | None = None
     """What makes it start containers after a reboot, where it does not do so by itself."""
     id: str = ""
-    """Of the daemon, which no other has; empty where it has none."""
+    """Of the daemon; empty where it has none. Hosts that were cloned may have the same."""
     cdi_devices: tuple[str, ...] = ()
     """CDI device names, such as "nvidia.com/gpu=0"; only Docker Engine 28 and later list them."""
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from vllmray.output.envelope import envelope
-from vllmray.output.progress import PlainReporter, in_seconds
+from vllmray.output.progress import PlainReporter, in_seconds, line
 from vllmray.output.results import Progress
 from vllmray.reporter import Cell, Step
 
@@ -38,8 +38,8 @@ class _PlainCell(PlainReporter):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         took = in_seconds(time.monotonic() - self._began)
-        with self.step(f"phase {self._phase}") as step:
-            step.result(f"{_outcome(kind) + (f': {self._result}' if self._result else '')} in {took}")
+        said = f": {self._result}" if self._result else ""
+        line(f"{self._prefix}{self._phase} {_outcome(kind)}{said} ({took})")
 
 
 def _outcome(kind: type[BaseException] | None) -> str:

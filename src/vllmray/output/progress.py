@@ -35,14 +35,16 @@ class PlainReporter:
         return _PlainStep(self._prefix + title)
 
     def note(self, text: str) -> None:
-        _line(text)
+        line(text)
 
     def warning(self, text: str) -> None:
-        _line(f"{self._prefix}warning: {text}")
+        line(f"{self._prefix}warning: {text}")
 
 
-def _line(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def line(text: str) -> None:
+    """Write a line to standard error."""
+    sys.stderr.write(f"{text}\n")  # in one piece: several threads write
+    sys.stderr.flush()
 
 
 class _PlainStep:
@@ -53,23 +55,23 @@ class _PlainStep:
         self._said: dict[str, int] = {}
 
     def change(self, detail: str) -> None:
-        _line(f"{self._title}: {detail}")
+        line(f"{self._title}: {detail}")
 
     def glimpse(self, text: str) -> None:
         pass  # only for terminals, where the next line replaces it
 
     def event(self, text: str) -> None:
-        _line(f"{self._title}: {text}")
+        line(f"{self._title}: {text}")
 
     def bound(self, seconds: float) -> None:
-        _line(f"{self._title}: waiting up to {in_seconds(seconds)}")
+        line(f"{self._title}: waiting up to {in_seconds(seconds)}")
 
     def part(self, name: str, *, done: int, total: int | None, status: str) -> None:
         quarters = done * 4 // total if total else 0
         if quarters > self._said.get(name, 0) and (done == total or (total or 0) >= LARGE):
             self._said[name] = quarters
             share = "" if done == total else f" {quarters * 25} %"
-            _line(f"{self._title}: {name}{share} {status[:1].lower()}{status[1:]}")
+            line(f"{self._title}: {name}{share} {status[:1].lower()}{status[1:]}")
 
     def poll(self) -> None:
         pass  # Ctrl-C reaches the command itself
@@ -85,4 +87,4 @@ class _PlainStep:
     ) -> None:
         took = in_seconds(time.monotonic() - self._began)
         outcome = self._result if kind is None else ("stopped" if kind is KeyboardInterrupt else "failed")
-        _line(f"{self._title}: {outcome} ({took})")
+        line(f"{self._title}: {outcome} ({took})")

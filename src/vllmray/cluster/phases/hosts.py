@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from vllmray.cluster.phases.base import ClusterRun
-from vllmray.cluster.probe.facts import HostFacts, shared_address
+from vllmray.cluster.probe.facts import Address, HostFacts, shared_address
 from vllmray.cluster.spec import labels
 from vllmray.cluster.spec.gpus import stated_gpus
 from vllmray.config.explain import Problem, config_error
@@ -63,12 +63,15 @@ def known_facts(up: ClusterRun) -> Mapping[str, HostFacts]:
 
 
 def _same_host(up: ClusterRun) -> Iterator[str]:
-    """Two entries that lead to one daemon: the second node would take the first one's name and ports."""
-    by_id: dict[str, list[str]] = defaultdict(list)
+    """Two entries that lead to one daemon: the second node would take the first one's name and ports.
+
+    A daemon's id alone does not tell: cloned hosts have the same (Docker before 24 keeps it in /etc/docker/key.json).
+    """
+    same: dict[tuple[str, tuple[Address, ...]], list[str]] = defaultdict(list)
     for member in up.members:
-        if member.info and member.info.id:
-            by_id[member.info.id].append(member.name)
-    for names in by_id.values():
+        if member.info and member.info.id and member.facts and member.facts.addresses:
+            same[member.info.id, member.facts.addresses].append(member.name)
+    for names in same.values():
         if len(names) > 1:
             yield f"{' and '.join(names)} are the same Docker daemon: list it once"
 
