@@ -312,10 +312,17 @@ class FakeHost:
         return FakeExec(iter(lines), ran.exit_code)
 
     def logs(
-        self, container: str, *, follow: bool = False, tail: int | None = None, since: float | None = None
+        self,
+        container: str,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: float | None = None,
+        stamped: bool = False,
     ) -> Iterator[str]:
         log = self._record(container).log
-        return iter(log[-tail:] if tail else log if tail is None else [])
+        lines = log[-tail:] if tail else log if tail is None else []
+        return iter([f"{FIRST_START} {line}" for line in lines] if stamped else lines)
 
     def events(self, labels: Mapping[str, str], *, since: float | None) -> list[HostEvent]:
         return [event for event in self.happened if event.at >= (since or 0) and _carries(event.labels, labels)]

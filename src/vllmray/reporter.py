@@ -62,6 +62,29 @@ class SilentStep:
     ) -> None: ...
 
 
+class SilentBoard:
+    """A board, and a cell, that report nothing."""
+
+    def cell(self, host: str, phase: str) -> Cell:  # noqa: ARG002  # the protocol's
+        return self
+
+    def step(self, title: str) -> Step:  # noqa: ARG002  # the protocol's
+        return SilentStep()
+
+    def note(self, text: str) -> None: ...
+
+    def warning(self, text: str) -> None: ...
+
+    def result(self, detail: str) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
 class Reporter(Protocol):
     """Receives a use case's progress."""
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.contract.conftest import Ground
 from tests.contract.test_host import CLOSED, LABELS, crashed, ended, only, spec, wait_for
+from vllmray.cluster.all_hosts import STAMP
 from vllmray.errors import HostError
 from vllmray.hosts.base import Mount
 from vllmray.hosts.host_events import HostEvent
@@ -182,3 +183,15 @@ def test_a_shell_script_runs_on_the_host_itself_where_one_is_in_reach(ground: Gr
     with pytest.raises(HostError) as caught:
         ground.host.shell("exit 3", timeout=10)
     assert ground.host.address in caught.value.message
+
+
+def test_lines_of_a_log_begin_with_their_time_where_the_host_knows_it(ground: Ground) -> None:
+    container = ground.host.create_and_start(spec(ground, "echo", "a line"))
+    ended(ground)
+    (line,) = ground.host.logs(container.id, stamped=True)
+    if ground.host.address.startswith("native://"):
+        assert line == "a line"
+        return
+    stamp, _, text = line.partition(" ")
+    assert text == "a line"
+    assert STAMP.fullmatch(stamp)

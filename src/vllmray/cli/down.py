@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
+from vllmray.cli.host_record import HostRecord
 from vllmray.cli.mark import clusters_known_here, unmark
+from vllmray.cli.members import Everywhere, board, closing_all, everywhere
 from vllmray.cli.options import JsonOption, Place, switch, with_place
 from vllmray.cli.wiring import holder, open_all, open_cluster, reporter
 from vllmray.errors import HostError
@@ -30,11 +32,15 @@ def down(
 ) -> None:
     """Remove the cluster's containers, volumes and networks.
 
-    Downloaded models stay.
+    With a cluster file, from all of its hosts. Downloaded models stay.
     """
     from vllmray.cluster.down import down as take_down
     from vllmray.cluster.down import force_down
 
+    everyone = None if every else everywhere(place)
+    if everyone is not None:
+        _down_all(everyone, force=force, as_json=as_json)
+        return
     report = reporter()
     with ExitStack() as opened:
         cluster = None
@@ -51,6 +57,10 @@ def down(
             ]
         for host in hosts:
             unmark(host, *([cluster] if cluster else clusters_known_here()))
+    _say(cluster, names, as_json=as_json)
+
+
+def _say(cluster: str | None, names: list[str], *, as_json: bool) -> None:
     if as_json:
         from vllmray.output.envelope import envelope
         from vllmray.output.results import Down
@@ -58,6 +68,19 @@ def down(
         print(envelope("down", Down(cluster, names)))
         return
     print(f"removed {', '.join(names)}" if names else "nothing to remove")
+
+
+def _down_all(everyone: Everywhere, *, force: bool, as_json: bool) -> None:
+    """From every host of the cluster file."""
+    from vllmray.cluster.all_hosts import down_all
+
+    with board() as shown, closing_all(everyone.members):
+        removed = down_all(everyone.members, everyone.cluster, shown, holder=holder("down"), force=force)
+        for member in everyone.members:
+            unmark(member.host, everyone.cluster)
+        HostRecord(everyone.cluster).remove(*removed)
+    names = [f"{name} {container}" for name, found in removed.items() for container in found.containers]
+    _say(everyone.cluster, names, as_json=as_json)
 
 
 def _on_each(hosts: Sequence[Host], act: Callable[[Host], Removed]) -> list[str]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vllmray.cli.members import Everywhere, closing_all, everywhere, say_lost
 from vllmray.cli.options import Place, switch, with_place
-from vllmray.cli.wiring import About, open_cluster
+from vllmray.cli.wiring import open_cluster
 from vllmray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,18 +33,37 @@ def events(
 ) -> None:
     """Print the cluster's events: joins, losses, restarts.
 
-    They come from the logs of its containers, so none is left of a container that was removed, and from the events that
-    the Docker daemon still has.
+    With a cluster file, those of all hosts. They come from the logs of the containers, so none is left of a container
+    that was removed, and from the events that the Docker daemons still have.
     """
     from vllmray.cluster.observe import events as told
 
     begin = None if since is None else time.time() - seconds_of(since)
+    everyone = everywhere(place)
+    if everyone is not None:
+        _show_all(everyone, begin, follow=follow, as_json=as_json)
+        return
     with open_cluster(place) as about:
         if follow:
             for row in told.follow(about.host, about.cluster, since=begin):
-                _show(about, [row], as_json=as_json)
+                _show(about.cluster, about.host.address, [row], as_json=as_json)
         else:
-            _show(about, told.history(about.host, about.cluster, since=begin), as_json=as_json)
+            rows = told.history(about.host, about.cluster, since=begin)
+            _show(about.cluster, about.host.address, rows, as_json=as_json)
+
+
+def _show_all(everyone: Everywhere, begin: float | None, *, follow: bool, as_json: bool) -> None:
+    """One history of all hosts of the cluster file."""
+    from vllmray.cluster.all_hosts import follow_all, history_all
+
+    hosts = ", ".join(member.name for member in everyone.members)
+    with closing_all(everyone.members):
+        if follow:
+            for row in follow_all(everyone.members, everyone.cluster, since=begin, lost=say_lost):
+                _show(everyone.cluster, hosts, [row], as_json=as_json)
+        else:
+            rows = history_all(everyone.members, everyone.cluster, since=begin, lost=say_lost)
+            _show(everyone.cluster, hosts, rows, as_json=as_json)
 
 
 def seconds_of(text: str) -> float:
@@ -57,11 +77,11 @@ def seconds_of(text: str) -> float:
     return float(sum(int(number) * UNITS[unit] for number, unit in re.findall(r"(\d+)([smhd])", text)))
 
 
-def _show(about: About, rows: Sequence[Row], *, as_json: bool) -> None:
+def _show(cluster: str, host: str, rows: Sequence[Row], *, as_json: bool) -> None:
     if as_json:
         from vllmray.output.envelope import envelope, events_data
 
-        print(envelope("events", events_data(about.cluster, about.host.address, rows)), flush=True)
+        print(envelope("events", events_data(cluster, host, rows)), flush=True)
         return
     from vllmray.output.events import row_line
 

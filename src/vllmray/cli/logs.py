@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from vllmray.cli.members import Everywhere, closing_all, everywhere, say_lost
 from vllmray.cli.options import Place, RoleChoice, switch, with_place
 from vllmray.cli.wiring import open_cluster, reporter
 
@@ -31,12 +32,16 @@ def logs(
     ] = None,
     as_json: Annotated[bool, switch("--json", help="Print one line of JSON; with --follow, one a line")] = False,
 ) -> None:
-    """Print the log of one of the cluster's containers."""
+    """Print the log of one of the cluster's containers; with a cluster file, of all of them, by time."""
     if bundle is not None:
         _bundle(place, bundle, as_json=as_json)
         return
     from vllmray.cluster.logs import logs as read
 
+    everyone = everywhere(place)
+    if everyone is not None:
+        _show_all(everyone, what.value if what else None, follow=follow, tail=tail, as_json=as_json)
+        return
     with open_cluster(place) as about:
         lines = read(about.host, about.cluster, what.value if what else None, follow=follow, tail=tail)
         if not as_json:
@@ -48,6 +53,26 @@ def logs(
 
         for part in ([line] for line in lines) if follow else (list(lines),):
             print(envelope("logs", Logs(about.cluster, about.host.address, part)), flush=follow)
+
+
+def _show_all(everyone: Everywhere, role: str | None, *, follow: bool, tail: int | None, as_json: bool) -> None:
+    """Of all hosts of the cluster file, each line with its host and role."""
+    from vllmray.cluster.all_hosts import logs_all
+
+    with closing_all(everyone.members):
+        lines = logs_all(everyone.members, everyone.cluster, role, follow=follow, tail=tail, lost=say_lost)
+        if not as_json:
+            from vllmray.output.log_lines import show_lines
+
+            show_lines(lines, [member.name for member in everyone.members])
+            return
+        from vllmray.output.envelope import envelope
+        from vllmray.output.results import Logs
+
+        hosts = ", ".join(member.name for member in everyone.members)
+        texts = (f"{line.host} {line.role} | {line.text}" for line in lines)
+        for part in ([text] for text in texts) if follow else (list(texts),):
+            print(envelope("logs", Logs(everyone.cluster, hosts, part)), flush=follow)
 
 
 def _bundle(place: Place, file: str, *, as_json: bool) -> None:

@@ -35,10 +35,11 @@ class Everywhere:
 
 def members_of(file: ClusterFile, configs: Mapping[str, ClusterConfig]) -> list[Member]:
     """A member for each host of the file, in its order, not connected yet."""
-    return [_member(entry, configs[entry.name]) for entry in file.hosts]
+    return [member_of(entry, configs[entry.name]) for entry in file.hosts]
 
 
-def _member(entry: HostEntry, config: ClusterConfig) -> Member:
+def member_of(entry: HostEntry, config: ClusterConfig) -> Member:
+    """A host that is not connected yet."""
     from vllmray.cli.credentials import caller
     from vllmray.cli.wiring import on_runtime
     from vllmray.cluster.members import Member
@@ -93,17 +94,15 @@ def everywhere(place: Place) -> Everywhere | None:
 
     None where there is no such file, or the options or VLLMRAY_HOST name a host, a runtime or another cluster.
     """
+    from vllmray.cli.wiring import head_address
     from vllmray.config.cluster_settings import cluster_file
     from vllmray.config.settings import load
 
     flags = {"cluster": place.cluster, "insecure_docker_tcp": place.insecure_docker_tcp}
-    loaded = load(flags, env_file=place.env_file, fields=tuple(flags))
-    if place.host or loaded.host or place.runtime:
+    loaded = load(flags, env_file=place.env_file, fields=(*flags, "join_timeout", "engine_timeout"))
+    if place.host or loaded.host or head_address(place, None) is None:
         return None
-    file = cluster_file(place.env_file)
-    if not file.hosts or (place.cluster and place.cluster != file.settings.get("cluster")):
-        return None
-    config = loaded.config
+    file, config = cluster_file(place.env_file), loaded.config
     configs = {
         entry.name: config.model_copy(update={"runtime": entry.settings.get("runtime") or "docker"})
         for entry in file.hosts
@@ -127,3 +126,8 @@ def chosen(members: Sequence[Member], only: Sequence[str], skip: Sequence[str]) 
     if not left:
         raise ConfigError("no host is left", hint="Give fewer hosts with --skip, or others with --only.")
     return left
+
+
+def say_lost(host: str, error: Exception) -> None:
+    """Tell on standard error that a host can't be read, while the others are."""
+    print(f"warning: {host}: {error}", file=sys.stderr, flush=True)

@@ -26,6 +26,9 @@ def up(  # noqa: PLR0913  # the command line's own breadth
     skip: Annotated[
         list[str] | None, typer.Option("--skip", metavar="HOST", help="Leave out this host of the cluster file")
     ] = None,
+    prune: Annotated[
+        bool, switch("--prune", help="Remove the nodes of hosts that are not in the cluster file any more")
+    ] = False,
     env_file: EnvFileOption = None,
     no_wait: Annotated[bool, switch("--no-wait", help="Return when the containers have started")] = False,
     dry_run: Annotated[
@@ -62,6 +65,7 @@ def up(  # noqa: PLR0913  # the command line's own breadth
         model_check=not no_model_check,
         only=only or (),
         skip=skip or (),
+        prune=prune,
         as_json=as_json,
     )
     options = UpOptions(

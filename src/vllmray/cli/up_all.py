@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vllmray.cli.credentials import StoreKeeper, access_to
+from vllmray.cli.host_record import HostRecord
 from vllmray.cli.mark import docker_mark, unmark
-from vllmray.cli.members import board, chosen, closing_all, members_of
+from vllmray.cli.members import board, chosen, closing_all, member_of, members_of
 from vllmray.cli.named_files import with_named_files
 from vllmray.errors import ConfigError
 
@@ -55,17 +56,35 @@ def up_hosts(request: UpRequest, options: UpOptions) -> None:
             shown.warning("the endpoint has no authentication (no_api_key): anyone who reaches its port can use it")
         look = look_here(head.config, loaded.layers, shown) if request.model_check else Look()
         keeper, cluster = StoreKeeper(head.config.cluster), head.config.cluster
-        run = ClusterRun(members, shown, replace(options, look=look), keeper, share=loaded.file.share)
+        record = HostRecord(cluster)
+        former = _former(record, loaded, head)
+        run = ClusterRun(
+            *(members, shown, replace(options, look=look), keeper),
+            share=loaded.file.share,
+            former=former,
+            prune=request.prune,
+        )
+        record.add({member.name: member.address for member in members})
         local = [member for member in members if member.address.startswith("unix://")]
         if local:
             docker_mark(cluster).put()
         try:
             outcome = up_all(run)
+            record.remove(*(member.name for member in former if request.prune))
         finally:
             for member in local:
                 if member.connected is not None:
                     unmark(member.connected, cluster)
     _say(outcome, head, as_json=request.as_json)
+
+
+def _former(record: HostRecord, loaded: LoadedCluster, head: Member) -> list[Member]:
+    """Hosts that nodes were started on, and that are not in the file any more."""
+    from vllmray.config.cluster_file import HostEntry
+
+    here = {entry.address for entry in loaded.file.hosts}
+    gone = {name: address for name, address in record.read().items() if address not in here}
+    return [member_of(HostEntry(name, address, "worker"), head.config) for name, address in gone.items()]
 
 
 def _members(loaded: LoadedCluster) -> list[Member]:

@@ -35,4 +35,5 @@ class UpRequest:
     model_check: bool = True
     only: Sequence[str] = ()
     skip: Sequence[str] = ()
+    prune: bool = False
     as_json: bool = False

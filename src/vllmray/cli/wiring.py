@@ -188,8 +188,24 @@ def open_cluster(place: Place) -> Iterator[About]:
     }
     loaded = load(flags, env_file=place.env_file, fields=tuple(flags))
     config, insecure = loaded.config, loaded.config.insecure_docker_tcp
-    with open_target(place.host or loaded.host, config.runtime, having=config.cluster, insecure_tcp=insecure) as target:
+    address = place.host or loaded.host or head_address(place, config.runtime)
+    with open_target(address, config.runtime, having=config.cluster, insecure_tcp=insecure) as target:
         yield About(config.cluster, target.host, target.runtime)
+
+
+def head_address(place: Place, runtime: str | None) -> str | None:
+    """The host with the head in the cluster file; None where options name a runtime or another cluster, or there is no
+    such file.
+    """
+    from vllmray.config.cluster_settings import cluster_file
+    from vllmray.config.models import DEFAULT_CLUSTER
+
+    if runtime or place.runtime:
+        return None
+    file = cluster_file(place.env_file)
+    if place.cluster and place.cluster != file.settings.get("cluster", DEFAULT_CLUSTER):
+        return None
+    return next((entry.address for entry in file.hosts if entry.role == "head"), None)
 
 
 @contextmanager

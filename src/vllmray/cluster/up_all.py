@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vllmray.cluster.lock import Turn
 from vllmray.cluster.members import Interruption, Member, on_each
-from vllmray.cluster.phases import connect, facts, hosts, image, nodes, plan, ready, secrets
+from vllmray.cluster.phases import connect, facts, hosts, image, nodes, plan, prune, ready, secrets
 from vllmray.cluster.phases.base import ClusterRun, Phase
 from vllmray.cluster.run import Outcome, remove_made
 from vllmray.cluster.spec import labels
@@ -18,6 +18,7 @@ PHASES = (
     Phase(plan.TITLE, plan.run),
     Phase(image.TITLE, image.run),
     Phase(secrets.TITLE, secrets.run),
+    Phase(prune.TITLE, prune.run),
     Phase(nodes.HEAD, nodes.head),
     Phase(nodes.WORKERS, nodes.workers),
     Phase(ready.TITLE, ready.run),

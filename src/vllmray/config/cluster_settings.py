@@ -63,7 +63,7 @@ def load_cluster(
         config = validated({**values, **remote_folders(entry.address, values)}, own, problems)
         if config is not None:
             configs[entry.name] = config
-            problems += _relative_folders(entry, config, own)
+            problems += [*_relative_folders(entry, config, own), *_native(config, own)]
     if problems:
         raise config_error([*dict.fromkeys(problems)])
     return LoadedCluster(file, configs, sources.notices(None), layers, sources.host)
@@ -102,3 +102,10 @@ def _relative_folders(entry: HostEntry, config: ClusterConfig, layers: Sequence[
         return []
     where = origin("model_cache_dir", layers)
     return [Problem(where, f"a relative path for {entry.name}", "give the absolute path of a folder on that host")]
+
+
+def _native(config: ClusterConfig, layers: Sequence[Layer]) -> list[Problem]:
+    if config.runtime != "native":
+        return []
+    where = origin("runtime", layers)
+    return [Problem(where, "native nodes are not started from another host", "start them there, with --role")]

@@ -264,12 +264,19 @@ class Host(Protocol):
         """Start a process in a running container, with the container's environment and user."""
 
     def logs(
-        self, container: str, *, follow: bool = False, tail: int | None = None, since: float | None = None
+        self,
+        container: str,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: float | None = None,
+        stamped: bool = False,
     ) -> Iterator[str]:
         """Lines of the container's output, oldest first; following ends when the container does.
 
         Args:
             since: unix seconds; earlier lines are left out where the host knows when one was written.
+            stamped: each line begins with its time (RFC 3339) and a space, where the host knows it.
         """
 
     def events(self, labels: Mapping[str, str], *, since: float | None) -> list[HostEvent]:

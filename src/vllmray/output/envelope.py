@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from _typeshed import DataclassInstance
 
+    from vllmray.cluster.all_hosts import HostState
     from vllmray.cluster.observe.history import Row
     from vllmray.cluster.observe.status import ClusterView
     from vllmray.cluster.run import Outcome
@@ -70,6 +71,30 @@ def status_data(view: ClusterView) -> results.Status:
             for container in view.containers
         ],
     )
+
+
+def cluster_status_data(cluster: str, states: Sequence[HostState]) -> results.Status:
+    """The status as the head sees it, with the state of every host of the cluster file."""
+    from dataclasses import replace
+
+    from vllmray.cluster.observe.status import ClusterView
+
+    head = next(state for state in states if state.role == "head")
+    view = head.view or ClusterView(cluster, head.address, "head", (), {}, None)
+    hosts = [
+        results.HostStatus(
+            name=state.name,
+            address=state.address,
+            role=state.role,
+            reached=state.error is None,
+            ready=bool(state.view and state.view.ready),
+            state=state.state,
+            containers=[each.name for each in state.view.containers] if state.view else [],
+        )
+        for state in states
+    ]
+    data = status_data(view)
+    return replace(data, problem=data.problem if head.view else head.state, hosts=hosts)
 
 
 def events_data(cluster: str, host: str, rows: Sequence[Row]) -> results.Events:

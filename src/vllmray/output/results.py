@@ -6,7 +6,7 @@ meaning raises envelope.SCHEMA_VERSION; further ones do not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pydantic import ConfigDict
@@ -133,6 +133,21 @@ class Container(_Result):
 
 
 @dataclass(frozen=True)
+class HostStatus(_Result):
+    """A host of the cluster file."""
+
+    name: str
+    address: str
+    role: str
+    reached: bool
+    ready: bool
+    """Head: the endpoint serves. Worker: the head lists its node alive."""
+    state: str
+    """ready, or why it is not."""
+    containers: list[str]
+
+
+@dataclass(frozen=True)
 class Status(_Result):
     """`status`: a cluster as seen from one of its hosts."""
 
@@ -150,6 +165,8 @@ class Status(_Result):
     pending: list[str]
     engine: Engine | None
     containers: list[Container]
+    hosts: list[HostStatus] = field(default_factory=list)
+    """All hosts, where there is a cluster file; empty where one host was asked."""
 
 
 @dataclass(frozen=True)

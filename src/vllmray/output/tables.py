@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from vllmray.cluster.spec.commands import token_words
 from vllmray.cluster.spec.sizes import served_name
 
 if TYPE_CHECKING:
+    from vllmray.cluster.all_hosts import HostState
     from vllmray.cluster.observe.status import ClusterView
     from vllmray.cluster.run import Outcome
     from vllmray.images.facts import ImageFacts
@@ -44,6 +45,23 @@ def status_table(view: ClusterView) -> RenderableType:
         parts.append(_gpus(view))
     parts.append(_containers(view))
     return Group(*parts)
+
+
+def cluster_status_table(cluster: str, states: Sequence[HostState]) -> RenderableType:
+    """The cluster as its head sees it, and the state of every host of the cluster file."""
+    head = next(state for state in states if state.role == "head")
+    parts: list[RenderableType] = []
+    if head.view:
+        parts.append(status_table(head.view))
+    else:
+        headline = (f"cluster {cluster}: ", ("not ready", "bold yellow"), f"; {head.name}: {head.state}")
+        parts.append(Text.assemble(*headline))
+    table = Table("host", "role", "containers", "state", box=None, pad_edge=False, header_style="bold")
+    for state in states:
+        names = ", ".join(each.name for each in state.view.containers) if state.view else ""
+        style = "" if state.view and state.view.ready else "yellow"
+        table.add_row(state.name, state.role, names, Text(state.state, style=style))
+    return Group(*parts, table)
 
 
 def _nodes(view: ClusterView) -> Table:

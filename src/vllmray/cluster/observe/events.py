@@ -35,18 +35,21 @@ def history(host: Host, cluster: str, *, since: float | None) -> list[Row]:
     Raises:
         ClusterStateError: nothing of that name is or was on the host, as far as is known.
     """
-    return _since(since, Story().add(_rows(host, cluster, _early(since))))
+    return rows_since(since, Story().add(rows_of(host, cluster, early(since))))
 
 
-def _early(since: float | None) -> float | None:
+def early(since: float | None) -> float | None:
+    """From when on rows are read, for those since that time."""
     return None if since is None else max(since - LOOK_BACK_S, 0.0)
 
 
-def _since(since: float | None, rows: list[Row]) -> list[Row]:
+def rows_since(since: float | None, rows: list[Row]) -> list[Row]:
+    """The rows from that time on."""
     return [row for row in rows if since is None or row.at >= since]
 
 
-def _rows(host: Host, cluster: str, early: float | None) -> list[Row]:
+def rows_of(host: Host, cluster: str, early: float | None) -> list[Row]:
+    """Rows of one host from that time on, in no order; raises as history does."""
     found = _containers(host, cluster)
     rows = _of_host(host, cluster, early)
     for container in found:
@@ -73,11 +76,11 @@ def follow(host: Host, cluster: str, *, since: float | None, clock: Clock | None
     """
     clock = clock or SystemClock()
     story = Story()
-    rows = _rows(host, cluster, _early(since))
-    yield from _since(since, story.add(rows))
-    news = _News(host, cluster, rows, _early(since))
+    rows = rows_of(host, cluster, early(since))
+    yield from rows_since(since, story.add(rows))
+    news = _News(host, cluster, rows, early(since))
     while True:
-        yield from _since(since, story.add(news.look()))
+        yield from rows_since(since, story.add(news.look()))
         clock.sleep(POLL_S)
 
 

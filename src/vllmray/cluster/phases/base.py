@@ -42,6 +42,10 @@ class ClusterRun:
     keeper: Keeper
     share: frozenset[str] = frozenset()
     """What one host gets and the others get from it: image, model."""
+    former: Sequence[Member] = ()
+    """Hosts that an earlier `up` started nodes on, and that are not in the cluster file any more."""
+    prune: bool = False
+    """Remove their nodes."""
     stop: Interruption = field(default_factory=Interruption)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vllmray.cluster.members import Member
 from vllmray.cluster.phases.base import ClusterRun
+from vllmray.hosts.base import Host
 from vllmray.reporter import Reporter
 
 TITLE = "connect"
@@ -17,8 +18,18 @@ def run(up: ClusterRun) -> None:
 def connect(member: Member, reporter: Reporter) -> None:
     """Open the connection, unless it is open."""
     with reporter.step("connection") as step:
-        if member.connected is None:
-            member.connected = member.connect()
-        member.connected.ping()
-        member.info = member.connected.info()
+        host = reach(member)
+        host.ping()
+        member.info = host.info()
         step.result(f"{member.info.runtime}, {member.info.cpus} CPUs, {member.info.memory / 1024**3:.0f} GiB")
+
+
+def reach(member: Member) -> Host:
+    """The host, connected if it was not; it answered then.
+
+    Raises:
+        HostError: it does not answer.
+    """
+    if member.connected is None:
+        member.connected = member.connect()
+    return member.connected

@@ -258,11 +258,22 @@ class DockerHost:
             return DockerExec(self._api, container, argv, self._telling)
 
     def logs(
-        self, container: str, *, follow: bool = False, tail: int | None = None, since: float | None = None
+        self,
+        container: str,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: float | None = None,
+        stamped: bool = False,
     ) -> Iterator[str]:
         with self._telling(f"read the log of {container}"):
             chunks = self._api.logs(
-                container, stream=True, follow=follow, tail="all" if tail is None else tail, since=since or None
+                container,
+                stream=True,
+                follow=follow,
+                tail="all" if tail is None else tail,
+                since=since or None,
+                timestamps=stamped,
             )
             try:
                 # The stream that it wraps: CancellableStream itself takes a broken connection for the end of the log

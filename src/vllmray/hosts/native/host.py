@@ -241,6 +241,7 @@ class NativeHost:
         follow: bool = False,
         tail: int | None = None,
         since: float | None = None,  # noqa: ARG002  # the protocol's: no line has a time here
+        stamped: bool = False,  # noqa: ARG002  # as above
     ) -> Iterator[str]:
         folder, _ = self._find(container)
         return lines_of(folder, follow=follow, tail=tail, clock=self._clock)

@@ -79,7 +79,13 @@ def test_the_host_is_asked_for_what_is_needed_and_no_more() -> None:
 
     class Asked(FakeHost):
         def logs(
-            self, container: str, *, follow: bool = False, tail: int | None = None, since: float | None = None
+            self,
+            container: str,
+            *,
+            follow: bool = False,
+            tail: int | None = None,
+            since: float | None = None,
+            stamped: bool = False,
         ) -> itertools.chain[str]:
             asked.append(since)
             return itertools.chain(super().logs(container, follow=follow, tail=tail, since=since))
