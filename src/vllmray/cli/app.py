@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
+from keyword import iskeyword
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +16,7 @@ from vllmray.errors import UserInterruptError
 from vllmray.version import __version__
 
 PANELS = {
-    "Serve": ("plan", "up", "restart", "down", "demo"),
+    "Serve": ("init", "import", "plan", "up", "restart", "down", "demo"),
     "Observe": ("status", "logs", "events", "dashboard"),
     "Use": ("chat", "key", "token"),
     "Maintain": ("image", "version"),
@@ -76,9 +77,10 @@ def application(ours: Sequence[str]) -> typer.Typer:
 
 
 def _add(app: typer.Typer, name: str, panel: str) -> None:
-    module = importlib.import_module(f"vllmray.cli.{name}")
+    python_name = f"{name}_" if iskeyword(name) else name
+    module = importlib.import_module(f"vllmray.cli.{python_name}")
     if name not in GROUPS:
-        app.command(name, cls=Command, rich_help_panel=panel)(_complete(getattr(module, name)))
+        app.command(name, cls=Command, rich_help_panel=panel)(_complete(getattr(module, python_name)))
         return
     summary, members = GROUPS[name]
     group = typer.Typer(help=summary)

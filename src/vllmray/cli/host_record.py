@@ -1,4 +1,4 @@
-"""Which hosts of a cluster file have been started from this machine, so that one taken out of the file can be removed."""
+"""Which hosts of a cluster file were started from here, so that one that is taken out of the file can be removed."""
 
 from __future__ import annotations
 

@@ -68,6 +68,16 @@ class Progress(_Result):
 
 
 @dataclass(frozen=True)
+class Written(_Result):
+    """`init` and `import`: the cluster file that was written."""
+
+    file: str
+    hosts: list[str]
+    notices: list[str]
+    """What was not taken over, and why."""
+
+
+@dataclass(frozen=True)
 class Plan(_Result):
     """`up --dry-run`: what would be started."""
 

@@ -10,6 +10,8 @@ from vllmray.output import results
 from vllmray.output.envelope import SCHEMA_VERSION
 
 RESULTS = {
+    "init": results.Written,
+    "import": results.Written,
     "plan": results.Layouts,
     "up": results.Up,
     "up --progress": results.Progress,

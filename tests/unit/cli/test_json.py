@@ -18,6 +18,7 @@ from tests.unit.support import config, image_answer, resolved
 from vllmray.cluster.observe.gpu_memory import GpuMemory
 from vllmray.cluster.run import Outcome
 from vllmray.config.settings import state_folder
+from vllmray.config.file_schema import NAME, file_schema
 from vllmray.errors import HostError, WorkloadError
 from vllmray.images.facts import ImageFacts
 from vllmray.output import results
@@ -38,8 +39,9 @@ def checked(line: str, file: str = "") -> Any:
 
 
 def test_the_files_are_what_the_code_says() -> None:
-    assert sorted(path.name for path in FOLDER.iterdir()) == sorted(schemas())
-    for name, schema in schemas().items():
+    wanted = schemas() | {NAME: file_schema()}
+    assert sorted(path.name for path in FOLDER.iterdir()) == sorted(wanted)
+    for name, schema in wanted.items():
         assert json.loads((FOLDER / name).read_text()) == schema, "run .venv/bin/python scripts/schemas"
 
 
