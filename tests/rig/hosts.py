@@ -32,7 +32,7 @@ DESK_ADDRESS = "10.78.0.254"
 RUN_FOLDER = Path("/run/vllmray-tests")
 PAUSE = "runtime/libpod/tmp/pause.pid"
 """Of the process that holds the namespaces of a rootless Podman."""
-USUAL = (DOCKER_20, DOCKER_28_CONTAINERD, DOCKER_20)
+USUAL = (DOCKER_20, DOCKER_28_CONTAINERD, DOCKER_20, DOCKER_20)
 """A head and a worker of different kinds, so that each test of a cluster is one of a mixed pair."""
 
 
@@ -141,9 +141,14 @@ class TestHost:
             f"ListenAddress {self.address}:22\nHostKey {keys}/host\nAuthorizedKeysFile {keys}/user.pub\n"
             f"StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile {self.folder}/sshd.pid\n"
         )
-        Path("/run/sshd").mkdir(exist_ok=True)
+        # In a /run of its own, where Docker's usual socket is this host's: ssh://gpu1 needs no path.
+        script = (
+            f"mount --rbind {RUN_FOLDER} /mnt && mount -t tmpfs tmpfs /run && mkdir -p {RUN_FOLDER} /run/sshd && "
+            f"mount --rbind /mnt {RUN_FOLDER} && ln -s {self.socket} /run/docker.sock && "
+            f"exec /usr/sbin/sshd -D -f {config}"
+        )
         self.sshd = subprocess.Popen(
-            self.inside("/usr/sbin/sshd", "-D", "-f", str(config)),
+            self.inside("unshare", "--mount", "sh", "-c", script),
             start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -300,8 +305,9 @@ def _keys() -> Path:
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys / name))
     host_key = " ".join((keys / "host.pub").read_text().split()[:2])
     (keys / "known_hosts").write_text("".join(f"10.78.0.{number} {host_key}\n" for number in range(1, 10)))
+    aliases = "".join(f"Host gpu{number}\n HostName 10.78.0.{number}\n" for number in range(1, 10))
     (keys / "config").write_text(
-        f"Host *\n User root\n IdentityFile {keys}/user\n UserKnownHostsFile {keys}/known_hosts\n"
+        f"{aliases}Host *\n User root\n IdentityFile {keys}/user\n UserKnownHostsFile {keys}/known_hosts\n"
         " StrictHostKeyChecking yes\n BatchMode yes\n ConnectTimeout 5\n"
     )
     wrapper = keys / "ssh"

@@ -17,8 +17,8 @@ from tests.unit.output.test_output import access, view
 from tests.unit.support import config, image_answer, resolved
 from vllmray.cluster.observe.gpu_memory import GpuMemory
 from vllmray.cluster.run import Outcome
-from vllmray.config.settings import state_folder
 from vllmray.config.file_schema import NAME, file_schema
+from vllmray.config.settings import state_folder
 from vllmray.errors import HostError, WorkloadError
 from vllmray.images.facts import ImageFacts
 from vllmray.output import results

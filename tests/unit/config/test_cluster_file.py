@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]  # it has no types of its own
 import pytest
 
 from vllmray.config.cluster_file import full_address, read_cluster_file, short_name
