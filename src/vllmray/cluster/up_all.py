@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vllmray.cluster.lock import Turn
 from vllmray.cluster.members import Interruption, Member, on_each
-from vllmray.cluster.phases import connect, facts, hosts, image, nodes, plan, prune, ready, secrets
+from vllmray.cluster.phases import connect, facts, hosts, image, model, nodes, plan, prune, ready, secrets
 from vllmray.cluster.phases.base import ClusterRun, Phase
 from vllmray.cluster.run import Outcome, remove_made
 from vllmray.cluster.spec import labels
@@ -17,6 +17,7 @@ PHASES = (
     Phase(hosts.TITLE, hosts.run),
     Phase(plan.TITLE, plan.run),
     Phase(image.TITLE, image.run),
+    Phase(model.TITLE, model.run),
     Phase(secrets.TITLE, secrets.run),
     Phase(prune.TITLE, prune.run),
     Phase(nodes.HEAD, nodes.head),

@@ -114,6 +114,11 @@ def self_signed(address: str, store: SecretStore, now: datetime | None = None) -
     return made
 
 
+def throwaway(address: str) -> Certificate:
+    """A certificate for that address that is used once and stored nowhere."""
+    return _make(*names_for(address), datetime.now(UTC))
+
+
 def names_for(address: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The DNS names and the addresses of a self-signed certificate."""
     return ("localhost", socket.gethostname()), (address, "127.0.0.1")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from uuid import uuid4
 
 from vllmray.errors import HostError, say_left
-from vllmray.hosts.base import ContainerSpec, Host
+from vllmray.hosts.base import Container, ContainerSpec, Host
 
 LEFT_AFTER_S = 300.0
 """A container that ended longer ago was left by a command that was killed; one that has just ended is still read."""
@@ -24,8 +24,7 @@ def run_to_end(host: Host, spec: ContainerSpec) -> list[str]:
     Raises:
         HostError: it could not be started.
     """
-    _sweep(host, spec.labels)
-    container = host.create_and_start(replace(spec, name=f"{spec.name}-{uuid4().hex[:8]}"))
+    container = start(host, spec)
     try:
         lines = list(host.logs(container.id, follow=True))
     except BaseException as error:
@@ -36,6 +35,21 @@ def run_to_end(host: Host, spec: ContainerSpec) -> list[str]:
         raise
     host.stop_and_remove(container.id, timeout=0)
     return lines
+
+
+def start(host: Host, spec: ContainerSpec) -> Container:
+    """Start it under a unique name; who calls this removes it.
+
+    Raises:
+        HostError: it could not be started.
+    """
+    _sweep(host, spec.labels)
+    return host.create_and_start(replace(spec, name=f"{spec.name}-{uuid4().hex[:8]}"))
+
+
+def remove(host: Host, container: Container) -> None:
+    """Remove one that was started, whatever it is doing."""
+    host.stop_and_remove(container.id, timeout=0)
 
 
 def _sweep(host: Host, wanted: Mapping[str, str]) -> None:
