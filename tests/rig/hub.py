@@ -98,12 +98,12 @@ class FakeHub:
 
 
 @contextmanager
-def serving() -> Iterator[FakeHub]:
+def serving(address: str = "127.0.0.1") -> Iterator[FakeHub]:
     """A hub while the block runs."""
     hub = FakeHub()
     handler = type("Handler", (_Handler,), {"hub": hub})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    with ThreadingHTTPServer((address, 0), handler) as server:
+        hub.url = f"http://{address}:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -181,7 +181,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(302, b"", {"Location": self.hub.files_at + self.path})
         else:
             content = model.files[file]
-            etag = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+            # As the real hub: the SHA-256 of what it keeps as a large file, else the SHA-1 of the git blob.
+            blob = b"blob %d\0" % len(content) + content
+            large, small = hashlib.sha256(content), hashlib.sha1(blob, usedforsecurity=False)
+            etag = (large if file.endswith(".safetensors") else small).hexdigest()
             self._send(200, content, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
 
     def _modelscope(self, name: str, rest: list[str], query: Mapping[str, list[str]]) -> None:

@@ -26,6 +26,7 @@ if __name__ == "__main__":  # in a container: the folder that holds vllmray's pa
 from vllmray.payload.model.entries import Entry, digest_of
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 INDEX = re.compile(r".*\.(safetensors|bin)\.index\.json")
 MARK = ".vllmray-mark-"
 WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
@@ -90,8 +91,17 @@ def _snapshot(root: Path, commit: str) -> Iterator[Entry]:
         if blob.parent == root / "blobs":
             yield Entry(str(path.relative_to(root)), link=link)
             if blob.is_file():
-                kind = "sha256" if len(blob.name) == 64 else "git"
-                yield Entry(f"blobs/{blob.name}", blob.stat().st_size, f"{kind}:{blob.name}")
+                yield Entry(f"blobs/{blob.name}", blob.stat().st_size, _digest(blob))
+
+
+def _digest(blob: Path) -> str:
+    """The hub's digest, which a blob is named by: SHA-256 of a large file, a git blob's SHA-1 of a small one.
+
+    A mirror may name them by something else: then it is computed.
+    """
+    if HASH.fullmatch(blob.name):
+        return f"{'sha256' if len(blob.name) == 64 else 'git'}:{blob.name}"
+    return digest_of(blob, "sha256")
 
 
 def _folder(root: Path) -> Iterator[Entry]:
