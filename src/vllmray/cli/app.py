@@ -19,11 +19,14 @@ PANELS = {
     "Serve": ("init", "import", "plan", "up", "restart", "down", "demo"),
     "Observe": ("status", "logs", "events", "dashboard"),
     "Use": ("chat", "key", "token"),
-    "Maintain": ("image", "version"),
+    "Maintain": ("model", "image", "version"),
 }
 """The commands by group. Each is a module of this package with a function of that name, or a group of functions."""
 COMMANDS = tuple(name for names in PANELS.values() for name in names)
-GROUPS = {"image": ("Inspect, build and copy images.", ("inspect", "build", "copy"))}
+GROUPS = {
+    "model": ("Pull, list, verify and remove models on all hosts.", ("pull", "ls", "verify", "rm")),
+    "image": ("Inspect, build and copy images.", ("inspect", "build", "copy")),
+}
 
 
 class Command(TyperCommand):

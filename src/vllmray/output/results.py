@@ -68,6 +68,36 @@ class Progress(_Result):
 
 
 @dataclass(frozen=True)
+class HostModel(_Result):
+    """A model on a host."""
+
+    host: str
+    whole: bool
+    """Every file is there, and after `verify` every byte is right."""
+    revision: str
+    """The commit; empty where there is none, or for a folder."""
+    size: int
+    """Bytes."""
+    wrong: list[str]
+
+
+@dataclass(frozen=True)
+class ModelFiles(_Result):
+    """`model pull`, `model ls` and `model verify`."""
+
+    model: str
+    hosts: list[HostModel]
+
+
+@dataclass(frozen=True)
+class RemovedModel(_Result):
+    """`model rm`: the bytes that were removed, by host."""
+
+    model: str
+    removed: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Written(_Result):
     """`init` and `import`: the cluster file that was written."""
 

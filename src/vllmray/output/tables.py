@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vllmray.cluster.observe.status import ClusterView
     from vllmray.cluster.run import Outcome
     from vllmray.images.facts import ImageFacts
+    from vllmray.output.results import ModelFiles
 
 
 def local_time(at: float) -> str:
@@ -62,6 +63,16 @@ def cluster_status_table(cluster: str, states: Sequence[HostState]) -> Renderabl
         style = "" if state.view and state.view.ready else "yellow"
         table.add_row(state.name, state.role, names, Text(state.state, style=style))
     return Group(*parts, table)
+
+
+def model_table(found: ModelFiles) -> RenderableType:
+    """A model on each host."""
+    table = Table("host", found.model, "revision", "size", box=None, pad_edge=False, header_style="bold")
+    for each in found.hosts:
+        state = "whole" if each.whole else "; ".join(each.wrong) or ("not whole" if each.size else "not there")
+        size = f"{each.size / 1e9:.1f} GB" if each.size else ""
+        table.add_row(each.host, Text(state, style="" if each.whole else "yellow"), each.revision[:12], size)
+    return table
 
 
 def _nodes(view: ClusterView) -> Table:

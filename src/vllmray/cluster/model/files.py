@@ -105,6 +105,21 @@ def fetch(host: Host, config: ClusterConfig, step: Step) -> None:
         )
 
 
+def remove_model(host: Host, config: ClusterConfig) -> int:
+    """Remove the model from the host's cache, all its revisions; returns the bytes that it had.
+
+    Raises:
+        HostError: it could not be removed.
+    """
+    lines = run_to_end(host, listing_spec(config, {"model": config.model, "remove": True}))
+    try:
+        return int(json.loads(lines[-1])["removed"])
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise HostError(
+            f"{host.address}: {config.model} could not be removed", details="\n".join(lines[-20:]) or None
+        ) from error
+
+
 class Progress:
     """Tells a step how far a download or a transfer is, from the lines of its program."""
 

@@ -5,6 +5,7 @@ Its argument is a JSON object:
     folder                   or any folder, which is read whole
     mark                     leave a file of that name below the cache, and tell of all such files that are there
     unmark                   remove it again
+    remove                   remove the repository, and print {"removed": BYTES}
     verify                   compute every file's digest, instead of taking the hub's from its name
 """
 
@@ -71,6 +72,15 @@ def _marks(cache: Path, request: dict[str, Any]) -> list[str]:
     return found
 
 
+def removed(request: dict[str, Any]) -> dict[str, int]:
+    """Remove a repository; the bytes that its files had."""
+    root = repository(Path(request["cache"]), request["model"])
+    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+    if root.exists():
+        shutil.rmtree(root)
+    return {"removed": size}
+
+
 def _commit(root: Path, revision: str) -> str:
     if COMMIT.fullmatch(revision):
         return revision
@@ -134,4 +144,5 @@ def _is_whole(root: Path, entries: list[Entry]) -> bool:
 
 
 if __name__ == "__main__":
-    print(json.dumps(answer(json.loads(sys.argv[1]))))
+    asked = json.loads(sys.argv[1])
+    print(json.dumps(removed(asked) if asked.get("remove") else answer(asked)))
