@@ -46,7 +46,7 @@ class Overview(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """One line for each command, and one with the options."""
         self.format_usage(ctx, formatter)
-        formatter.write(f"\n{self.help}\n\n")
+        formatter.write(f"{self.help}\n\n")
         shown = ""
         for command in (self.commands[name] for name in COMMANDS if name in self.commands):
             panel = next(panel for panel, names in PANELS.items() if command.name in names)

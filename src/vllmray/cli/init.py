@@ -25,7 +25,7 @@ def init(  # noqa: PLR0913  # the command line's own breadth
     *,
     hosts: Annotated[
         list[str],
-        typer.Option("--hosts", metavar="HOST,…", help="ssh aliases, USER@HOST or Docker addresses; the head first"),
+        typer.Option("--hosts", metavar="HOSTS", help="ssh aliases, USER@HOST or Docker addresses; the head first"),
     ],
     model: Annotated[str | None, typer.Option("--model", "-m", metavar="NAME", help="Model to serve")] = None,
     image: Annotated[str | None, typer.Option("--image", metavar="NAME", help="Image with vLLM")] = None,

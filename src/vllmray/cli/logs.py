@@ -32,7 +32,10 @@ def logs(
     ] = None,
     as_json: Annotated[bool, switch("--json", help="Print one line of JSON; with --follow, one a line")] = False,
 ) -> None:
-    """Print the log of one of the cluster's containers; with a cluster file, of all of them, by time."""
+    """Print the log of one of the cluster's containers.
+
+    With a cluster file, the logs of all containers on all hosts, by time.
+    """
     if bundle is not None:
         _bundle(place, bundle, as_json=as_json)
         return

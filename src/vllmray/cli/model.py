@@ -123,7 +123,9 @@ def _open(model: str | None, env_file: Path | None) -> Iterator[_Opened]:
 
     loaded = load_cluster({"model": model}, env_file=env_file)
     if not loaded.file.hosts:
-        raise ConfigError(f"no hosts: {loaded.file.path} lists none", hint="vllmray init --hosts gpu1,gpu2 writes one.")
+        raise ConfigError(
+            f"no hosts: {loaded.file.path} lists none", hint="`vllmray init --hosts gpu1,gpu2` writes one."
+        )
     members = members_of(loaded.file, loaded.configs)
     options = UpOptions(cache=cache_folder() / "images", holder=holder("model"))
     with board() as shown, closing_all(members):

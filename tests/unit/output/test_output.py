@@ -77,6 +77,7 @@ def test_the_envelope_is_one_versioned_line_with_every_key() -> None:
             "pending",
             "engine",
             "containers",
+            "hosts",
         ),
     }
     assert found["data"]["gpus"] == {"wanted": 2, "total": 1.0, "used": 0.0}

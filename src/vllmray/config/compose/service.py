@@ -84,7 +84,7 @@ def read_service(name: str, raw: Mapping[str, Any], more: Mapping[str, str]) -> 
 def _words(value: Any) -> list[str]:
     """A command as Compose takes it: a list, or a text for a shell."""
     if isinstance(value, str):
-        return ["sh", "-c", value]
+        return ["-c", value]
     return [str(each) for each in value] if isinstance(value, list) else []
 
 
