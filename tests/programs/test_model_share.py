@@ -207,7 +207,7 @@ def test_a_host_that_dies_is_passed_over(hosts: Hosts, source: tuple[Path, list[
     middle = hosts.start(tmp_path / "middle", entries, [giver.port])
     middle.process.kill()
     middle.process.wait()
-    last = hosts.start(tmp_path / "last", entries, [middle.port, giver.port])
+    last = hosts.start(tmp_path / "last", entries, [middle.port, giver.port], patience=1)
     assert last.last("whole") is True
 
 

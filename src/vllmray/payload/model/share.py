@@ -4,6 +4,7 @@
         root, entries       the folder, and what is to be in it (entries.py)
         texts               files to write at the end, by path: refs/main of the hub's cache
         sources             [address, port] of the hosts to get them from, the first one first; empty on the source
+        patience            seconds of silence before the next of them is asked, if not SILENCE_S
         listen              [address, port] to give them at; port 0 for any
         token_file, certificate_file, key_file
 
@@ -182,6 +183,9 @@ class Taker:
         self._context.load_verify_locations(request["certificate_file"])
         self._sources = [tuple(source) for source in request["sources"]]
         self._came_at = time.monotonic()
+        self._turn = 0
+        """Which of the sources: the next one only after a silence, since all hosts begin at the same time."""
+        self._patience = float(request.get("patience", SILENCE_S))
         self._why = ""
 
     def run(self) -> None:
@@ -232,17 +236,18 @@ class Taker:
             if out.tell():
                 digest.add_file(part)
             self._files.set_here(number, out.tell())
-            turn = 0
             while out.tell() < entry.size:
-                source = self._sources[turn % len(self._sources)]
+                source = self._sources[self._turn % len(self._sources)]
                 try:
                     came = self._some(source, number, out, digest)
                 except (OSError, ssl.SSLError) as error:
                     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
                         raise TransferError(f"can't write {part}: {error.strerror}") from error
                     came, self._why = 0, f"{source[0]}: {error}"
-                turn = turn if came else turn + 1
-                if time.monotonic() - self._came_at > GIVE_UP_S:
+                silent = time.monotonic() - self._came_at
+                if not came and silent > self._patience:
+                    self._turn += 1
+                if silent > GIVE_UP_S:
                     raise TransferError(
                         f"nothing came for {GIVE_UP_S:.0f} s; {self._why or 'the connection is silent'}"
                     )
