@@ -42,6 +42,8 @@ GIVE_UP_S = 120.0
 """Without a byte from any host."""
 TRIES = 3
 """Of a file whose digest is wrong."""
+PIECE = 1024**2
+"""Bytes that are written, and may be given on, at once."""
 SAY_S = 1.0
 IDLE_S = 300.0
 """Without a byte given, until it ends by itself: the command that started it was killed."""
@@ -262,9 +264,9 @@ class Taker:
         plain = socket.create_connection(source, timeout=SILENCE_S)
         with plain, self._context.wrap_socket(plain) as connection:
             connection.sendall(f"{self._token} {number} {out.tell()}\n".encode())
-            buffer = memoryview(bytearray(CHUNK))
+            buffer = memoryview(bytearray(PIECE))
             while out.tell() < size:
-                count = connection.recv_into(buffer, min(CHUNK, size - out.tell()))
+                count = _filled(connection, buffer[: size - out.tell()])
                 if not count:
                     break
                 out.write(buffer[:count])
@@ -273,6 +275,17 @@ class Taker:
                 self._came_at = time.monotonic()
                 self._files.set_here(number, out.tell())
         return came
+
+
+def _filled(connection: socket.socket, buffer: memoryview) -> int:
+    """Receive until the buffer is full or the other side ends; returns the bytes. TLS gives 16 KiB at a time."""
+    count = 0
+    while count < len(buffer):
+        got = connection.recv_into(buffer[count:])
+        if not got:
+            break
+        count += got
+    return count
 
 
 def _link(path: Path, target: str) -> None:
