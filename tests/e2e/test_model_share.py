@@ -71,7 +71,7 @@ def test_a_model_is_downloaded_once_and_every_host_has_it(desk: Desk, hub: FakeH
 
     # Again: nothing is sent. A host that lost it gets it from another, and the hub is asked for nothing.
     again = desk.vllmray("model", "pull")
-    assert "model copy" not in again.stderr
+    assert "receiving" not in again.stderr
     shutil.rmtree(cache(desk, "gpu3") / "hub")
     assert desk.vllmray("model", "pull").returncode == 0
     assert files(desk, "gpu3") == hub.models[MODEL].files

@@ -34,8 +34,8 @@ def import_(
 ) -> None:
     """Make vllmray.toml from a Docker Compose setup.
 
-    It reads .env and the Compose file of each folder (node1/ and node2/). What has no place in the cluster file is listed
-    with the reason.
+    It reads .env and the Compose file of each folder (node1/ and node2/). What has no place in the cluster file is
+    listed with the reason.
     """
     from vllmray.config.compose.folders import draft_of
     from vllmray.config.render import render

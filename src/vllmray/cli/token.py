@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vllmray.cli.credentials import caller_on, keep_for, kept_secret, secrets_for, store_of
+from vllmray.cli.credentials import StoreKeeper, caller_on, keep_for, kept_secret, secrets_for, store_of
+from vllmray.cli.members import board, closing_all, everywhere, members_of
 from vllmray.cli.options import JsonOption, Place, with_place
 from vllmray.cli.wiring import holder, open_target, reporter
 from vllmray.secrets.store import RAY_TOKEN
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vllmray.config.models import ClusterConfig
 
 
@@ -36,7 +39,7 @@ def token(
     """Print or rotate Ray's authentication token.
 
     Every node and client of Ray needs it. After a rotation, on the head's host, the head and the engine are restarted
-    with the new token, and the workers must join again with it.
+    with the new token, and the workers must join again with it; with a cluster file they do so by themselves.
     """
     from vllmray.config.settings import load
     from vllmray.config.values import LOGINS
@@ -44,6 +47,9 @@ def token(
     flags = {"cluster": place.cluster, "runtime": place.runtime, "insecure_docker_tcp": place.insecure_docker_tcp}
     loaded = load(flags, env_file=place.env_file, fields=(*flags, *LOGINS))
     config = loaded.config.typed_on(place.host)
+    if action is TokenAction.rotate and everywhere(place) is not None:
+        _say_rotated_everywhere(_rotate_everywhere(place.env_file), as_json=as_json)
+        return
     if action is TokenAction.rotate:
         _say_rotated(_rotate(place.host or loaded.host, config), as_json=as_json)
         return
@@ -89,3 +95,36 @@ def _rotate(address: str | None, config: ClusterConfig) -> ClusterConfig:
             holder=holder("token rotate"),
         )
         return rotate(target.host, config, target.runtime, options, report, store).config
+
+
+def _rotate_everywhere(env_file: Path | None) -> list[str]:
+    """Replace the token on the head's host, and restart every worker with the new one; returns the hosts."""
+    from vllmray.cluster.all_hosts import rotate_all
+    from vllmray.cluster.phases.base import ClusterRun
+    from vllmray.cluster.run import UpOptions
+    from vllmray.config.cluster_settings import load_cluster
+    from vllmray.config.settings import cache_folder
+
+    loaded = load_cluster({}, env_file=env_file)
+    members = members_of(loaded.file, loaded.configs)
+    cluster = members[0].config.cluster
+    store = store_of(cluster)
+    store.get(RAY_TOKEN)  # as above
+    options = UpOptions(
+        cache=cache_folder() / "images", secrets=secrets_for, keep=keep_for(cluster), holder=holder("token rotate")
+    )
+    with board() as shown, closing_all(members):
+        rotate_all(ClusterRun(members, shown, options, StoreKeeper(cluster)), store)
+    return [member.name for member in members]
+
+
+def _say_rotated_everywhere(hosts: list[str], *, as_json: bool) -> None:
+    from vllmray.config.cluster_settings import cluster_file
+
+    if as_json:
+        from vllmray.output.envelope import envelope
+        from vllmray.output.results import Rotation
+
+        print(envelope("token rotate", Rotation(str(cluster_file().settings.get("cluster", "")), "")))
+        return
+    print(f"replaced on {', '.join(hosts)}; `vllmray status` shows when the engine is ready again")

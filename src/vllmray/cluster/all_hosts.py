@@ -14,13 +14,17 @@ from vllmray.cluster.merge import Live, by_time
 from vllmray.cluster.observe import events
 from vllmray.cluster.observe.history import Row, Story
 from vllmray.cluster.observe.status import ClusterView, look
-from vllmray.cluster.phases.connect import reach
+from vllmray.cluster.phases.base import ClusterRun
+from vllmray.cluster.phases.connect import connect, reach
 from vllmray.cluster.restart import RestartOptions, restart
+from vllmray.cluster.rotate import rotate
 from vllmray.cluster.spec import labels
-from vllmray.cluster.state import by_role
+from vllmray.cluster.state import by_role, worker_config
+from vllmray.cluster.up import up_worker
 from vllmray.errors import ClusterStateError, HostError
 from vllmray.hosts.base import Host
 from vllmray.reporter import Board, Reporter, SilentBoard
+from vllmray.secrets.store import SecretStore
 
 Lost = Callable[[str, Exception], object]
 """Told of each host that can't be read, with its error."""
@@ -207,3 +211,29 @@ def _lines(host: str, role: str, lines: Iterator[str]) -> Iterator[Line]:
         if STAMP.fullmatch(stamp):
             at = datetime.fromisoformat(stamp).timestamp()
         yield Line(at, host, role, text if STAMP.fullmatch(stamp) else line)
+
+
+def rotate_all(up: ClusterRun, store: SecretStore) -> None:
+    """Restart the head and the engine with a new token, then every worker with it, with the settings that they have.
+
+    Raises:
+        VllmrayError: as rotate does for the head; a worker that could not be restarted keeps trying with the old token,
+            and `up` gives it the new one.
+    """
+    up.each("connect", connect)
+
+    def replace_token(member: Member, reporter: Reporter) -> None:
+        runtime = member.config.runtime or "docker"
+        member.outcome = rotate(member.host, member.config, runtime, up.options, reporter, store)
+
+    up.each("token", replace_token, [up.head])
+    token = up.head.outcome.config.ray_token if up.head.outcome else None
+
+    def join_again(member: Member, reporter: Reporter) -> None:
+        running = worker_config(member.host, member.config, member.config.runtime or "docker")
+        if running is not None:
+            changed = running.model_copy(update={"ray_token": token})
+            up_worker(member.host, changed, up.options_for(member), reporter)
+
+    if up.workers:
+        up.each("worker", join_again, up.workers)

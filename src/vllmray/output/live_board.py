@@ -51,10 +51,10 @@ class LiveBoard(LiveReporter):
         self._live = Live(get_renderable=self.render, console=console, refresh_per_second=8)
 
     def cell(self, host: str, phase: str) -> Cell:
-        state = _State()
         with self._lock:
             self._phases[phase] = None
-            self._states.setdefault(host, {})[phase] = state
+            state = self._states.setdefault(host, {}).setdefault(phase, _State())
+            state.outcome, state.ended = "running", None  # a phase may come back to a host
         return _LiveCell(self, host, state)
 
     def render(self) -> RenderableType:
@@ -150,7 +150,8 @@ class _LiveBoardStep:
         if total:
             self._parts[name] = (done, total)
             all_done, all_total = (sum(part[index] for part in self._parts.values()) for index in (0, 1))
-            self._say(f"{all_done / 1e6:.0f} of {all_total / 1e6:.0f} MB {status}")
+            unit, word = (1e9, "GB") if all_total >= 1e9 else (1e6, "MB")
+            self._say(f"{all_done / unit:.1f} of {all_total / unit:.1f} {word} {status}")
 
     def poll(self) -> None:
         pass  # Ctrl-C reaches the command itself

@@ -148,8 +148,7 @@ class Progress:
         began, before = self._began
         rate = (done - before) / max(now - began, 0.001)
         left = f", {_in_words((total - done) / rate)} left" if rate > 0 and done < total else ""
-        amount = f"{done / GB:.1f} of {total / GB:.1f} GB"
-        self._step.part(self._name, done=done, total=total, status=f"{amount} at {rate / 1e6:.0f} MB/s{left}")
+        self._step.part(self._name, done=done, total=total, status=f"at {rate / 1e6:.0f} MB/s{left}")
 
 
 def _in_words(seconds: float) -> str:

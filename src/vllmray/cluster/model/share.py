@@ -18,7 +18,6 @@ from vllmray.reporter import Board, Reporter
 from vllmray.secrets.certificate import throwaway
 
 TITLE = "model"
-COPY = "model copy"
 T = TypeVar("T")
 
 
@@ -80,15 +79,15 @@ class ModelShare:
                 step.result(f"{found.size / GB:.1f} GB, {found.commit[:12]}")
             return found
 
-        return self._each("model download", act, [source])[source.name]
+        return self._each(TITLE, act, [source])[source.name]
 
     def _without_shared_folders(self, source: Member, missing: Sequence[Member]) -> list[Member]:
         """Those that need to be sent something: a folder that several hosts have (NFS) gets the files once."""
         marks = {member.name: secrets.token_hex(8) for member in (source, *missing)}
         everyone = [source, *missing]
-        self._each("model marks", lambda m, _: listing(m.host, m.config, mark=marks[m.name]), everyone)
-        seen = self._each("model marks", lambda m, _: listing(m.host, m.config).marks, everyone)
-        self._each("model marks", lambda m, _: listing(m.host, m.config, unmark=marks[m.name]), everyone)
+        self._each(TITLE, lambda m, _: listing(m.host, m.config, mark=marks[m.name]), everyone)
+        seen = self._each(TITLE, lambda m, _: listing(m.host, m.config).marks, everyone)
+        self._each(TITLE, lambda m, _: listing(m.host, m.config, unmark=marks[m.name]), everyone)
         served = {marks[source.name]}
         targets = []
         for member in missing:
@@ -119,12 +118,12 @@ class ModelShare:
                 _follow(member, running[member.name], reporter)
 
         try:
-            self._each(COPY, take, [source])
-            self._each(COPY, take, targets)
+            self._each(TITLE, take, [source])
+            self._each(TITLE, take, targets)
         finally:
             ended = [member for member in chain if member.name in running]
             on_each(
-                *(ended, "model end", lambda member, _: remove(member.host, running[member.name])),
+                *(ended, TITLE, lambda member, _: remove(member.host, running[member.name])),
                 *(self._board, Interruption()),
             )
 

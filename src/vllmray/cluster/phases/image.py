@@ -9,7 +9,6 @@ from vllmray.cluster.phases.base import ClusterRun
 from vllmray.reporter import Reporter
 
 TITLE = "image"
-COPY = "image copy"
 
 
 def run(up: ClusterRun) -> None:
@@ -31,7 +30,7 @@ def run(up: ClusterRun) -> None:
     def copy(member: Member, reporter: Reporter) -> None:
         copy_image(member.host, [each.host for each in containers], named, reporter)
 
-    up.each(COPY, copy, [up.head])
+    up.each(TITLE, copy, [up.head])
     for member in containers:
         member.config = member.config.model_copy(update={"image": named, "build": None})
     up.each(TITLE, have, up.workers)
