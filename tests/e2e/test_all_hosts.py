@@ -100,23 +100,47 @@ def test_init_up_chat_and_down_over_four_hosts(desk: Desk) -> None:
     assert desk.vllmray("status").returncode == 4
 
 
-def test_a_host_joins_when_it_is_added_and_goes_when_it_is_taken_out(desk: Desk) -> None:
+def test_two_desks_work_on_one_cluster_and_a_host_joins_and_goes(desk: Desk, tmp_path: Path) -> None:
+    """One cluster: interrupted, taken over by another desk, one host more, one host less, gone."""
+    desk.write_settings(VLLMRAY_RAY_TOKEN="", VLLM_API_KEY="")
     with_file(desk, "gpu1", "gpu2", stages=2)
-    assert desk.vllmray("up", "--no-wait").returncode == 0
+    process = desk.start("up")
+    wait_for(lambda: "gpu2 vllmray-worker" in desk.containers(), "the worker's container", 120)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process, 40)
+    assert code == 130
+    assert "gpu1: " in err
+    assert "vllmray-engine" in err
+    assert "Traceback" not in err
     before = desk.containers()
-    with_file(desk, "gpu1", "gpu2", "gpu3", stages=2)
-    assert desk.vllmray("up", "--no-wait").returncode == 0
-    assert changed(before, desk.containers()) == {"gpu3 vllmray-worker"}
+    assert set(before) >= {"gpu1 vllmray-head", "gpu1 vllmray-engine"}
 
-    with_file(desk, "gpu1", "gpu2", stages=2)
-    kept = desk.vllmray("up", "--no-wait")
+    other = Desk(desk.rig, tmp_path / "other")
+    other.folder.mkdir()
+    for name in (".env", "vllmray.toml"):
+        (other.folder / name).write_text((desk.folder / name).read_text())
+    assert other.vllmray("up", "--no-wait").returncode == 0
+    assert {name: other.containers()[name] for name in before} == before
+    assert other.vllmray("key").stdout == desk.vllmray("key").stdout != ""
+    assert other.vllmray("token").stdout == desk.vllmray("token").stdout != ""
+
+    before = other.containers()
+    with_file(other, "gpu1", "gpu2", "gpu3", stages=2)
+    assert other.vllmray("up", "--no-wait").returncode == 0
+    assert changed(before, other.containers()) == {"gpu3 vllmray-worker"}
+    with_file(other, "gpu1", "gpu2", stages=2)
+    kept = other.vllmray("up", "--no-wait")
     assert kept.returncode == 0
     assert "warning: no longer in the cluster file, and not removed: gpu3" in kept.stderr
-    pruned = desk.vllmray("up", "--no-wait", "--prune")
-    assert pruned.returncode == 0
-    assert desk.containers() == before
-    assert "no longer in the cluster file" not in desk.vllmray("up", "--no-wait").stderr
-    assert desk.vllmray("down").returncode == 0
+    assert other.vllmray("up", "--no-wait", "--prune").returncode == 0
+    assert other.containers() == before
+    assert "no longer in the cluster file" not in other.vllmray("up", "--no-wait").stderr
+
+    rotated = other.vllmray("token", "rotate")
+    assert rotated.returncode == 0
+    assert changed(before, other.containers()) == set(before)
+    assert other.vllmray("down").returncode == 0
     assert desk.left() == []
 
 
@@ -162,42 +186,6 @@ def test_a_worker_that_fails_takes_back_what_was_started_on_all_hosts(desk: Desk
     assert "gpu2: worker done" in failed.stderr
     assert f"already in use on 10.78.0.3: port {port}" in failed.stderr
     desk.rig.host(3).docker("rm", "--force", holder.strip())
-    assert desk.left() == []
-
-
-def test_ctrl_c_says_what_runs_and_the_same_command_goes_on(desk: Desk) -> None:
-    with_file(desk, "gpu1", "gpu2", stages=2)
-    process = desk.start("up")
-    wait_for(lambda: "gpu2 vllmray-worker" in desk.containers(), "the worker's container", 120)
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    code, _, err = finish(process, 40)
-    assert code == 130
-    assert "gpu1: " in err
-    assert "vllmray-engine" in err
-    assert "Traceback" not in err
-    before = desk.containers()
-    assert set(before) >= {"gpu1 vllmray-head", "gpu1 vllmray-engine"}
-    assert desk.vllmray("up", "--no-wait").returncode == 0
-    assert {name: desk.containers()[name] for name in before} == before
-    assert desk.vllmray("down").returncode == 0
-    assert desk.left() == []
-
-
-def test_two_desks_at_once_make_one_cluster_with_one_token(desk: Desk, tmp_path: Path) -> None:
-    desk.write_settings(VLLMRAY_RAY_TOKEN="", VLLM_API_KEY="")
-    with_file(desk, "gpu1", "gpu2", stages=2)
-    other = Desk(desk.rig, tmp_path / "other")
-    other.folder.mkdir()
-    for name in (".env", "vllmray.toml"):
-        (other.folder / name).write_text((desk.folder / name).read_text())
-    assert desk.vllmray("up", "--no-wait").returncode == 0
-    before = desk.containers()
-    assert other.vllmray("up", "--no-wait").returncode == 0
-    assert other.containers() == before
-    assert other.vllmray("key").stdout == desk.vllmray("key").stdout != ""
-    assert other.vllmray("token").stdout == desk.vllmray("token").stdout != ""
-    assert other.vllmray("down").returncode == 0
     assert desk.left() == []
 
 

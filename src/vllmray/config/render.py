@@ -94,4 +94,5 @@ def toml(value: Any) -> str:
         items = [toml(each) for each in value]
         line = f"[{', '.join(items)}]"
         return line if len(line) <= _WIDTH else "[\n" + "".join(f"    {item},\n" for item in items) + "]"
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    text = str(value).encode(errors="replace").decode()  # a lone surrogate can't stand in a file
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -14,7 +14,7 @@ from vllmray.config.explain import Problem, config_error
 from vllmray.config.interpolation import NotSetError, interpolated
 from vllmray.config.passing import is_passed
 from vllmray.config.render import Draft, DraftHost
-from vllmray.config.values import LOGINS, why_unfit
+from vllmray.config.values import LOGINS, check_ipv4, why_unfit
 from vllmray.errors import ConfigError
 
 ENV = ".env"
@@ -65,7 +65,9 @@ def draft_of(folders: Sequence[Folder], addresses: Sequence[str]) -> tuple[Draft
         ConfigError: a file can't be read, or the folders contradict each other: every problem.
     """
     hosts = [_host(folder) for folder in folders]
-    problems = [*_roles(hosts), *_contradictions(hosts)]
+    problems = [*_roles(hosts), *_contradictions(hosts), *_addresses(hosts)]
+    if len(addresses) > len(folders):
+        problems.append(Problem("--host", f"{len(addresses)} for {len(folders)} folders", "give one a folder"))
     head = next((host for host in hosts if host.role == "head"), hosts[0])
     head_ip = head.settings.get("node_ip") or next(
         (h.settings.get("head_ip") for h in hosts if "head_ip" in h.settings), None
@@ -82,6 +84,9 @@ def draft_of(folders: Sequence[Folder], addresses: Sequence[str]) -> tuple[Draft
                 Problem(host.name, "the host's address is in none of its files", "give --host, one a folder")
             )
         own = {name: host.settings[name] for name in OF_HOSTS if name in host.settings}
+        common = _common(hosts)
+        if differs := {name: text for name, text in host.env.items() if name not in common}:
+            own["env"] = differs
         drafts.append(DraftHost(str(address), host.role, own, (f"from {host.name}",)))
     if problems:
         raise ConfigError(
@@ -101,15 +106,19 @@ def _draft(head: _Host, hosts: Sequence[_Host], drafts: Sequence[DraftHost]) -> 
     cluster = {name: int(text) if name in NUMBERS and str(text).isdigit() else text for name, text in cluster.items()}
     if head.vllm_args:
         cluster["vllm_args"] = head.vllm_args
-    variables: dict[str, str] = {}
-    for host in (*hosts, head):
-        variables |= host.env
+    variables = _common(hosts)
     return Draft(
         cluster,
         drafts,
         defaults={"env": variables} if variables else {},
         comments=("Made by `vllmray import`. `vllmray up` starts the cluster; secrets go into .env.",),
     )
+
+
+def _common(hosts: Sequence[_Host]) -> dict[str, str]:
+    """Variables that all hosts have alike; the others stay with their hosts."""
+    first = hosts[0].env
+    return {name: text for name, text in first.items() if all(host.env.get(name) == text for host in hosts)}
 
 
 def _host(folder: Folder) -> _Host:
@@ -141,15 +150,24 @@ def _services(folder: Folder, variables: Mapping[str, str]) -> list[Service]:
         raise ConfigError(f"{title} has no services", hint="Name the folder of a Docker Compose setup.")
     services = []
     for each, service in raw.items():
-        if isinstance(service, dict):
-            services.append(
-                read_service(str(each), _substituted(service, variables, title), _env_files(service, folder))
-            )
+        if not isinstance(service, dict):
+            raise ConfigError(f"{title}: service {each} is not a table", hint="Check it with: docker compose config")
+        services.append(read_service(str(each), _substituted(service, variables, title), _env_files(service, folder)))
     chosen = [service for service in services if service.command.role or service.command.serves]
     for service in services:
         if service not in chosen and chosen:
             chosen[0].notices.append(f"service {service.name}: it runs neither Ray nor vLLM, and is not taken over")
-    return chosen or services
+    if not chosen:
+        raise ConfigError(
+            f"{title}: no service starts Ray or vLLM",
+            hint="Where it is in another file (extends, include), merge them first: docker compose config",
+        )
+    chosen[0].notices += [
+        f"{key} in {name}: there is nothing like it in a cluster file"
+        for key in document
+        if key not in ("services", "version", "name", "networks", "volumes") and not str(key).startswith("x-")
+    ]
+    return chosen
 
 
 def _env_files(service: Mapping[str, Any], folder: Folder) -> dict[str, str]:
@@ -161,7 +179,24 @@ def _env_files(service: Mapping[str, Any], folder: Folder) -> dict[str, str]:
         path = str(each.get("path", "") if isinstance(each, dict) else each).removeprefix("./")
         if path != ENV and path in folder.files:
             found |= parse_env_file(folder.files[path], f"{folder.name}/{path}", {}).values
+        elif path != ENV:
+            raise ConfigError(
+                f"{folder.name}: env_file {path} is not in that folder", hint="Copy it there, or remove the entry."
+            )
     return found
+
+
+class _Lenient(dict[str, str]):
+    """Variables, of which those that are not set are empty: Compose warns of them and goes on."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> str:
+        return ""
+
+    def get(self, name: str, default: Any = None) -> Any:  # noqa: ARG002  # the mapping's own
+        return self[name]
 
 
 def _substituted(value: Any, variables: Mapping[str, str], title: str) -> Any:
@@ -169,7 +204,7 @@ def _substituted(value: Any, variables: Mapping[str, str], title: str) -> Any:
         try:
             return interpolated(value, variables)
         except NotSetError:
-            return ""
+            return interpolated(value, _Lenient(variables))
         except ValueError as error:
             raise ConfigError(f"{title}: {error}", hint="Correct it, or set the variable in .env.") from None
     if isinstance(value, dict):
@@ -216,8 +251,19 @@ def _roles(hosts: Sequence[_Host]) -> list[Problem]:
     return [Problem("folders", what, "a cluster has one: `ray start --head`, or `vllm serve`")]
 
 
+def _addresses(hosts: Sequence[_Host]) -> list[Problem]:
+    problems = []
+    for host in hosts:
+        for name in ("node_ip", "head_ip"):
+            try:
+                check_ipv4(str(host.settings.get(name) or "10.0.0.1"))
+            except ValueError as error:
+                problems.append(Problem(f"{name} of {host.name}", str(error), "correct it in its files"))
+    return problems
+
+
 def _contradictions(hosts: Sequence[_Host]) -> list[Problem]:
-    names = ("model", "image", "tensor_parallel_size", "pipeline_parallel_size", "max_model_len", "head_ip")
+    names = ("port", "model", "image", "tensor_parallel_size", "pipeline_parallel_size", "max_model_len", "head_ip")
     problems = []
     for name in names:
         values = {host.name: str(host.settings[name]) for host in hosts if name in host.settings}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +66,10 @@ def read_service(name: str, raw: Mapping[str, Any], more: Mapping[str, str]) -> 
         found.settings["image"] = raw["image"]
     if "build" in raw:
         found.notices.append("build: build that image, and name it with image")
+    deploy = raw.get("deploy")
+    for key in deploy if isinstance(deploy, dict) else ():
+        if key != "resources":
+            found.notices.append(f"deploy.{key}: there is nothing like it in a cluster file")
     if "extends" in raw:
         found.notices.append(
             "extends: what it takes from another file is not read; merge it first (docker compose config)"
@@ -73,7 +78,7 @@ def read_service(name: str, raw: Mapping[str, Any], more: Mapping[str, str]) -> 
         found.settings["shm_size"] = str(raw["shm_size"])
     _gpus(raw, found)
     _volumes(raw.get("volumes"), found)
-    _variables({**more, **_environment(raw.get("environment"))}, found)
+    _variables({**more, **_environment(raw.get("environment")), **found.command.env}, found)
     for key in raw:
         if key in READ or UNNEEDED.get(key) == "" or str(key).startswith("x-"):
             continue
@@ -117,7 +122,7 @@ def _volumes(value: Any, found: Service) -> None:
         elif target in ("/dev/shm", "/dev/infiniband"):  # noqa: S108  # nosec B108 # a mount point that is named
             found.notices.append(f"volume {target}: not needed")
         elif source.startswith("/"):
-            kept.append(f"{source}:{target}" + (":rw" if mode != "ro" else ""))
+            kept.append(f"{source}:{target}" + ("" if "ro" in mode.split(",") else ":rw"))
         else:
             found.notices.append(
                 f"volume {source}: a relative path or a named volume; give an absolute path in volumes"
@@ -141,13 +146,15 @@ def _environment(value: Any) -> dict[str, str]:
     if isinstance(value, dict):
         return {str(name): "" if text is None else str(text) for name, text in value.items()}
     pairs = (str(each).partition("=") for each in value) if isinstance(value, list) else ()
-    return {name: text for name, _, text in pairs}
+    return {name: text for name, _, text in pairs}  # a name alone is the shell's own, and has no value here
 
 
 def _variables(variables: Mapping[str, str], found: Service) -> None:
     """Those for nodes; of a secret only its name is told."""
     for name, text in variables.items():
-        if name in OF_RAY:
+        if name == "NVIDIA_VISIBLE_DEVICES" and re.fullmatch(r"\d+(,\d+)*", text):
+            found.settings.setdefault("gpus", text)
+        elif name in OF_RAY:
             found.notices.append(f"{name}: set by vllmray itself")
         elif why := why_unfit(name):
             found.notices.append(f"{name}: {why}")

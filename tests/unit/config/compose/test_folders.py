@@ -97,7 +97,6 @@ def test_two_folders_become_one_file() -> None:
             "max_model_len": 4096,
             "vllm_args": ["--gpu-memory-utilization", "0.9"],
         },
-        "defaults": {"env": {"NCCL_SOCKET_IFNAME": "eth0", "NCCL_DEBUG": "INFO"}},
         "hosts": [
             {
                 "address": "10.0.0.1",
@@ -106,6 +105,7 @@ def test_two_folders_become_one_file() -> None:
                 "node_ip": "10.0.0.1",
                 "volumes": ["/data:/data"],
                 "shm_size": "16gb",
+                "env": {"NCCL_SOCKET_IFNAME": "eth0", "NCCL_DEBUG": "INFO"},
             },
             {
                 "address": "10.0.0.2",
@@ -204,6 +204,81 @@ services:
         "vllm_args": ["--max-num-seqs=8", "--enable-expert-parallel"],
     }
     assert notices == []
+
+
+def one(service: str, env: str = "") -> tuple[dict[str, Any], list[str]]:
+    """The file of one folder with one service, in YAML's flow style."""
+    return drafted(folder("n", env, "services: {a: {image: i, " + service + "}}"), hosts=("gpu1",))
+
+
+SERVE = 'command: "ray start --head; vllm serve m"'
+
+
+def test_a_variable_that_is_not_set_is_empty_as_compose_takes_it() -> None:
+    found, _ = one(
+        'command: "ray start --head --node-ip-address=10.0.0.1 ${MORE}; vllm serve m ${X:-} ${Y:---max-num-seqs=4}"'
+    )
+    assert found["hosts"][0]["role"] == "head"
+    assert found["cluster"]["vllm_args"] == ["--max-num-seqs=4"]
+
+
+def test_no_value_of_a_refused_flag_and_no_step_of_a_shell_is_shown() -> None:
+    _, notices = one(
+        'command: "export TOKEN=s3cret; pip install s3cret; ray start --head; vllm serve m --hf-token s3cret s3cret"'
+    )
+    told = "\n".join(notices)
+    assert "s3cret" not in told
+    for words in ("--hf-token", "`pip` in the command", "1 words of the server's command"):
+        assert words in told, told
+
+
+def test_a_mount_stays_read_only_whatever_else_its_mode_says() -> None:
+    found, _ = one(SERVE + ", volumes: ['/a:/a:ro,z', '/b:/b:z', '/c:/c:ro']")
+    assert found["hosts"][0]["volumes"] == ["/a:/a", "/b:/b:rw", "/c:/c"]
+
+
+def test_variables_are_each_hosts_own_unless_all_have_them_alike() -> None:
+    worker = WORKER.replace("volumes:", "environment: {NCCL_SOCKET_IFNAME: ens3, NCCL_DEBUG: INFO}\n    volumes:")
+    found, _ = drafted(HEAD_FOLDER, folder("node2", WORKER_ENV, worker))
+    assert found["defaults"]["env"] == {"NCCL_DEBUG": "INFO"}
+    assert [host["env"] for host in found["hosts"]] == [{"NCCL_SOCKET_IFNAME": "eth0"}, {"NCCL_SOCKET_IFNAME": "ens3"}]
+
+
+def test_gpus_by_variable_rays_program_by_path_and_another_port_are_read() -> None:
+    command = 'command: "NCCL_DEBUG=INFO /usr/local/bin/ray start --head --port 6400; vllm serve m"'
+    found, _ = one(command + ', environment: {NVIDIA_VISIBLE_DEVICES: "0,2"}')
+    assert found["hosts"][0]["gpus"] == "0,2"
+    assert found["cluster"]["ray_ports"] == {"gcs": 6400}
+    assert found["defaults"]["env"] == {"NCCL_DEBUG": "INFO"}
+
+
+@pytest.mark.parametrize(
+    ("service", "words"),
+    [
+        ("extends: {file: x.yml, service: b}", "n/docker-compose.yml: no service starts Ray or vLLM"),
+        (SERVE + ", env_file: ../x.env", "n: env_file ../x.env is not in that folder"),
+    ],
+)
+def test_what_is_in_another_file_is_an_error(service: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        one(service)
+    assert caught.value.message == words
+
+
+def test_what_a_cluster_file_has_not_is_named() -> None:
+    text = "services: {a: {image: i, " + SERVE + ", deploy: {replicas: 2}}}\nsecrets: {x: {file: y}}\n"
+    _, notices = drafted(folder("n", "", text), hosts=("gpu1",))
+    assert {"n: deploy.replicas: there is nothing like it in a cluster file"} <= set(notices)
+    assert "n: secrets in docker-compose.yml: there is nothing like it in a cluster file" in notices
+
+
+def test_an_address_that_is_no_ipv4_and_too_many_hosts_are_problems() -> None:
+    text = "services: {a: {image: i, command: 'ray start --head --node-ip-address=fd00::1'}}"
+    with pytest.raises(ConfigError) as caught:
+        drafted(folder("n", "", text), hosts=("gpu1", "gpu2"))
+    told = str(caught.value.details)
+    assert "node_ip of n: IPv6 is not supported" in told
+    assert "--host: 2 for 1 folders" in told
 
 
 DOCUMENTS = st.recursive(
