@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.support import MANY, told
 from vllmray.config.cluster_file import NOT_IN_THE_CLUSTER_FILE
+from vllmray.config.cluster_settings import load_cluster
 from vllmray.config.models import ClusterConfig
 from vllmray.config.settings import COMPOSE_NAMES, load, variables_of
 from vllmray.errors import ConfigError
@@ -203,6 +204,48 @@ def test_a_cluster_file_is_read_or_refused_and_no_secret_of_it_is_told(folder: P
         assert SECRET not in words
         seen["refused" if words else "taken"] += 1
         seen["with a secret"] += SECRET in text
+
+    cases()
+    assert min(seen.values()) > 100, seen
+    assert len(seen) == 3, seen
+
+
+TABLES = st.sampled_from(
+    ["[cluster]", "[defaults]", "[[hosts]]", '[[hosts]]\naddress = "gpu1"', "[[hosts]]\naddress = 3"]
+)
+OF_TABLES = st.one_of(
+    TABLES,
+    TABLES,
+    TOML_LINES,
+    st.sampled_from(
+        [
+            *(
+                'address = "gpu2"',
+                'role = "head"',
+                'role = "worker"',
+                'layout = "TP 2, PP 2"',
+                "layout = 1",
+                "version = 1",
+            ),
+            *('share = ["image"]', 'share = "x"', 'env = { A = "1", B = true }', 'env = "A=1"', 'model_cache = "m"'),
+            f'env = {{ HF_TOKEN = "{SECRET}" }}',
+        ]
+    ),
+)
+
+
+def test_a_cluster_file_with_hosts_is_read_or_refused_and_no_secret_of_it_is_told(folder: Path) -> None:
+    seen: Counter[str] = Counter()
+
+    @settings(MANY, max_examples=2_000)
+    @given(lines=st.lists(OF_TABLES, max_size=6))
+    def cases(lines: list[str]) -> None:
+        text = "\n".join(lines)
+        (folder / "vllmray.toml").write_bytes(text.encode())
+        words = words_of(lambda: load_cluster({}, environ={}))
+        assert SECRET not in words
+        seen["refused" if words else "taken"] += 1
+        seen["with hosts"] += "[[hosts]]" in text
 
     cases()
     assert min(seen.values()) > 100, seen

@@ -42,7 +42,7 @@ def up_node(role: RoleChoice, request: UpRequest, options: UpOptions) -> None:
     from vllmray.cluster.probe.model import Look, look_here
 
     report = reporter()
-    loaded = settings(request.flags, request.env_file, report)
+    loaded = settings(request.flags, request.env_file, report, host=request.host)
     config, host = loaded.config.typed_on(request.host), request.host or loaded.host
     dry_run = request.dry_run
     is_checked = role is RoleChoice.head and request.model_check

@@ -261,25 +261,48 @@ def _shown_reporter() -> Reporter:
 
 
 def settings(
-    flags: Mapping[str, Any], env_file: Path | None, report: Reporter, *, typed: Mapping[str, str] | None = None
+    flags: Mapping[str, Any],
+    env_file: Path | None,
+    report: Reporter,
+    *,
+    typed: Mapping[str, str] | None = None,
+    host: str | None = None,
 ) -> Loaded:
     """Settings from flags, environment, .env file and defaults; relative paths of this machine are made absolute.
 
+    The folder of models is the host's: for another host than this one, a relative path means nothing.
+
     Args:
         typed: this command's names of fields, where they differ from the options of `up`.
+        host: as it was typed; without it, VLLMRAY_HOST or docker's own settings name one.
 
     Raises:
         ConfigError: with every problem.
     """
     from vllmray.config.settings import load
 
-    loaded = load(flags, env_file=env_file, typed=typed)
+    loaded = _with_remote_folders(load(flags, env_file=env_file, typed=typed, host=host), host)
     for notice in loaded.notices:
         report.warning(notice)
     names = ("model_cache_dir", "ssl_certfile", "ssl_keyfile")
     given = {name: getattr(loaded.config, name) for name in names if getattr(loaded.config, name)}
     changed = {name: _absolute(name, path) for name, path in given.items()}
     return replace(loaded, config=loaded.config.model_copy(update=changed))
+
+
+def _with_remote_folders(loaded: Loaded, host: str | None) -> Loaded:
+    from vllmray.config.cluster_settings import REMOTE_MODELS, is_remote
+    from vllmray.config.explain import Problem, config_error, origin
+    from vllmray.config.settings import own_environment
+
+    address = host or loaded.host or own_environment().get("DOCKER_HOST")
+    config = loaded.config
+    if config.runtime == "native" or not is_remote(address) or config.model_cache_dir.startswith("/"):
+        return loaded
+    if any("model_cache_dir" in layer.values for layer in loaded.layers):
+        where = origin("model_cache_dir", loaded.layers)
+        raise config_error([Problem(where, "a relative path", f"give the absolute path of a folder on {address}")])
+    return replace(loaded, config=config.model_copy(update={"model_cache_dir": REMOTE_MODELS}))
 
 
 def _absolute(name: str, path: str) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,7 +24,7 @@ from vllmray.config.layers import Layer, merged
 from vllmray.config.models import ClusterConfig, Role
 from vllmray.config.toml_positions import Path as Keys
 from vllmray.config.toml_positions import positions
-from vllmray.config.values import AUTO, LOGINS
+from vllmray.config.values import AUTO, LOGINS, as_typed, split_variables
 from vllmray.errors import ConfigError
 from vllmray.secure_files import read_trusted
 
@@ -47,7 +47,10 @@ EXECUTORS = ("ray",)
 LAYOUT = re.compile(r"\s*TP\s*(\d{1,4})\s*,?\s*PP\s*(\d{1,4})\s*", re.IGNORECASE)
 """As `vllmray plan` words it: TP 2, PP 2."""
 OWN_SOCKET = "unix:///var/run/docker.sock"
-SCHEMES = ("ssh://", "unix://", "tcp://")
+ADDRESS = re.compile(
+    r"(?:[\w.-]+@)?(?:[A-Za-z0-9][\w.-]*|\[[0-9A-Fa-f:.]+(?:%\w+)?\])(?::\d{1,5})?(?P<path>(?:/[\w./-]*)?)", re.ASCII
+)
+"""[USER@]HOST[:PORT][/PATH]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class HostEntry:
     @property
     def settings(self) -> dict[str, Any]:
         """By field name: defaults, overridden by the host's own."""
-        return with_env(self.layers)
+        return settings_of((), self.layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +88,20 @@ class ClusterFile:
         return self.cluster.values
 
 
-def with_env(layers: tuple[Layer, ...]) -> dict[str, Any]:
-    """The layers as one; of `env` each variable from the highest layer that has it."""
-    found = merged(layers)
+def settings_of(typed: Sequence[Layer], file: Sequence[Layer]) -> dict[str, Any]:
+    """All layers as one, highest first; of the file's `env` each variable from its highest layer that has it.
+
+    An `env` that is typed takes the place of the file's, as every setting does.
+    """
+    found = merged([*typed, *file])
+    if any("env" in layer.values for layer in typed):
+        return found
     variables: dict[str, str] = {}
-    for layer in reversed(layers):
-        for text in layer.values.get("env", ()) if isinstance(layer.values.get("env"), list) else ():
-            variables[str(text).partition("=")[0]] = text
+    for layer in reversed(file):
+        texts = split_variables(layer.values.get("env", ()))
+        if not isinstance(texts, list | tuple):
+            return found  # no list: pydantic says so
+        variables |= {str(text).partition("=")[0]: text for text in texts}
     return found | ({"env": [*variables.values()]} if variables else {})
 
 
@@ -127,7 +137,8 @@ class _Reader:
         version = top.pop("version", VERSION)
         if version != VERSION or isinstance(version, bool):
             self._say(("version",), "unknown version", f"this vllmray reads version = {VERSION}")
-        share = self._share(top.pop("share", [*SHARED] if has_hosts else []))
+        given = tables.get("cluster", {}).pop("share", None)
+        share = self._share(top.pop("share", given if given is not None else [*SHARED] if has_hosts else []))
         if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
             self._say(("hosts",), "not a list of tables", "write [[hosts]] above the settings of each host")
             entries = []
@@ -154,22 +165,30 @@ class _Reader:
             name = OTHER_NAMES.get(key, key) if table else key
             where = self._where((*table, key))
             if table == ("cluster",) and key in WORDS:
-                for each, size in self._word(key, value, where).items():
-                    found[each], names[each] = size, where
+                sizes = self._word(key, value, where)
+                if sizes.keys() & values.keys():
+                    self.problems.append(Problem(where, "given beside a parallel size", "give layout, or the sizes"))
+                found |= sizes
+                names |= dict.fromkeys(sizes, where)
+            elif name != key and name in values:
+                self.problems.append(Problem(where, f"given as {name} too", "give it once"))
             elif name not in allowed or name == "build":
                 self.problems.append(self._stranger(table, key, allowed, where))
             else:
-                name, found_value = self._value(name, value)
+                name, found_value = self._value(name, value, where)
                 found[name], names[name] = found_value, where
         return Layer("", found, names)
 
-    def _value(self, name: str, value: Any) -> tuple[str, Any]:
+    def _value(self, name: str, value: Any, where: str) -> tuple[str, Any]:
         """A setting as ClusterConfig takes it."""
         if name == "image" and isinstance(value, dict):
             build = value.get("build")
             return "build", {**value, "build": str(self._path.parent / build)} if isinstance(build, str) else value
         if name == "env" and isinstance(value, dict):
-            return name, [f"{each}={text}" for each, text in value.items()]
+            for each, text in value.items():
+                if isinstance(text, dict | list):
+                    self.problems.append(Problem(where, f"{each} is not text", 'write NAME = "value"'))
+            return name, [f"{each}={as_typed(each, text)}" for each, text in value.items()]
         return name, value
 
     def _word(self, key: str, value: Any, where: str) -> dict[str, Any]:
@@ -240,7 +259,10 @@ class _Reader:
     def _where(self, keys: Keys) -> str:
         """As in "gpu in vllmray.toml:12:1"."""
         if self._positions is None:
-            self._positions = positions(self._text)
+            try:
+                self._positions = positions(self._text)
+            except RecursionError:  # nested deeper than the scanner goes
+                self._positions = {}
         key = next((str(each) for each in reversed(keys) if isinstance(each, str)), "")
         line, column = self._positions.get(keys, (1, 1))
         return f"{key} in {self._path}:{line}:{column}"
@@ -256,9 +278,13 @@ def _over(upper: Layer, lower: Layer) -> Layer:
 
 def full_address(text: str) -> str | None:
     """A Docker address as it is, an alias or USER@HOST as one by ssh; None for neither."""
-    if text.startswith(SCHEMES):
+    if text.startswith("unix:///"):
         return text
-    return f"ssh://{text}" if re.fullmatch(r"(?:[\w.-]+@)?[A-Za-z0-9][\w.-]*(?::\d{1,5})?", text, re.ASCII) else None
+    scheme, has_one, rest = text.partition("://")
+    if has_one and scheme not in ("ssh", "tcp"):
+        return None
+    place = ADDRESS.fullmatch(rest if has_one else text)
+    return (text if has_one else f"ssh://{text}") if place and (has_one or not place["path"]) else None
 
 
 def short_name(address: str) -> str:

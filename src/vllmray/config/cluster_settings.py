@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vllmray.config.cluster_file import ClusterFile, HostEntry, with_env
+from vllmray.config.cluster_file import ClusterFile, HostEntry, settings_of
 from vllmray.config.explain import Problem, config_error, origin
 from vllmray.config.layers import Layer, one_image
 from vllmray.config.models import ClusterConfig
@@ -58,11 +58,11 @@ def load_cluster(
     for entry in file.hosts:
         own = one_image(*upper, *entry.layers, file.cluster)
         layers = own if entry.role == "head" else layers
-        values = with_env(own)
+        values = settings_of(own[: len(upper)], own[len(upper) :])
         values["env"] = sources.passed(values.get("env", ()))
         config = validated({**values, **remote_folders(entry.address, values)}, own, problems)
         if config is not None:
-            configs[entry.name] = config
+            configs[entry.name] = _with_own_folders(entry, config)
             problems += [*_relative_folders(entry, config, own), *_native(config, own)]
     if problems:
         raise config_error([*dict.fromkeys(problems)])
@@ -93,15 +93,26 @@ def _of_one_host(upper: Sequence[Layer]) -> list[Problem]:
 
 def remote_folders(address: str, values: Mapping[str, Any]) -> dict[str, str]:
     """The model cache of another host where none is named: this machine's current folder means nothing there."""
-    is_remote = address.startswith(("ssh://", "tcp://"))
-    return {"model_cache_dir": REMOTE_MODELS} if is_remote and "model_cache_dir" not in values else {}
+    return {"model_cache_dir": REMOTE_MODELS} if is_remote(address) and "model_cache_dir" not in values else {}
+
+
+def is_remote(address: str | None) -> bool:
+    """Whether a Docker address is another host's."""
+    return (address or "").startswith(("ssh://", "tcp://"))
 
 
 def _relative_folders(entry: HostEntry, config: ClusterConfig, layers: Sequence[Layer]) -> list[Problem]:
-    if config.model_cache_dir.startswith("/"):
+    if config.model_cache_dir.startswith("/") or not is_remote(entry.address):
         return []
     where = origin("model_cache_dir", layers)
-    return [Problem(where, f"a relative path for {entry.name}", "give the absolute path of a folder on that host")]
+    return [Problem(where, "a relative path", "give the absolute path of a folder on the hosts")]
+
+
+def _with_own_folders(entry: HostEntry, config: ClusterConfig) -> ClusterConfig:
+    """On this machine's own daemon a relative path is one of this machine, as in a command about one host."""
+    if is_remote(entry.address) or config.model_cache_dir.startswith("/"):
+        return config
+    return config.model_copy(update={"model_cache_dir": str(Path(config.model_cache_dir).expanduser().absolute())})
 
 
 def _native(config: ClusterConfig, layers: Sequence[Layer]) -> list[Problem]:

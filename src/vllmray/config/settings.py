@@ -20,8 +20,9 @@ from pydantic import ValidationError
 
 from vllmray.config.cluster_file import (
     ClusterFile,
+    full_address,
     read_cluster_file,
-    with_env,
+    settings_of,
 )
 from vllmray.config.env_file import EnvFile, read_env_file
 from vllmray.config.explain import Problem, config_error, problems_of
@@ -96,27 +97,28 @@ def load(
     environ: Mapping[str, str] | None = None,
     fields: Collection[str] | None = None,
     typed: Mapping[str, str] | None = None,
+    host: str | None = None,
 ) -> Loaded:
-    """Take every field from the highest layer that names it, then validate all of them at once; the file that vLLM's
-    --config names is read.
+    """Take every field from the highest layer that names it, and validate all; the file of vLLM's --config is read.
 
     Args:
         flags: values given on the command line by field name; None means not given. `ray_ports` is a dict by port name.
-        env_file: a .env file that must exist; None reads ./.env when there is one. The cluster file is ./vllmray.toml
-            when there is one, or the one that VLLMRAY_CONFIG names.
+        env_file: a .env file that must exist; None reads ./.env when there is one.
         environ: the environment; None is this process's own.
         typed: how the command line calls a field, where it is not by flag_of.
-        fields: the only fields to read, for a command that needs no others; problems with others are ignored.
+        host: the address of the host that the command is about, as it was typed.
+        fields: the only fields to read; problems with others are ignored.
 
     Raises:
         ConfigError: lists every problem, one line a field, with where the value came from.
     """
     sources = Sources.read(env_file, environ)
-    layers = one_image(*sources.typed(flags, typed or {}), *_file_layers(sources.file))
+    upper = sources.typed(flags, typed or {})
+    layers = one_image(*upper, *_file_layers(sources.file, host or sources.host))
     if fields is not None:
         layers = tuple(only(layer, fields) for layer in layers)
     problems = sources.problems(fields)
-    values = with_env(layers)
+    values = settings_of(layers[: len(upper)], layers[len(upper) :])
     if fields is None or "env" in fields:
         values["env"] = sources.passed(values.get("env", ()))
     config = validated(values, layers, problems)
@@ -200,9 +202,10 @@ def _cluster_file(environ: Mapping[str, str]) -> tuple[ClusterFile, list[Problem
     return read_cluster_file(path)
 
 
-def _file_layers(file: ClusterFile) -> tuple[Layer, ...]:
-    """For a command about one host: the defaults of all hosts, and the cluster's settings."""
-    return (*(file.hosts[0].layers[1:] if file.hosts else ()), file.cluster)
+def _file_layers(file: ClusterFile, host: str | None) -> tuple[Layer, ...]:
+    """For a command about one host: its own settings if the file has it, the defaults, the cluster's settings."""
+    own = next((entry.layers for entry in file.hosts if host and entry.address == full_address(host)), None)
+    return (*(own or (file.hosts[0].layers[1:] if file.hosts else ())), file.cluster)
 
 
 def _read_dotenv(env_file: Path | None, environ: Mapping[str, str]) -> EnvFile:

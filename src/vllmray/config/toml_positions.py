@@ -63,8 +63,10 @@ class _Scanner:
 
     def _pair(self, table: Path) -> Path:
         start = self._at
-        path = (*table, *self._keys())
-        self._note(path, start)
+        keys = self._keys()
+        for count in range(1, len(keys) + 1):  # a.b = 1 is a table a too
+            self._note((*table, *keys[:count]), start)
+        path = (*table, *keys)
         self._at += 1  # =
         self._skip(_BLANK)
         self._value(path)

@@ -71,7 +71,7 @@ def test_a_folder_of_models_is_the_hosts_and_never_the_desks() -> None:
     assert found.configs["gpu2"].model_cache_dir == "/data/models"
     relative = FILE.replace("/data/models", "models")
     assert problems(relative) == [
-        "model_cache in vllmray.toml:19:1: a relative path for gpu2; give the absolute path of a folder on that host"
+        "model_cache in vllmray.toml:19:1: a relative path; give the absolute path of a folder on the hosts"
     ]
 
 
@@ -167,6 +167,49 @@ def test_a_command_about_one_host_has_the_clusters_settings_and_the_defaults() -
     assert (config.cluster, config.model, config.gpus.count, config.node_ip) == ("lab", "org/model", 2, None)
 
 
+def test_a_path_that_is_relative_for_all_hosts_is_told_once() -> None:
+    hosts = '[[hosts]]\naddress = "a"\n[[hosts]]\naddress = "b"\n'
+    assert len(problems(f'[defaults]\nmodel_cache = "~/models"\n{hosts}')) == 1
+    here = loaded('[[hosts]]\naddress = "unix:///var/run/docker.sock"\n').configs["this-host"]
+    assert here.model_cache_dir == str(Path("models").absolute())
+
+
+def test_variables_that_are_typed_take_the_place_of_the_files() -> None:
+    for flags, environ in (({"env": ("A=typed",)}, {}), ({}, {"VLLMRAY_ENV": "A=typed"})):
+        assert loaded(FILE, flags, environ).configs["gpu1"].environment == {"A": "typed"}
+        Path("vllmray.toml").write_text('env = ["A=file", "B=file"]\n')
+        assert load(flags, environ=environ).config.environment == {"A": "typed"}
+    text = '[defaults]\nenv = { A = true, B = 1 }\n[[hosts]]\naddress = "a"\nenv = "B=2"\n'
+    assert loaded(text).configs["a"].environment == {"A": "true", "B": "2"}
+
+
+def test_a_command_about_a_host_of_the_file_has_that_hosts_own_settings() -> None:
+    Path("vllmray.toml").write_text(FILE)
+    assert load({}, environ={}, host="ssh://me@gpu2:2222/run/docker.sock").config.model_cache_dir == "/data/models"
+    assert load({}, environ={"VLLMRAY_HOST": "gpu1"}).config.node_ip == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            '[cluster]\nlayout = "auto"\ntensor_parallel_size = 2\n',
+            "layout in vllmray.toml:2:1: given beside a parallel",
+        ),
+        ('[cluster]\nname = "a"\ncluster = "b"\n', "name in vllmray.toml:2:1: given as cluster too"),
+        ("[defaults]\nenv = { A = [1] }\n", "env in vllmray.toml:2:1: A is not text"),
+        ("[cluster]\nray_ports.gcss = 1\n", "vllmray.toml:2:1"),
+        (f"a = {'[' * 330}{']' * 330}\n", "a in vllmray.toml:1:1: no such setting"),
+    ],
+)
+def test_further_problems(text: str, words: str) -> None:
+    assert words in "\n".join(problems(text + '[[hosts]]\naddress = "gpu1"\n'))
+
+
+def test_share_may_stand_in_the_clusters_table() -> None:
+    assert loaded('[cluster]\nshare = ["model"]\n[[hosts]]\naddress = "a"\n').file.share == {"model"}
+
+
 def test_native_nodes_are_not_started_from_another_host() -> None:
     assert problems('[[hosts]]\naddress = "a"\nruntime = "native"\n') == [
         "runtime in vllmray.toml:3:1: native nodes are not started from another host; start them there, with --role"
@@ -189,7 +232,21 @@ def test_an_alias_is_an_address_by_ssh(text: str, address: str, name: str) -> No
     assert short_name(address) == name
 
 
-@pytest.mark.parametrize("text", ["a b", "-oProxyCommand=x", "http://x", "gpu1/../x", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a b",
+        "-oProxyCommand=x",
+        "http://x",
+        "gpu1/../x",
+        "",
+        "ssh://",
+        "ssh://u@",
+        "ssh://a b",
+        "ssh://gpu1;x",
+        "ssh://-x",
+    ],
+)
 def test_what_is_no_address_is_none(text: str) -> None:
     assert full_address(text) is None
 

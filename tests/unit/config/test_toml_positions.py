@@ -39,6 +39,7 @@ def test_each_key_has_its_line_and_column() -> None:
         ("cluster", "image"): (7, 1),
         ("cluster", "image", "build"): (7, 11),
         ("cluster", "image", "qA"): (7, 25),
+        ("cluster", "a"): (8, 1),
         ("cluster", "a", "b"): (8, 1),
         ("hosts", 0): (10, 1),
         ("hosts", 0, "address"): (11, 1),
