@@ -91,7 +91,7 @@ def make(folder: Path, size: int) -> list[Entry]:
 
 def sent(name: str) -> int:
     """Bytes that left a host."""
-    return json.loads(sh("ip", "-n", name, "-j", "-s", "link", "show", "eth0"))[0]["stats64"]["tx"]["bytes"]
+    return int(json.loads(sh("ip", "-n", name, "-j", "-s", "link", "show", "eth0"))[0]["stats64"]["tx"]["bytes"])
 
 
 def transfer(work: Path, entries: list[Entry], receivers: int) -> tuple[float, int]:
