@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vllmray.cli.credentials import StoreKeeper, access_to
@@ -13,10 +12,14 @@ from vllmray.cli.named_files import with_named_files
 from vllmray.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vllmray.cli.up_request import UpRequest
+    from collections.abc import Sequence
+
+    from vllmray.cli.up_request import DryRunChoice, UpRequest
     from vllmray.cluster.members import Member
+    from vllmray.cluster.probe.model import Look
     from vllmray.cluster.run import Outcome, UpOptions
     from vllmray.config.cluster_settings import LoadedCluster
+    from vllmray.reporter import Reporter
 
 
 def up_hosts(request: UpRequest, options: UpOptions) -> None:
@@ -33,12 +36,13 @@ def up_hosts(request: UpRequest, options: UpOptions) -> None:
     from vllmray.cluster.up_all import up_all
     from vllmray.config.cluster_settings import load_cluster
 
-    if request.host:
-        raise ConfigError(
-            "--host is one host, and without --role all hosts of the cluster file are started",
-            hint="Add --role head or --role worker; or leave out --host (--only starts some of the file's hosts).",
-        )
     loaded = load_cluster(request.flags, env_file=request.env_file)
+    if request.host or loaded.host:
+        raise ConfigError(
+            f"{'--host' if request.host else 'VLLMRAY_HOST'} is one host, and without --role all hosts of the cluster "
+            "file are started",
+            hint="Add --role head or --role worker; or leave it out (--only starts some of the file's hosts).",
+        )
     if not loaded.file.hosts:
         raise ConfigError(
             f"no hosts to start: {loaded.file.path} lists none"
@@ -47,20 +51,30 @@ def up_hosts(request: UpRequest, options: UpOptions) -> None:
             hint="Start one node: --role head or --role worker. Or list the hosts in vllmray.toml (vllmray init), and "
             "`vllmray up` starts all of them.",
         )
-    members = [_with_files(member) for member in chosen(_members(loaded), request.only, request.skip)]
-    head = _head(members, loaded)
+    everyone = members_of(loaded.file, loaded.configs)
+    members = [_with_files(member) for member in chosen(everyone, request.only, request.skip)]
+    head = next((member for member in members if member.role == "head"), None)
+    keep_head = head is None
+    if head is None:  # it is not touched, and tells the workers where it is
+        head = next(member for member in everyone if member.role == "head")
+        members = [head, *members]
     with board(as_json=request.as_json) as shown, closing_all(members):
         for notice in loaded.notices:
             shown.warning(notice)
         if head.config.no_api_key:
             shown.warning("the endpoint has no authentication (no_api_key): anyone who reaches its port can use it")
-        look = look_here(head.config, loaded.layers, shown) if request.model_check else Look()
+        lenient = request.dry_run is not None
+        look = look_here(head.config, loaded.layers, shown, lenient=lenient) if request.model_check else Look()
+        if request.dry_run:
+            _dry_run(request, request.dry_run, members, look, shown)
+            return
         keeper, cluster = StoreKeeper(head.config.cluster), head.config.cluster
         record = HostRecord(cluster)
         former = _former(record, loaded, head)
         run = ClusterRun(
             *(members, shown, replace(options, look=look), keeper),
             share=loaded.file.share,
+            keep_head=keep_head,
             former=former,
             prune=request.prune,
         )
@@ -78,6 +92,29 @@ def up_hosts(request: UpRequest, options: UpOptions) -> None:
     _say(outcome, head, as_json=request.as_json)
 
 
+def _dry_run(request: UpRequest, choice: DryRunChoice, members: Sequence[Member], look: Look, report: Reporter) -> None:
+    """Print what would be started, host by host, the head's first; no host is asked, and nothing is written."""
+    from vllmray.cli.credentials import planned_store, with_secrets
+    from vllmray.cli.up_node import as_looked_at, planned_node, say_planned
+    from vllmray.cli.up_request import RoleChoice
+
+    head = next(member for member in members if member.role == "head")
+    store = planned_store(head.config.cluster)
+    token = with_secrets(head.config, head.role, store).ray_token
+    for member in sorted(members, key=lambda member: member is not head):
+        config = as_looked_at(member.config, look, member.address, report)
+        if member is head:
+            config = with_secrets(config, head.role, store)
+        else:
+            head_ip = head.config.node_ip or "HEAD_IP"  # a word for what only the hosts can tell
+            config = config.model_copy(update={"ray_token": token, "head_ip": head_ip})
+        if not request.as_json:
+            print(f"# {member.name}")
+        role = RoleChoice(member.role)
+        plan = planned_node(config, role, member.address, store)
+        say_planned(plan, role, member.address, choice, store.missing, as_json=request.as_json)
+
+
 def _former(record: HostRecord, loaded: LoadedCluster, head: Member) -> list[Member]:
     """Hosts that nodes were started on, and that are not in the file any more."""
     from vllmray.config.cluster_file import HostEntry
@@ -87,25 +124,10 @@ def _former(record: HostRecord, loaded: LoadedCluster, head: Member) -> list[Mem
     return [member_of(HostEntry(name, address, "worker"), head.config) for name, address in gone.items()]
 
 
-def _members(loaded: LoadedCluster) -> list[Member]:
-    return members_of(loaded.file, loaded.configs)
-
-
 def _with_files(member: Member) -> Member:
     """Files that arguments after -- name, and vllm_args of the file, are the head's host's."""
     member.config = with_named_files(member.config, member.address)
     return member
-
-
-def _head(members: Sequence[Member], loaded: LoadedCluster) -> Member:
-    for member in members:
-        if member.role == "head":
-            return member
-    name = next(entry.name for entry in loaded.file.hosts if entry.role == "head")
-    raise ConfigError(
-        f"the head's host {name} is left out",
-        hint=f"A node joins its head: add --only {name}, or do not skip it. A head that runs already stays as it is.",
-    )
 
 
 def _say(outcome: Outcome, head: Member, *, as_json: bool) -> None:

@@ -52,8 +52,8 @@ def up_node(role: RoleChoice, request: UpRequest, options: UpOptions) -> None:
     if config.no_api_key and role is RoleChoice.head:
         report.warning("the endpoint has no authentication (--no-api-key): anyone who reaches its port can use it")
     if planned and dry_run:
-        plan = _planned(_as_looked_at(config, look, host, report), role, host, planned)
-        _say_planned(plan, role, host, dry_run, planned.missing, as_json=request.as_json)
+        plan = planned_node(as_looked_at(config, look, host, report), role, host, planned)
+        say_planned(plan, role, host, dry_run, planned.missing, as_json=request.as_json)
         return
     options = replace(
         options,
@@ -77,7 +77,7 @@ def _say_outcome(outcome: Outcome, address: str, role: RoleChoice, *, as_json: b
         print(outcome_text(outcome, access))
 
 
-def _as_looked_at(config: ClusterConfig, look: Look, host: str | None, report: Reporter) -> ClusterConfig:
+def as_looked_at(config: ClusterConfig, look: Look, host: str | None, report: Reporter) -> ClusterConfig:
     """The settings with sizes and runtime, as far as they are known without a check of the host."""
     from vllmray.cluster.spec.mounts import check_links
     from vllmray.cluster.spec.sizes import resolve_sizes
@@ -115,9 +115,10 @@ def _done(
     return outcome, target.host.address
 
 
-def _say_planned(
+def say_planned(
     plan: Preview, role: RoleChoice, host: str | None, dry_run: DryRunChoice, missing: Collection[str], *, as_json: bool
 ) -> None:
+    """Print what would be started on one host."""
     from vllmray.output.dry_run import summary, summary_text
 
     if dry_run is DryRunChoice.commands and not as_json:
@@ -133,7 +134,7 @@ def _say_planned(
     print(envelope("up --dry-run", Plan(plan.config.cluster, role.value, lines, plan.commands.splitlines())))
 
 
-def _planned(config: ClusterConfig, role: RoleChoice, host: str | None, store: PlannedStore) -> Preview:
+def planned_node(config: ClusterConfig, role: RoleChoice, host: str | None, store: PlannedStore) -> Preview:
     """What would be started, of settings with a runtime; nothing is written."""
     from vllmray.cli.named_files import with_named_files
     from vllmray.cluster.dry_run import preview

@@ -227,6 +227,36 @@ def test_too_few_gpus_are_counted_before_an_image_is_pulled() -> None:
     assert "4 GPUs (gpu1 2, gpu2 2), and the engine takes 8" in str(caught.value.details)
 
 
+def test_only_workers_leave_the_head_as_it_is_and_join_it() -> None:
+    found = hosts(3)
+    up_all(run_of({name: found[name] for name in ("gpu1", "gpu2")}, RecordingBoard(), pipeline_parallel_size=2))
+    before = started(found)["gpu1"], list(found["gpu1"].records)
+    board = RecordingBoard()
+    run = run_of(found, board, pipeline_parallel_size=4)  # which would replace the engine
+    run.members = [run.members[0], run.members[2]]
+    run.keep_head = True
+    up_all(run)
+    assert (started(found)["gpu1"], list(found["gpu1"].records)) == before
+    assert started(found)["gpu3"] == ["vllmray-worker"]
+    assert "engine" not in board.phases
+
+    empty = hosts(2)
+    run = run_of(empty, RecordingBoard())
+    run.keep_head = True
+    with pytest.raises(ClusterStateError, match="no head runs here"):
+        up_all(run)
+
+
+def test_the_heads_interface_chooses_the_network() -> None:
+    found, more = hosts(2), "4: eth1    inet 192.168.1.{}/24 scope global eth1"
+    for number, host in enumerate(found.values(), start=1):
+        host.scripts[SCRIPT] = facts(number, more.format(number))
+    run = run_of(found, RecordingBoard(), network_interface="eth1")
+    for phase in PHASES[:3]:
+        phase.run(run)
+    assert {member.config.head_ip for member in run.members} == {"192.168.1.1"}
+
+
 def test_a_member_that_is_not_in_the_file_any_more_is_removed_only_when_asked() -> None:
     found, board = hosts(3), RecordingBoard()
     up_all(run_of(found, board))

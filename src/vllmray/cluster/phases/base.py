@@ -42,6 +42,8 @@ class ClusterRun:
     keeper: Keeper
     share: frozenset[str] = frozenset()
     """What one host gets and the others get from it: image, model."""
+    keep_head: bool = False
+    """The head and the engine that run are left as they are: only workers were asked for."""
     former: Sequence[Member] = ()
     """Hosts that an earlier `up` started nodes on, and that are not in the cluster file any more."""
     prune: bool = False
@@ -52,6 +54,11 @@ class ClusterRun:
     def head(self) -> Member:
         """The one with the head."""
         return next(member for member in self.members if member.role == labels.HEAD)
+
+    @property
+    def touched(self) -> list[Member]:
+        """The hosts whose nodes are started, or brought up to date."""
+        return [member for member in self.members if not (self.keep_head and member.role == labels.HEAD)]
 
     @property
     def workers(self) -> list[Member]:
@@ -73,10 +80,10 @@ class ClusterRun:
         return results.values
 
     def options_for(self, member: Member) -> UpOptions:
-        """The options of `up` on one host: it returns when its containers run."""
+        """Of `up` on one host: it returns when its containers run, or a worker that joins alone is listed."""
         return replace(
             self.options,
-            wait=False,
+            wait=self.options.wait and self.keep_head,
             recreate=True,
             whole=True,
             secrets=lambda config: self.keeper.of(config, member.role),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from vllmray.cluster.phases.base import ClusterRun
 from vllmray.cluster.probe.facts import Address, HostFacts, shared_address
@@ -44,7 +45,11 @@ def head_address(up: ClusterRun) -> str | None:
     """The one in the file, or the one in a network of all hosts; None where the hosts could not tell."""
     if up.head.config.node_ip:
         return up.head.config.node_ip
-    facts = known_facts(up)
+    facts = {**known_facts(up)}
+    interface = up.head.config.network_interface
+    if interface and up.head.name in facts:
+        own = tuple(each for each in facts[up.head.name].addresses if each.interface == interface)
+        facts[up.head.name] = replace(facts[up.head.name], addresses=own)
     if len(facts) < len(up.members) or any(not each.addresses for each in facts.values()):
         return None
     found = shared_address(facts, up.head.name)
@@ -90,7 +95,7 @@ def _rootless(up: ClusterRun) -> Iterator[str]:
 
 def _too_few_gpus(up: ClusterRun) -> Iterator[str]:
     """Where every host's GPUs are known: too few for the sizes, before anything is pulled."""
-    if up.head.config.is_auto:
+    if up.head.config.is_auto or up.keep_head:
         return
     counts: dict[str, int] = {}
     for member in up.members:

@@ -23,7 +23,7 @@ def run(up: ClusterRun) -> None:
 
     containers = [member for member in up.workers if member.config.runtime != "native"]
     if "image" not in up.share or up.head.config.runtime == "native" or not containers:
-        up.each(TITLE, have)
+        up.each(TITLE, have, up.touched)
         return
     named = up.each(TITLE, have, [up.head])[up.head.name]
 

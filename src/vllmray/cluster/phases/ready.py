@@ -17,7 +17,13 @@ TITLE = "engine"
 
 
 def run(up: ClusterRun) -> None:
-    """Raises WaitTimeoutError or WorkloadError where the engine does not become ready."""
+    """Not where only workers were started, which have joined then.
+
+    Raises:
+        WaitTimeoutError, WorkloadError: the engine does not become ready.
+    """
+    if up.keep_head:
+        return
 
     def wait(member: Member, reporter: Reporter) -> Outcome:
         outcome = member.outcome
