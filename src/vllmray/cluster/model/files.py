@@ -50,7 +50,7 @@ def revision_of(config: ClusterConfig) -> str:
 def is_of_the_hub(config: ClusterConfig) -> bool:
     """Whether the model is one of Hugging Face's hub, and not a folder or a bucket, or ModelScope's."""
     is_elsewhere = config.model_is_a_folder or "://" in config.model or "VLLM_USE_MODELSCOPE" in config.environment
-    return not is_elsewhere and "/" in config.model
+    return not is_elsewhere
 
 
 def listing(host: Host, config: ClusterConfig, **more: object) -> Listing:

@@ -18,6 +18,8 @@ from vllmray.reporter import Board, Reporter
 from vllmray.secrets.certificate import throwaway
 
 TITLE = "model"
+OFFLINE = "HF_HUB_OFFLINE"
+"""The variable with which nodes ask the hub for nothing (huggingface_hub, constants.py)."""
 T = TypeVar("T")
 
 
@@ -42,6 +44,11 @@ class ModelShare:
         source = next((member for member in self._members if found[member.name].whole), None)
         if source is None:
             source = self._members[0]
+            if OFFLINE in source.config.environment:
+                raise HostError(
+                    f"no host has {source.config.model}, and {OFFLINE} is set",
+                    hint=f"Copy it into {source.config.model_cache_dir} of one host, or unset {OFFLINE}.",
+                )
             found[source.name] = self._download(source)
         wanted = found[source.name]
         missing = [member for member in self._members if not _has(found[member.name], wanted)]
@@ -129,7 +136,8 @@ class ModelShare:
 
 
 def _has(found: Listing, wanted: Listing) -> bool:
-    return found.whole and found.commit == wanted.commit and found.entries == wanted.entries
+    """Whether a host has all files of another one's; it may have more."""
+    return found.whole and found.commit == wanted.commit and all(entry in found.entries for entry in wanted.entries)
 
 
 def _follow(member: Member, container: Container, reporter: Reporter) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vllmray.cluster.members import Member
 from vllmray.cluster.model.files import is_of_the_hub
-from vllmray.cluster.model.share import ModelShare
+from vllmray.cluster.model.share import OFFLINE, ModelShare
 from vllmray.cluster.phases.base import ClusterRun
 from vllmray.cluster.probe.host import Question, ask, check, have_cache
 from vllmray.cluster.spec import labels
@@ -12,7 +12,6 @@ from vllmray.errors import HostError
 from vllmray.reporter import Reporter
 
 TITLE = "model"
-OFFLINE = "HF_HUB_OFFLINE"
 
 
 def run(up: ClusterRun) -> None:
@@ -21,10 +20,10 @@ def run(up: ClusterRun) -> None:
     Raises:
         HostError: a host can't have it; the same command continues.
     """
-    if "model" not in up.share or not is_of_the_hub(up.head.config) or OFFLINE in up.head.config.environment:
+    if "model" not in up.share or not is_of_the_hub(up.head.config):
         return
     share_model(up)
-    for member in up.members:
+    for member in (member for member in up.members if OFFLINE not in member.config.environment):
         env = (*member.config.env, f"{OFFLINE}=1")  # every host has it: no node asks the hub for anything
         member.config = member.config.model_copy(update={"env": env})
 
