@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.fleet [--rate 500]
 
 Root on Debian, after scripts/test has made the node image; about six minutes. The model is on a stand-in hub, behind a
-link of that many Mbit/s, and on no host; the image is on every host. The script does what the quickstart says: head, token
+link of that many Mbit/s, and on no host; every host has the image. The script does what the quickstart says: head, token
 to each host, each worker in turn, and the wait. Both ways run once, in that order; nothing is left.
 """
 
