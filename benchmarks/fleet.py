@@ -3,8 +3,8 @@
     .venv/bin/python -m benchmarks.fleet [--rate 500]
 
 Root on Debian, after scripts/test has made the node image; about six minutes. The model is on a stand-in hub, behind a
-link of that many Mbit/s, and on no host; every host has the image. The script does what the quickstart says: head, token
-to each host, each worker in turn, and the wait. Both ways run once, in that order; nothing is left.
+link of that many Mbit/s, and on no host; every host has the image. The script does what the quickstart says: the head,
+its token to each host, each worker in turn, and the wait. Both ways run once, in that order; nothing is left.
 """
 
 from __future__ import annotations

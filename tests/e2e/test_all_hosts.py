@@ -65,8 +65,9 @@ def test_init_up_chat_and_down_over_four_hosts(desk: Desk) -> None:
 
     up = desk.vllmray("up", "--", *FLAGS)
     assert up.returncode == 0
-    for phase in PHASES:
-        assert f": {phase.title} done" in up.stderr or phase.title == "prune"
+    silent = ("model", "prune")  # the model is a folder of every host, and nobody was taken out
+    for phase in (phase for phase in PHASES if phase.title not in silent):
+        assert f": {phase.title} done" in up.stderr
     assert "endpoint http://10.78.0.1:8000/v1" in up.stdout
     assert EXPECTED in ask("10.78.0.1")
     chat = desk.vllmray("chat", "--max-tokens", "20", QUESTION)
