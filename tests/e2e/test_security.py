@@ -59,7 +59,7 @@ def cluster(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clus
         del settings["VLLMRAY_RAY_TOKEN"], settings["VLLM_API_KEY"]
         users.append(User(host, folder, settings))
         users[-1].write_settings()
-    head, worker, outside = users
+    head, worker, outside, *_ = users
     # So that the server's own list of its routes can be read.
     flags = ("--role", "head", "--allow-route", "/openapi.json", *ENGINE_FLAGS)
     said = [head.vllmray("up", "--no-wait", *flags)]
