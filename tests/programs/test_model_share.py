@@ -260,6 +260,15 @@ def test_a_model_without_a_shard_or_with_changed_bytes_is_not_whole(tmp_path: Pa
     assert listing.answer(request | {"revision": "other"})["commit"] == ""
 
 
+def test_one_shard_of_several_is_not_a_model_even_without_its_index(tmp_path: Path) -> None:
+    request = {"cache": str(tmp_path), "model": MODEL, "revision": "main"}
+    make_cache(tmp_path, {"model-00001-of-00002.safetensors": 1000})
+    assert listing.answer(request)["whole"] is False
+    shutil.rmtree(tmp_path / "hub")
+    make_cache(tmp_path, {f"model-0000{number}-of-00002.safetensors": 1000 for number in (1, 2)})
+    assert listing.answer(request)["whole"] is True
+
+
 def test_a_folder_is_listed_with_its_contents(tmp_path: Path) -> None:
     (tmp_path / "m/sub").mkdir(parents=True)
     (tmp_path / "m/config.json").write_text("{}")

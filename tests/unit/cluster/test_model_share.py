@@ -34,6 +34,8 @@ class Site:
     marks: dict[str, set[str]] = field(default_factory=dict)
     downloads: list[str] = field(default_factory=list)
     error: str = ""
+    lost: bool = False
+    """The program says that all came, and nothing is there."""
 
     def members(self, **fields: Any) -> list[Member]:
         config = ClusterConfig(**({"model": "org/model", "accelerator": "cpu", "image": "image:1"} | fields))
@@ -62,6 +64,8 @@ class Site:
             return Ran((json.dumps({"done": 5, "total": 5}), json.dumps({"commit": "c"})))
         (request,) = (file.content for file in record.spec.files if file.path == REQUEST)
         self.requests[name] = json.loads(request)
+        if not self.error and not self.lost:
+            self.has[name] = list(self.requests[name]["entries"])
         end = {"error": self.error} if self.error else {"whole": True, "done": 5, "total": 5}
         return Ran((json.dumps({"port": PORT, "done": 0, "total": 5}), json.dumps(end)), None)
 
@@ -104,9 +108,26 @@ def test_a_host_that_has_it_is_the_source_wherever_it_stands() -> None:
 
 
 def test_a_folder_that_hosts_share_is_filled_once() -> None:
-    site = Site({"a": ENTRIES, "b": [], "c": [], "d": []}, folders={"a": "x", "b": "x", "c": "y", "d": "y"})
-    site.share()
+    shared: list[dict[str, Any]] = []
+    site = Site(
+        {"a": ENTRIES, "b": ENTRIES, "c": shared, "d": shared}, folders={"a": "x", "b": "x", "c": "y", "d": "y"}
+    )
+    with pytest.raises(HostError, match="d: not the files"):  # a record of its own here, where a real folder is one
+        site.share()
     assert set(site.requests) == {"a", "c"}
+
+
+def test_another_revision_has_its_own_name_on_every_host_and_a_commit_has_none() -> None:
+    for revision, texts in (("v1", {"refs/v1": "c"}), ("c", {})):
+        site = Site({"a": ENTRIES, "b": []})
+        site.share(vllm_args=("--revision", revision))
+        assert site.requests["b"]["texts"] == texts
+
+
+def test_a_host_that_has_not_what_it_said_is_named_before_an_engine_reads_it() -> None:
+    site = Site({"a": ENTRIES, "b": []}, lost=True)
+    with pytest.raises(HostError, match="b: not the files of revision c that the other hosts have"):
+        site.share()
 
 
 def test_without_a_hub_nothing_is_downloaded_and_that_is_said() -> None:

@@ -9,9 +9,10 @@ from typing import TypeVar
 from pydantic import SecretStr
 
 from vllmray.cluster.members import Interruption, Member, failure_of, on_each
-from vllmray.cluster.model.files import GB, Listing, Progress, fetch, listing
+from vllmray.cluster.model.files import GB, Listing, Progress, fetch, listing, revision_of
 from vllmray.cluster.probe.short_lived import remove, start
 from vllmray.cluster.spec.model_share import PORT, Transfer, TransferSecrets, share_spec
+from vllmray.config.models import ClusterConfig
 from vllmray.errors import HostError
 from vllmray.hosts.base import Container
 from vllmray.reporter import Board, Reporter
@@ -56,7 +57,22 @@ class ModelShare:
             targets = self._without_shared_folders(source, missing)
             if targets:
                 self._transfer(source, wanted, targets)
+            self._check(wanted, missing)
         return wanted.commit
+
+    def _check(self, wanted: Listing, members: Sequence[Member]) -> None:
+        """Every host has the same revision now, before an engine reads it.
+
+        Raises:
+            HostError: names the hosts that have not.
+        """
+        found = self._each(TITLE, lambda member, _: listing(member.host, member.config), members)
+        wrong = [name for name, each in found.items() if not _has(each, wanted)]
+        if wrong:
+            raise HostError(
+                f"{', '.join(wrong)}: not the files of revision {wanted.commit[:12]} that the other hosts have",
+                hint="Run the same command again; `vllmray model verify` compares every byte.",
+            )
 
     def _each(self, title: str, act: Callable[[Member, Reporter], T], members: Sequence[Member]) -> dict[str, T]:
         results = on_each(members, title, act, self._board, self._stop)
@@ -108,7 +124,7 @@ class ModelShare:
         transfer = Transfer(
             wanted.root,
             wanted.entries,
-            {"refs/main": wanted.commit} if wanted.commit else {},
+            _ref(source.config, wanted.commit),
             TransferSecrets(SecretStr(secrets.token_hex(32)), certificate.chain, certificate.key),
         )
         chain = [source, *targets]
@@ -133,6 +149,12 @@ class ModelShare:
                 *(ended, TITLE, lambda member, _: remove(member.host, running[member.name])),
                 *(self._board, Interruption()),
             )
+
+
+def _ref(config: ClusterConfig, commit: str) -> dict[str, str]:
+    """The file of the hub's cache that leads from a branch or tag to its commit; none where a commit was asked for."""
+    revision = revision_of(config)
+    return {} if revision == commit or not commit else {f"refs/{revision}": commit}
 
 
 def _has(found: Listing, wanted: Listing) -> bool:

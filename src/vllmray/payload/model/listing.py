@@ -28,6 +28,8 @@ from vllmray.payload.model.entries import Entry, digest_of
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})(?P<end>\.\w+)")
+"""One of several files of weights: model-00001-of-00004.safetensors; all of them count, also while the index is missing."""
 INDEX = re.compile(r".*\.(safetensors|bin)\.index\.json")
 MARK = ".vllmray-mark-"
 WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
@@ -140,6 +142,10 @@ def _is_whole(root: Path, entries: list[Entry]) -> bool:
                 wanted |= set(json.loads((root / entry.path).read_text()).get("weight_map", {}).values())
             except (OSError, ValueError, AttributeError):
                 return False
+    for name in names:
+        if match := SHARD.fullmatch(name):
+            count = int(match["count"])
+            wanted |= {f"{match['stem']}-{number:05d}-of-{count:05d}{match['end']}" for number in range(1, count + 1)}
     return "config.json" in names and wanted <= names.keys() and any(name.endswith(WEIGHTS) for name in names)
 
 
