@@ -29,7 +29,7 @@ from vllmray.payload.model.entries import Entry, digest_of
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})(?P<end>\.\w+)")
-"""One of several files of weights: model-00001-of-00004.safetensors; all of them count, also while the index is missing."""
+"""One of several files of weights: model-00001-of-00004.safetensors; all are wanted, also where no index is yet."""
 INDEX = re.compile(r".*\.(safetensors|bin)\.index\.json")
 MARK = ".vllmray-mark-"
 WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
