@@ -62,6 +62,43 @@ class SilentStep:
     ) -> None: ...
 
 
+class PassedOn:
+    """A step that passes everything on to another; subclasses add to some of it."""
+
+    def __init__(self, inner: Step) -> None:
+        self._inner = inner
+
+    def change(self, detail: str) -> None:
+        self._inner.change(detail)
+
+    def glimpse(self, text: str) -> None:
+        self._inner.glimpse(text)
+
+    def event(self, text: str) -> None:
+        self._inner.event(text)
+
+    def bound(self, seconds: float) -> None:
+        self._inner.bound(seconds)
+
+    def part(self, name: str, *, done: int, total: int | None, status: str) -> None:
+        self._inner.part(name, done=done, total=total, status=status)
+
+    def poll(self) -> None:
+        self._inner.poll()
+
+    def result(self, detail: str) -> None:
+        self._inner.result(detail)
+
+    def __enter__(self) -> Self:
+        self._inner.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._inner.__exit__(kind, error, trace)
+
+
 class SilentBoard:
     """A board, and a cell, that report nothing."""
 
@@ -74,8 +111,6 @@ class SilentBoard:
     def note(self, text: str) -> None: ...
 
     def warning(self, text: str) -> None: ...
-
-    def result(self, detail: str) -> None: ...
 
     def __enter__(self) -> Self:
         return self
@@ -100,9 +135,6 @@ class Reporter(Protocol):
 
 class Cell(Reporter, Protocol):
     """One host in one phase, as a context manager: it is done, or failed if an exception leaves the block."""
-
-    def result(self, detail: str) -> None:
-        """The text of the finished cell."""
 
     def __enter__(self) -> Self: ...
 

@@ -50,7 +50,7 @@ def init(  # noqa: PLR0913  # the command line's own breadth
     members = [member_of(entry, config) for entry in entries.values()]
     with board() as shown, closing_all(members):
         survey(members, shown)
-        draft = draft_of(members, {entry.name: named for named, entry in entries.items()}, {})
+        draft = draft_of(members, {entry.name: named for named, entry in entries.items()})
     write(output, render(draft))
     say_written("init", output, [entry.name for entry in entries.values()], [], as_json=as_json)
 

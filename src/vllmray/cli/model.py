@@ -100,7 +100,7 @@ class _Opened:
 
     def each(self, title: str, act: Callable[[Member, Reporter], T]) -> dict[str, T]:
         """Act on every host at once."""
-        return dict(self.run.each(title, act))
+        return self.run.each(title, act)
 
     def listings(self, *, verify: bool) -> dict[str, Listing]:
         """What each host has."""

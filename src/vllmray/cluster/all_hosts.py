@@ -9,7 +9,7 @@ from datetime import datetime
 
 from vllmray.cluster.down import Removed, down, force_down
 from vllmray.cluster.lock import Holder
-from vllmray.cluster.members import Interruption, Member, Results, failure_of, on_each
+from vllmray.cluster.members import Interruption, Member, Results, all_of, on_each
 from vllmray.cluster.merge import Live, by_time
 from vllmray.cluster.observe import events
 from vllmray.cluster.observe.history import Row, Story
@@ -91,10 +91,7 @@ def down_all(
         host = reach(member)
         return force_down(host, cluster, reporter) if force else down(host, cluster, reporter, holder=holder)
 
-    results = on_each(members, "down", act, board, Interruption())
-    if results.failures:
-        raise failure_of("down", results.failures, len(members))
-    return dict(results.values)
+    return all_of(members, "down", act, board, Interruption())
 
 
 def restart_all(
@@ -112,10 +109,7 @@ def restart_all(
         options = RestartOptions(member.config.runtime or "docker", wait=wait, holder=holder)
         return restart(reach(member), member.config, role or labels.ENGINE, options, reporter)
 
-    results = on_each(chosen, "restart", act, board, Interruption())
-    if results.failures:
-        raise failure_of("restart", results.failures, len(chosen))
-    return dict(results.values)
+    return all_of(chosen, "restart", act, board, Interruption())
 
 
 def history_all(members: Sequence[Member], cluster: str, *, since: float | None, lost: Lost) -> list[Row]:

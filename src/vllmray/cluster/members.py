@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
 from vllmray.cluster.probe.facts import HostFacts
 from vllmray.cluster.run import Outcome
@@ -18,7 +17,7 @@ from vllmray.config.models import ClusterConfig, Role
 from vllmray.errors import HostError, UserInterruptError, VllmrayError
 from vllmray.hosts.base import Host
 from vllmray.hosts.facts import HostInfo
-from vllmray.reporter import Board, Reporter, Step
+from vllmray.reporter import Board, PassedOn, Reporter, Step
 
 T = TypeVar("T")
 
@@ -138,6 +137,20 @@ def on_each(
     return Results({name: ends.values[name] for name in order if name in ends.values}, failures)
 
 
+def all_of(
+    members: Sequence[Member], phase: str, act: Callable[[Member, Reporter], T], board: Board, stop: Interruption
+) -> dict[str, T]:
+    """As on_each, where every host must succeed; what each gave.
+
+    Raises:
+        Exception: at least one failed, after all have ended: failure_of them.
+    """
+    results = on_each(members, phase, act, board, stop)
+    if results.failures:
+        raise failure_of(phase, results.failures, len(members))
+    return dict(results.values)
+
+
 class _Ends(Generic[T]):
     """How each thread ended, by its host's name."""
 
@@ -215,40 +228,23 @@ class _Stoppable:
         self._inner.warning(text)
 
 
-class _StoppableStep:
+class _StoppableStep(PassedOn):
     def __init__(self, inner: Step, stop: Interruption) -> None:
-        self._inner, self._stop = inner, stop
+        super().__init__(inner)
+        self._stop = stop
 
     def change(self, detail: str) -> None:
         self._stop.check()
-        self._inner.change(detail)
+        super().change(detail)
 
     def glimpse(self, text: str) -> None:
         self._stop.check()
-        self._inner.glimpse(text)
-
-    def event(self, text: str) -> None:
-        self._inner.event(text)
-
-    def bound(self, seconds: float) -> None:
-        self._inner.bound(seconds)
+        super().glimpse(text)
 
     def part(self, name: str, *, done: int, total: int | None, status: str) -> None:
         self._stop.check()
-        self._inner.part(name, done=done, total=total, status=status)
+        super().part(name, done=done, total=total, status=status)
 
     def poll(self) -> None:
         self._stop.check()
-        self._inner.poll()
-
-    def result(self, detail: str) -> None:
-        self._inner.result(detail)
-
-    def __enter__(self) -> Self:
-        self._inner.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self._inner.__exit__(kind, error, trace)
+        super().poll()

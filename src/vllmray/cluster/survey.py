@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vllmray.cluster.members import Interruption, Member, failure_of, on_each
+from vllmray.cluster.members import Interruption, Member, all_of
 from vllmray.cluster.phases.connect import connect
 from vllmray.cluster.phases.facts import gather
 from vllmray.cluster.probe.facts import HostFacts, shared_address
@@ -27,26 +27,20 @@ def survey(members: Sequence[Member], board: Board) -> None:
         connect(member, reporter)
         gather(member, reporter)
 
-    results = on_each(members, TITLE, act, board, Interruption())
-    if results.failures:
-        raise failure_of(TITLE, results.failures, len(members))
+    all_of(members, TITLE, act, board, Interruption())
 
 
-def draft_of(members: Sequence[Member], addresses: Mapping[str, str], settings: Mapping[str, Any]) -> Draft:
+def draft_of(members: Sequence[Member], addresses: Mapping[str, str]) -> Draft:
     """A cluster file for hosts that were surveyed; the first has the head.
 
     Args:
         addresses: as the user named them, by the hosts' names.
-        settings: of the cluster, by the file's names, which win over what is chosen here.
 
     Raises:
         ConfigError: the hosts have no network in common.
     """
     facts = {member.name: member.facts for member in members if member.facts}
     has_gpus = any(each.gpus for each in facts.values()) or len(facts) < len(members)
-    cluster = {**_cluster(members, has_gpus=has_gpus), **settings}
-    if {"tensor_parallel_size", "pipeline_parallel_size"} & settings.keys():
-        cluster.pop("layout", None)
     own = _node_ips(facts) if len(facts) == len(members) > 1 else {}
     hosts = [
         DraftHost(
@@ -58,7 +52,7 @@ def draft_of(members: Sequence[Member], addresses: Mapping[str, str], settings: 
         for number, member in enumerate(members)
     ]
     return Draft(
-        cluster,
+        _cluster(members, has_gpus=has_gpus),
         hosts,
         defaults={"gpus": "all"} if has_gpus else {"gpus": 1},
         comments=("Written by `vllmray init`. `vllmray up` starts the cluster; secrets go into .env.",),

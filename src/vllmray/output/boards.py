@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Self
 
 from vllmray.output.envelope import envelope
-from vllmray.output.progress import PlainReporter, in_seconds, line
+from vllmray.output.progress import PlainReporter, in_seconds, line, outcome
 from vllmray.output.results import Progress
-from vllmray.reporter import Cell, Step
+from vllmray.reporter import Cell, SilentStep, Step
 
 Emit = Callable[[Progress], None]
 
@@ -26,10 +26,7 @@ class PlainBoard(PlainReporter):
 class _PlainCell(PlainReporter):
     def __init__(self, host: str, phase: str) -> None:
         super().__init__(f"{host}: ")
-        self._phase, self._began, self._result = phase, time.monotonic(), ""
-
-    def result(self, detail: str) -> None:
-        self._result = detail
+        self._phase, self._began = phase, time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -38,14 +35,7 @@ class _PlainCell(PlainReporter):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         took = in_seconds(time.monotonic() - self._began)
-        said = f": {self._result}" if self._result else ""
-        line(f"{self._prefix}{self._phase} {_outcome(kind)}{said} ({took})")
-
-
-def _outcome(kind: type[BaseException] | None) -> str:
-    if kind is None:
-        return "done"
-    return "failed" if issubclass(kind, Exception) else "stopped"
+        line(f"{self._prefix}{self._phase} {outcome(kind)} ({took})")
 
 
 class JsonBoard:
@@ -78,7 +68,7 @@ def _event(host: str | None, phase: str | None, kind: str, text: str, seconds: f
 class _JsonCell:
     def __init__(self, host: str, phase: str, emit: Emit) -> None:
         self._host, self._phase, self._emit = host, phase, emit
-        self._began, self._result = time.monotonic(), ""
+        self._began = time.monotonic()
 
     def step(self, title: str) -> Step:
         return _JsonStep(title, self._host, self._phase, self._emit)
@@ -89,9 +79,6 @@ class _JsonCell:
     def warning(self, text: str) -> None:
         self._emit(_event(self._host, self._phase, "warning", text))
 
-    def result(self, detail: str) -> None:
-        self._result = detail
-
     def __enter__(self) -> Self:
         self._emit(_event(self._host, self._phase, "begin", ""))
         return self
@@ -99,12 +86,14 @@ class _JsonCell:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        text = self._result if kind is None else str(error)
+        text = "" if kind is None else str(error)
         took = time.monotonic() - self._began
-        self._emit(_event(self._host, self._phase, "done" if kind is None else _outcome(kind), text, took))
+        self._emit(_event(self._host, self._phase, outcome(kind), text, took))
 
 
-class _JsonStep:
+class _JsonStep(SilentStep):
+    """All but glimpses, which are for terminals."""
+
     def __init__(self, title: str, host: str | None, phase: str | None, emit: Emit) -> None:
         self._title, self._host, self._phase, self._emit = title, host, phase, emit
         self._said: dict[str, int] = {}
@@ -114,9 +103,6 @@ class _JsonStep:
 
     def change(self, detail: str) -> None:
         self._say("step", detail)
-
-    def glimpse(self, text: str) -> None:
-        pass  # only for terminals, where the next line replaces it
 
     def event(self, text: str) -> None:
         self._say("step", text)
@@ -130,15 +116,5 @@ class _JsonStep:
             self._said[name] = tenths
             self._say("step", f"{name} {tenths * 10} % {status}")
 
-    def poll(self) -> None:
-        pass  # Ctrl-C reaches the command itself
-
     def result(self, detail: str) -> None:
         self._say("result", detail)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None: ...

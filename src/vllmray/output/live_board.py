@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from vllmray.output.live import LiveReporter
-from vllmray.output.progress import in_seconds
-from vllmray.reporter import Cell, Step
+from vllmray.output.progress import in_seconds, outcome
+from vllmray.reporter import Cell, SilentStep, Step
 
 ROWS = 20
 """Hosts that are shown; of more, those that are busy or failed come first."""
@@ -111,9 +111,6 @@ class _LiveCell:
     def warning(self, text: str) -> None:
         self._board.warning(f"{self._host}: {text}")
 
-    def result(self, detail: str) -> None:
-        self._state.now = detail
-
     def __enter__(self) -> Self:
         return self
 
@@ -121,11 +118,12 @@ class _LiveCell:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self._state.ended = time.monotonic()
-        ended = "done" if kind is None else "failed" if issubclass(kind, Exception) else "stopped"
-        self._state.outcome = ended
+        self._state.outcome = outcome(kind)
 
 
-class _LiveBoardStep:
+class _LiveBoardStep(SilentStep):
+    """What it says is the host's line; its bound is not shown, since the column shows how long it has taken."""
+
     def __init__(self, state: _State, title: str) -> None:
         self._state, self._title = state, title
         self._parts: dict[str, tuple[int, int]] = {}
@@ -143,9 +141,6 @@ class _LiveBoardStep:
     def event(self, text: str) -> None:
         self._say(text)
 
-    def bound(self, seconds: float) -> None:
-        pass  # the column shows how long it has taken
-
     def part(self, name: str, *, done: int, total: int | None, status: str) -> None:
         if total:
             self._parts[name] = (done, total)
@@ -153,15 +148,5 @@ class _LiveBoardStep:
             unit, word = (1e9, "GB") if all_total >= 1e9 else (1e6, "MB")
             self._say(f"{all_done / unit:.1f} of {all_total / unit:.1f} {word} {status}")
 
-    def poll(self) -> None:
-        pass  # Ctrl-C reaches the command itself
-
     def result(self, detail: str) -> None:
         self._say(detail)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None: ...

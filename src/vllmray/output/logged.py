@@ -6,7 +6,7 @@ import logging
 from types import TracebackType
 from typing import Self
 
-from vllmray.reporter import Board, Cell, Reporter, Step
+from vllmray.reporter import Board, Cell, PassedOn, Reporter, Step
 
 
 class LoggedReporter:
@@ -47,9 +47,6 @@ class _LoggedCell(LoggedReporter):
         super().__init__(cell, logger, prefix)
         self._cell = cell
 
-    def result(self, detail: str) -> None:
-        self._cell.result(detail)
-
     def __enter__(self) -> Self:
         self._logger.info("%sbegins", self._prefix)
         self._cell.__enter__()
@@ -62,45 +59,36 @@ class _LoggedCell(LoggedReporter):
         self._cell.__exit__(kind, error, trace)
 
 
-class _LoggedStep:
+class _LoggedStep(PassedOn):
     def __init__(self, inner: Step, title: str, logger: logging.Logger) -> None:
-        self._inner, self._title, self._logger = inner, title, logger
+        super().__init__(inner)
+        self._title, self._logger = title, logger
 
     def _log(self, text: str) -> None:
         self._logger.info("%s: %s", self._title, text)
 
     def change(self, detail: str) -> None:
         self._log(detail)
-        self._inner.change(detail)
-
-    def glimpse(self, text: str) -> None:
-        self._inner.glimpse(text)
+        super().change(detail)
 
     def event(self, text: str) -> None:
         self._log(text)
-        self._inner.event(text)
+        super().event(text)
 
     def bound(self, seconds: float) -> None:
         self._log(f"waiting up to {seconds:g} s")
-        self._inner.bound(seconds)
-
-    def part(self, name: str, *, done: int, total: int | None, status: str) -> None:
-        self._inner.part(name, done=done, total=total, status=status)
-
-    def poll(self) -> None:
-        self._inner.poll()
+        super().bound(seconds)
 
     def result(self, detail: str) -> None:
         self._log(detail)
-        self._inner.result(detail)
+        super().result(detail)
 
     def __enter__(self) -> Self:
         self._log("begins")
-        self._inner.__enter__()
-        return self
+        return super().__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self._log("done" if kind is None else f"failed: {kind.__name__}")
-        self._inner.__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)

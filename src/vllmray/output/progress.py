@@ -21,6 +21,13 @@ def in_seconds(seconds: float) -> str:
     return f"{minutes} min {rest} s" if rest else f"{minutes} min"
 
 
+def outcome(kind: type[BaseException] | None) -> str:
+    """How a phase ended on a host, by the exception that left it: done, failed, or stopped by Ctrl-C."""
+    if kind is None:
+        return "done"
+    return "failed" if issubclass(kind, Exception) else "stopped"
+
+
 class PlainReporter:
     """One line an event, for pipes, logs and CI.
 
@@ -86,5 +93,5 @@ class _PlainStep:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         took = in_seconds(time.monotonic() - self._began)
-        outcome = self._result if kind is None else ("stopped" if kind is KeyboardInterrupt else "failed")
-        line(f"{self._title}: {outcome} ({took})")
+        said = self._result if kind is None else outcome(kind)
+        line(f"{self._title}: {said} ({took})")

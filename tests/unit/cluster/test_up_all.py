@@ -45,9 +45,6 @@ class RecordingBoard(RecordingReporter):
         board = self
 
         class Cell(RecordingReporter):
-            def result(self, detail: str) -> None:
-                pass
-
             def __enter__(self) -> Cell:
                 return self
 
@@ -361,7 +358,7 @@ def test_a_survey_drafts_a_file_with_what_was_found() -> None:
         host.scripts[SCRIPT] = facts(number, gpus=2)
     everyone = members(found)
     survey(everyone, SilentBoard())
-    text = render(draft_of(everyone, {"gpu1": "gpu1", "gpu2": "me@gpu2"}, {}))
+    text = render(draft_of(everyone, {"gpu1": "gpu1", "gpu2": "me@gpu2"}))
     for words in (
         "# 2 x NVIDIA H100 80GB HBM3 (80 GiB), driver 575.57.08\n",
         "# 10.0.0.2 on eth0 (100 Gbit/s)\n",

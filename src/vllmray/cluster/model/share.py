@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import SecretStr
 
-from vllmray.cluster.members import Interruption, Member, failure_of, on_each
+from vllmray.cluster.members import Interruption, Member, all_of, on_each
 from vllmray.cluster.model.files import GB, Listing, Progress, fetch, listing, revision_of
 from vllmray.cluster.probe.short_lived import remove, start
 from vllmray.cluster.spec.model_share import PORT, Transfer, TransferSecrets, share_spec
@@ -75,10 +75,7 @@ class ModelShare:
             )
 
     def _each(self, title: str, act: Callable[[Member, Reporter], T], members: Sequence[Member]) -> dict[str, T]:
-        results = on_each(members, title, act, self._board, self._stop)
-        if results.failures:
-            raise failure_of(title, results.failures, len(members))
-        return dict(results.values)
+        return all_of(members, title, act, self._board, self._stop)
 
     def _listings(self) -> dict[str, Listing]:
         def act(member: Member, reporter: Reporter) -> Listing:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
-from vllmray.cluster.members import Interruption, Member, failure_of, on_each
+from vllmray.cluster.members import Interruption, Member, all_of
 from vllmray.cluster.run import UpOptions
 from vllmray.cluster.spec import labels
 from vllmray.cluster.spec.contents import Secrets
@@ -67,17 +67,13 @@ class ClusterRun:
 
     def each(
         self, phase: str, act: Callable[[Member, Reporter], T], members: Sequence[Member] | None = None
-    ) -> Mapping[str, T]:
+    ) -> dict[str, T]:
         """Act on these hosts (None: on all) at once, and return what each gave.
 
         Raises:
             VllmrayError: at least one failed, after all have ended.
         """
-        chosen = self.members if members is None else members
-        results = on_each(chosen, phase, act, self.board, self.stop)
-        if results.failures:
-            raise failure_of(phase, results.failures, len(chosen))
-        return results.values
+        return all_of(self.members if members is None else members, phase, act, self.board, self.stop)
 
     def options_for(self, member: Member) -> UpOptions:
         """Of `up` on one host: it returns when its containers run, or a worker that joins alone is listed."""

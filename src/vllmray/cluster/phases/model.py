@@ -30,7 +30,7 @@ def run(up: ClusterRun) -> None:
 
 def share_model(up: ClusterRun) -> str:
     """Have the model on every host; returns the commit."""
-    addresses = dict(up.each(TITLE, lambda member, reporter: _prepared(up, member, reporter)))
+    addresses = up.each(TITLE, lambda member, reporter: _prepared(up, member, reporter))
     members = [up.head, *up.workers]
     return ModelShare(members, addresses, up.board, up.stop).run()
 
