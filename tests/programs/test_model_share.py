@@ -130,6 +130,14 @@ def source(tmp_path: Path) -> tuple[Path, list[Entry]]:
     return root, [Entry(**entry) for entry in found["entries"]]
 
 
+def largest(entries: list[Entry], target: Path) -> tuple[Entry, Path]:
+    """The largest file, and where it grows on a host that has nothing yet."""
+    big = max(entries, key=lambda entry: entry.size)
+    part = target / f"{big.path}.incomplete"
+    part.parent.mkdir(parents=True)
+    return big, part
+
+
 def test_a_chain_of_hosts_gets_the_same_files_and_each_asks_the_one_before_it(
     hosts: Hosts, source: tuple[Path, list[Entry]], tmp_path: Path
 ) -> None:
@@ -149,9 +157,7 @@ def test_what_has_come_is_continued_and_not_sent_again(
     hosts: Hosts, source: tuple[Path, list[Entry]], tmp_path: Path
 ) -> None:
     root, entries = source
-    big = max(entries, key=lambda entry: entry.size)
-    part = tmp_path / "target" / f"{big.path}.incomplete"
-    part.parent.mkdir(parents=True)
+    big, part = largest(entries, tmp_path / "target")
     part.write_bytes((root / big.path).read_bytes()[: 20 * MB])
     giver = hosts.start(root, entries, [])
     taker = hosts.start(tmp_path / "target", entries, [giver.port])
@@ -164,9 +170,7 @@ def test_a_part_with_other_bytes_is_found_out_and_fetched_anew(
     hosts: Hosts, source: tuple[Path, list[Entry]], tmp_path: Path
 ) -> None:
     root, entries = source
-    big = max(entries, key=lambda entry: entry.size)
-    part = tmp_path / "target" / f"{big.path}.incomplete"
-    part.parent.mkdir(parents=True)
+    big, part = largest(entries, tmp_path / "target")
     part.write_bytes(b"x" * MB)
     taker = hosts.start(tmp_path / "target", entries, [hosts.start(root, entries, []).port])
     assert taker.last("whole") is True

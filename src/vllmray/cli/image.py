@@ -30,7 +30,7 @@ def inspect(
     from vllmray.cluster.probe.image import inspect as ask
     from vllmray.config.settings import cache_folder, load
     from vllmray.output.envelope import envelope
-    from vllmray.output.results import ImageContents
+    from vllmray.output.stored_results import ImageContents
     from vllmray.output.tables import image_table, show
 
     flags = {"runtime": runtime, "insecure_docker_tcp": insecure_docker_tcp}
@@ -90,7 +90,7 @@ def build(  # noqa: PLR0913  # the command line's own breadth
         name = have_built(target.host, wanted, config.accelerator, report, tag=tag)
     if as_json:
         from vllmray.output.envelope import envelope
-        from vllmray.output.results import BuiltImage
+        from vllmray.output.stored_results import BuiltImage
 
         print(envelope("image build", BuiltImage(name)))
         return
@@ -141,6 +141,6 @@ def copy(
         copy_image(source, targets, name, reporter())
     if as_json:
         from vllmray.output.envelope import envelope
-        from vllmray.output.results import CopiedImage
+        from vllmray.output.stored_results import CopiedImage
 
         print(envelope("image copy", CopiedImage(name, source.address, [target.address for target in targets])))

@@ -27,11 +27,6 @@ class Everywhere:
     cluster: str
     members: Sequence[Member]
 
-    @property
-    def head(self) -> Member:
-        """The host with the head."""
-        return next(member for member in self.members if member.role == "head")
-
 
 def members_of(file: ClusterFile, configs: Mapping[str, ClusterConfig]) -> list[Member]:
     """A member for each host of the file, in its order, not connected yet."""
@@ -94,15 +89,15 @@ def everywhere(place: Place) -> Everywhere | None:
 
     None where there is no such file, or the options or VLLMRAY_HOST name a host, a runtime or another cluster.
     """
-    from vllmray.cli.wiring import head_address
-    from vllmray.config.cluster_settings import cluster_file
+    from vllmray.cli.wiring import file_of
     from vllmray.config.settings import load
 
     flags = {"cluster": place.cluster, "insecure_docker_tcp": place.insecure_docker_tcp}
     loaded = load(flags, env_file=place.env_file, fields=(*flags, "join_timeout", "engine_timeout"))
-    if place.host or loaded.host or head_address(place, None) is None:
+    file = None if place.host or loaded.host else file_of(place)
+    if file is None:
         return None
-    file, config = cluster_file(place.env_file), loaded.config
+    config = loaded.config
     configs = {
         entry.name: config.model_copy(update={"runtime": entry.settings.get("runtime") or "docker"})
         for entry in file.hosts

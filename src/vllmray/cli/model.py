@@ -74,7 +74,7 @@ def rm(
         removed = opened.each("model rm", lambda member, _: remove_model(member.host, member.config))
     if as_json:
         from vllmray.output.envelope import envelope
-        from vllmray.output.results import RemovedModel
+        from vllmray.output.stored_results import RemovedModel
 
         print(envelope("model rm", RemovedModel(model, removed)))
         return
@@ -137,7 +137,7 @@ def _open(model: str | None, env_file: Path | None) -> Iterator[_Opened]:
 
 
 def _say(command: str, model: str, found: dict[str, Listing], *, as_json: bool) -> None:
-    from vllmray.output.results import HostModel, ModelFiles
+    from vllmray.output.stored_results import HostModel, ModelFiles
 
     rows = [HostModel(name, each.whole, each.commit, each.size, list(each.wrong)) for name, each in found.items()]
     data = ModelFiles(model, rows)

@@ -47,8 +47,9 @@ def token(
     flags = {"cluster": place.cluster, "runtime": place.runtime, "insecure_docker_tcp": place.insecure_docker_tcp}
     loaded = load(flags, env_file=place.env_file, fields=(*flags, *LOGINS))
     config = loaded.config.typed_on(place.host)
-    if action is TokenAction.rotate and everywhere(place) is not None:
-        _say_rotated_everywhere(_rotate_everywhere(place.env_file), as_json=as_json)
+    everyone = everywhere(place) if action is TokenAction.rotate else None
+    if everyone is not None:
+        _rotate_everywhere(everyone.cluster, place.env_file, as_json=as_json)
         return
     if action is TokenAction.rotate:
         _say_rotated(_rotate(place.host or loaded.host, config), as_json=as_json)
@@ -97,8 +98,8 @@ def _rotate(address: str | None, config: ClusterConfig) -> ClusterConfig:
         return rotate(target.host, config, target.runtime, options, report, store).config
 
 
-def _rotate_everywhere(env_file: Path | None) -> list[str]:
-    """Replace the token on the head's host, and restart every worker with the new one; returns the hosts."""
+def _rotate_everywhere(cluster: str, env_file: Path | None, *, as_json: bool) -> None:
+    """Replace the token on the head's host, and restart every worker with the new one."""
     from vllmray.cluster.all_hosts import rotate_all
     from vllmray.cluster.phases.base import ClusterRun
     from vllmray.cluster.run import UpOptions
@@ -107,7 +108,6 @@ def _rotate_everywhere(env_file: Path | None) -> list[str]:
 
     loaded = load_cluster({}, env_file=env_file)
     members = members_of(loaded.file, loaded.configs)
-    cluster = members[0].config.cluster
     store = store_of(cluster)
     store.get(RAY_TOKEN)  # as above
     options = UpOptions(
@@ -115,16 +115,11 @@ def _rotate_everywhere(env_file: Path | None) -> list[str]:
     )
     with board() as shown, closing_all(members):
         rotate_all(ClusterRun(members, shown, options, StoreKeeper(cluster)), store)
-    return [member.name for member in members]
-
-
-def _say_rotated_everywhere(hosts: list[str], *, as_json: bool) -> None:
-    from vllmray.config.cluster_settings import cluster_file
-
     if as_json:
         from vllmray.output.envelope import envelope
         from vllmray.output.results import Rotation
 
-        print(envelope("token rotate", Rotation(str(cluster_file().settings.get("cluster", "")), "")))
+        print(envelope("token rotate", Rotation(cluster, "")))
         return
-    print(f"replaced on {', '.join(hosts)}; `vllmray status` shows when the engine is ready again")
+    hosts = ", ".join(member.name for member in members)
+    print(f"replaced on {hosts}; `vllmray status` shows when the engine is ready again")

@@ -10,35 +10,40 @@ from vllmray.cli.options import EnvFileOption, HostOption, JsonOption, advanced,
 from vllmray.cli.up_request import DryRunChoice, RoleChoice, UpRequest
 from vllmray.cli.wiring import holder
 
+RoleOption = Annotated[
+    RoleChoice | None, typer.Option(help="Start one node, in this role; without it, all hosts of vllmray.toml")
+]
+OnlyOption = Annotated[
+    list[str] | None, typer.Option("--only", metavar="HOST", help="Of the cluster file's hosts, only this one")
+]
+SkipOption = Annotated[
+    list[str] | None, typer.Option("--skip", metavar="HOST", help="Leave out this host of the cluster file")
+]
+DryRunOption = Annotated[
+    DryRunChoice | None,
+    typer.Option(
+        "--dry-run",
+        metavar="[=commands]",
+        help="Print a summary of what would be started; with =commands, the command lines that do the same",
+    ),
+]
+
 
 @with_settings
 def up(  # noqa: PLR0913  # the command line's own breadth
     context: typer.Context,
     *,
     flags: dict[str, Any],
-    role: Annotated[
-        RoleChoice | None, typer.Option(help="Start one node, in this role; without it, all hosts of vllmray.toml")
-    ] = None,
+    role: RoleOption = None,
     host: HostOption = None,
-    only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="HOST", help="Of the cluster file's hosts, only this one")
-    ] = None,
-    skip: Annotated[
-        list[str] | None, typer.Option("--skip", metavar="HOST", help="Leave out this host of the cluster file")
-    ] = None,
+    only: OnlyOption = None,
+    skip: SkipOption = None,
     prune: Annotated[
         bool, switch("--prune", help="Remove the nodes of hosts that are not in the cluster file any more")
     ] = False,
     env_file: EnvFileOption = None,
     no_wait: Annotated[bool, switch("--no-wait", help="Return when the containers have started")] = False,
-    dry_run: Annotated[
-        DryRunChoice | None,
-        typer.Option(
-            "--dry-run",
-            metavar="[=commands]",
-            help="Print a summary of what would be started; with =commands, the command lines that do the same",
-        ),
-    ] = None,
+    dry_run: DryRunOption = None,
     retain: Annotated[bool, advanced("--retain", help="Keep the containers after a failure")] = False,
     no_derive: Annotated[bool, advanced("--no-derive", help="Do not add Ray to an image without it")] = False,
     no_model_check: Annotated[

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from vllmray.cli.up_request import DryRunChoice, UpRequest
     from vllmray.cluster.members import Member
+    from vllmray.cluster.phases.base import ClusterRun
     from vllmray.cluster.probe.model import Look
     from vllmray.cluster.run import Outcome, UpOptions
     from vllmray.config.cluster_settings import LoadedCluster
@@ -33,10 +34,40 @@ def up_hosts(request: UpRequest, options: UpOptions) -> None:
 
     from vllmray.cluster.phases.base import ClusterRun
     from vllmray.cluster.probe.model import Look, look_here
-    from vllmray.cluster.up_all import up_all
     from vllmray.config.cluster_settings import load_cluster
 
     loaded = load_cluster(request.flags, env_file=request.env_file)
+    _check_request(request, loaded)
+    everyone = members_of(loaded.file, loaded.configs)
+    members = [_with_files(member) for member in chosen(everyone, request.only, request.skip)]
+    head = next(member for member in everyone if member.role == "head")
+    keep_head = head not in members
+    if keep_head:  # it is not touched, and tells the workers where it is
+        members = [head, *members]
+    with board(as_json=request.as_json) as shown, closing_all(members):
+        for notice in loaded.notices:
+            shown.warning(notice)
+        if head.config.no_api_key:
+            shown.warning("the endpoint has no authentication (no_api_key): anyone who reaches its port can use it")
+        lenient = request.dry_run is not None
+        look = look_here(head.config, loaded.layers, shown, lenient=lenient) if request.model_check else Look()
+        if request.dry_run:
+            _dry_run(request, request.dry_run, members, look, shown)
+            return
+        record = HostRecord(head.config.cluster)
+        run = ClusterRun(
+            *(members, shown, replace(options, look=look), StoreKeeper(head.config.cluster)),
+            share=loaded.file.share,
+            keep_head=keep_head,
+            former=_former(record, loaded, head),
+            prune=request.prune,
+        )
+        outcome = _started(run, record)
+    _say(outcome, head, as_json=request.as_json)
+
+
+def _check_request(request: UpRequest, loaded: LoadedCluster) -> None:
+    """Raises ConfigError where the command names one host, or the cluster file has none."""
     if request.host or loaded.host:
         raise ConfigError(
             f"{'--host' if request.host else 'VLLMRAY_HOST'} is one host, and without --role all hosts of the cluster "
@@ -51,45 +82,25 @@ def up_hosts(request: UpRequest, options: UpOptions) -> None:
             hint="Start one node: --role head or --role worker. Or list the hosts in vllmray.toml (vllmray init), and "
             "`vllmray up` starts all of them.",
         )
-    everyone = members_of(loaded.file, loaded.configs)
-    members = [_with_files(member) for member in chosen(everyone, request.only, request.skip)]
-    head = next((member for member in members if member.role == "head"), None)
-    keep_head = head is None
-    if head is None:  # it is not touched, and tells the workers where it is
-        head = next(member for member in everyone if member.role == "head")
-        members = [head, *members]
-    with board(as_json=request.as_json) as shown, closing_all(members):
-        for notice in loaded.notices:
-            shown.warning(notice)
-        if head.config.no_api_key:
-            shown.warning("the endpoint has no authentication (no_api_key): anyone who reaches its port can use it")
-        lenient = request.dry_run is not None
-        look = look_here(head.config, loaded.layers, shown, lenient=lenient) if request.model_check else Look()
-        if request.dry_run:
-            _dry_run(request, request.dry_run, members, look, shown)
-            return
-        keeper, cluster = StoreKeeper(head.config.cluster), head.config.cluster
-        record = HostRecord(cluster)
-        former = _former(record, loaded, head)
-        run = ClusterRun(
-            *(members, shown, replace(options, look=look), keeper),
-            share=loaded.file.share,
-            keep_head=keep_head,
-            former=former,
-            prune=request.prune,
-        )
-        record.add({member.name: member.address for member in members})
-        local = [member for member in members if member.address.startswith("unix://")]
-        if local:
-            docker_mark(cluster).put()
-        try:
-            outcome = up_all(run)
-            record.remove(*(member.name for member in former if request.prune))
-        finally:
-            for member in local:
-                if member.connected is not None:
-                    unmark(member.connected, cluster)
-    _say(outcome, head, as_json=request.as_json)
+
+
+def _started(run: ClusterRun, record: HostRecord) -> Outcome:
+    """Start the cluster, and note which hosts have it."""
+    from vllmray.cluster.up_all import up_all
+
+    cluster = run.head.config.cluster
+    record.add({member.name: member.address for member in run.members})
+    local = [member for member in run.members if member.address.startswith("unix://")]
+    if local:
+        docker_mark(cluster).put()
+    try:
+        outcome = up_all(run)
+        record.remove(*(member.name for member in run.former if run.prune))
+    finally:
+        for member in local:
+            if member.connected is not None:
+                unmark(member.connected, cluster)
+    return outcome
 
 
 def _dry_run(request: UpRequest, choice: DryRunChoice, members: Sequence[Member], look: Look, report: Reporter) -> None:

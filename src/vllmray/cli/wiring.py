@@ -18,6 +18,7 @@ from vllmray.errors import ConfigError, HostError, InsecureHostError
 if TYPE_CHECKING:
     from vllmray.cli.options import Place
     from vllmray.cluster.lock import Holder
+    from vllmray.config.cluster_file import ClusterFile
     from vllmray.config.models import ClusterConfig, Runtime
     from vllmray.config.settings import Loaded
     from vllmray.hosts.base import Host
@@ -188,24 +189,27 @@ def open_cluster(place: Place) -> Iterator[About]:
     }
     loaded = load(flags, env_file=place.env_file, fields=tuple(flags))
     config, insecure = loaded.config, loaded.config.insecure_docker_tcp
-    address = place.host or loaded.host or head_address(place, config.runtime)
+    address = place.host or loaded.host or (None if config.runtime else head_address(place))
     with open_target(address, config.runtime, having=config.cluster, insecure_tcp=insecure) as target:
         yield About(config.cluster, target.host, target.runtime)
 
 
-def head_address(place: Place, runtime: str | None) -> str | None:
-    """The host with the head in the cluster file; None where options name a runtime or another cluster, or there is no
-    such file.
-    """
+def head_address(place: Place) -> str | None:
+    """The host with the head in the cluster file; None as for file_of."""
+    file = file_of(place)
+    return next((entry.address for entry in file.hosts if entry.role == "head"), None) if file else None
+
+
+def file_of(place: Place) -> ClusterFile | None:
+    """The cluster file with hosts; None where options name a runtime or another cluster, or there is no such file."""
     from vllmray.config.cluster_settings import cluster_file
     from vllmray.config.models import DEFAULT_CLUSTER
 
-    if runtime or place.runtime:
+    if place.runtime:
         return None
     file = cluster_file(place.env_file)
-    if place.cluster and place.cluster != file.settings.get("cluster", DEFAULT_CLUSTER):
-        return None
-    return next((entry.address for entry in file.hosts if entry.role == "head"), None)
+    is_another = place.cluster and place.cluster != file.settings.get("cluster", DEFAULT_CLUSTER)
+    return None if is_another or not file.hosts else file
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from vllmray.output import results
+from vllmray.output import plan_results, results
 from vllmray.version import __version__
 
 if TYPE_CHECKING:
@@ -126,11 +126,11 @@ def up_data(outcome: Outcome, host: str, access: Access | None) -> results.Up:
 
 def plan_data(
     model: Model, hosts: Sequence[HostGpus], layouts: Sequence[Layout], config: ClusterConfig
-) -> results.Layouts:
+) -> plan_results.Layouts:
     """A ranking. What is not known of a model is None, and `kv_cache_unknown` and `weights_unknown` say why."""
     from vllmray.cluster.spec.sizes import engine_of
 
-    return results.Layouts(
+    return plan_results.Layouts(
         model=model.name,
         parameters=None if model.shape.weights_unknown else model.shape.parameters,
         kv_cache_unknown=list(model.shape.kv_unknown),
@@ -138,13 +138,13 @@ def plan_data(
         checkpoint_bytes=model.checkpoint_bytes,
         longest_context=model.longest_context,
         max_model_len=engine_of(config, model).max_model_len,
-        hosts=[results.PlannedHost(host.name, list(host.memory)) for host in hosts],
+        hosts=[plan_results.PlannedHost(host.name, list(host.memory)) for host in hosts],
         layouts=[_layout_data(layout) for layout in layouts],
     )
 
 
-def _layout_data(layout: Layout) -> results.Layout:
-    return results.Layout(
+def _layout_data(layout: Layout) -> plan_results.Layout:
+    return plan_results.Layout(
         tensor_parallel_size=layout.tensor_parallel_size,
         pipeline_parallel_size=layout.pipeline_parallel_size,
         rejected=layout.rejected or None,
@@ -154,7 +154,7 @@ def _layout_data(layout: Layout) -> results.Layout:
         longest_context=layout.longest_context,
         network_bytes_a_token=layout.network_bytes,
         stages=[
-            results.Stage(place.host, stage.layers, stage.weights, stage.overhead, stage.room)
+            plan_results.Stage(place.host, stage.layers, stage.weights, stage.overhead, stage.room)
             for place, stage in zip(layout.places, layout.stages, strict=False)
         ],
     )

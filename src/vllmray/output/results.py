@@ -12,12 +12,14 @@ from typing import ClassVar
 from pydantic import ConfigDict
 
 
-class _Result:
+class Result:
+    """Of a command."""
+
     __pydantic_config__: ClassVar = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
 
 @dataclass(frozen=True)
-class Failure(_Result):
+class Failure(Result):
     """An error, in the place of a result."""
 
     code: int
@@ -32,7 +34,7 @@ class Failure(_Result):
 
 
 @dataclass(frozen=True)
-class Up(_Result):
+class Up(Result):
     """`up`: the node that was started or found."""
 
     cluster: str
@@ -53,7 +55,7 @@ class Up(_Result):
 
 
 @dataclass(frozen=True)
-class Progress(_Result):
+class Progress(Result):
     """`up` of a cluster file's hosts, while it goes on: one event, one line."""
 
     at: float
@@ -68,37 +70,7 @@ class Progress(_Result):
 
 
 @dataclass(frozen=True)
-class HostModel(_Result):
-    """A model on a host."""
-
-    host: str
-    whole: bool
-    """Every file is there, and after `verify` every byte is right."""
-    revision: str
-    """The commit; empty where there is none, or for a folder."""
-    size: int
-    """Bytes."""
-    wrong: list[str]
-
-
-@dataclass(frozen=True)
-class ModelFiles(_Result):
-    """`model pull`, `model ls` and `model verify`."""
-
-    model: str
-    hosts: list[HostModel]
-
-
-@dataclass(frozen=True)
-class RemovedModel(_Result):
-    """`model rm`: the bytes that were removed, by host."""
-
-    model: str
-    removed: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Written(_Result):
+class Written(Result):
     """`init` and `import`: the cluster file that was written."""
 
     file: str
@@ -108,7 +80,7 @@ class Written(_Result):
 
 
 @dataclass(frozen=True)
-class Plan(_Result):
+class Plan(Result):
     """`up --dry-run`: what would be started."""
 
     cluster: str
@@ -119,7 +91,7 @@ class Plan(_Result):
 
 
 @dataclass(frozen=True)
-class Gpus(_Result):
+class Gpus(Result):
     """GPUs of a cluster, counted. Ray's counts may be fractions."""
 
     wanted: int | None
@@ -128,7 +100,7 @@ class Gpus(_Result):
 
 
 @dataclass(frozen=True)
-class GpuMemory(_Result):
+class GpuMemory(Result):
     """A GPU of the host that was asked."""
 
     index: int
@@ -138,7 +110,7 @@ class GpuMemory(_Result):
 
 
 @dataclass(frozen=True)
-class Node(_Result):
+class Node(Result):
     """A Ray node that is alive."""
 
     id: str
@@ -149,7 +121,7 @@ class Node(_Result):
 
 
 @dataclass(frozen=True)
-class Engine(_Result):
+class Engine(Result):
     """The engine's own state."""
 
     phase: str
@@ -160,7 +132,7 @@ class Engine(_Result):
 
 
 @dataclass(frozen=True)
-class Container(_Result):
+class Container(Result):
     """A container of the cluster on the host that was asked."""
 
     name: str
@@ -173,7 +145,7 @@ class Container(_Result):
 
 
 @dataclass(frozen=True)
-class HostStatus(_Result):
+class HostStatus(Result):
     """A host of the cluster file."""
 
     name: str
@@ -188,7 +160,7 @@ class HostStatus(_Result):
 
 
 @dataclass(frozen=True)
-class Status(_Result):
+class Status(Result):
     """`status`: a cluster as seen from one of its hosts."""
 
     cluster: str
@@ -210,7 +182,7 @@ class Status(_Result):
 
 
 @dataclass(frozen=True)
-class Event(_Result):
+class Event(Result):
     """Something that happened."""
 
     at: float
@@ -220,7 +192,7 @@ class Event(_Result):
 
 
 @dataclass(frozen=True)
-class Events(_Result):
+class Events(Result):
     """`events`: oldest first; with --follow one in each envelope."""
 
     cluster: str
@@ -229,59 +201,7 @@ class Events(_Result):
 
 
 @dataclass(frozen=True)
-class PlannedHost(_Result):
-    """A host with the memory of its GPUs."""
-
-    name: str
-    gpus: list[int]
-
-
-@dataclass(frozen=True)
-class Stage(_Result):
-    """A pipeline stage; sizes are of each of its GPUs."""
-
-    host: str
-    layers: int
-    weights: int | None
-    beside: int | None
-    """Overhead: activations, graphs, communication buffers."""
-    room: int | None
-    """What is left for the KV cache."""
-
-
-@dataclass(frozen=True)
-class Layout(_Result):
-    """A pair of parallel sizes, and what it gives."""
-
-    tensor_parallel_size: int
-    pipeline_parallel_size: int
-    rejected: str | None
-    """Why it does not fit; null for one that does."""
-    replicas: int
-    layer_partition: list[int]
-    sequences: int | None
-    longest_context: int | None
-    network_bytes_a_token: float
-    stages: list[Stage]
-
-
-@dataclass(frozen=True)
-class Layouts(_Result):
-    """`plan`: the layouts, the best first."""
-
-    model: str
-    parameters: int | None
-    kv_cache_unknown: list[str]
-    weights_unknown: list[str]
-    checkpoint_bytes: int | None
-    longest_context: int | None
-    max_model_len: int
-    hosts: list[PlannedHost]
-    layouts: list[Layout]
-
-
-@dataclass(frozen=True)
-class Restart(_Result):
+class Restart(Result):
     """`restart`"""
 
     cluster: str
@@ -292,7 +212,7 @@ class Restart(_Result):
 
 
 @dataclass(frozen=True)
-class Down(_Result):
+class Down(Result):
     """`down`"""
 
     cluster: str | None
@@ -302,7 +222,7 @@ class Down(_Result):
 
 
 @dataclass(frozen=True)
-class Logs(_Result):
+class Logs(Result):
     """`logs`: oldest first; with --follow one line in each envelope."""
 
     cluster: str
@@ -311,7 +231,7 @@ class Logs(_Result):
 
 
 @dataclass(frozen=True)
-class Bundle(_Result):
+class Bundle(Result):
     """`logs --bundle`"""
 
     bundle: str
@@ -321,7 +241,7 @@ class Bundle(_Result):
 
 
 @dataclass(frozen=True)
-class Chat(_Result):
+class Chat(Result):
     """`chat PROMPT`"""
 
     model: str
@@ -331,7 +251,7 @@ class Chat(_Result):
 
 
 @dataclass(frozen=True)
-class Key(_Result):
+class Key(Result):
     """`key`"""
 
     cluster: str
@@ -339,7 +259,7 @@ class Key(_Result):
 
 
 @dataclass(frozen=True)
-class Token(_Result):
+class Token(Result):
     """`token`"""
 
     cluster: str
@@ -347,7 +267,7 @@ class Token(_Result):
 
 
 @dataclass(frozen=True)
-class Rotation(_Result):
+class Rotation(Result):
     """`token rotate`"""
 
     cluster: str
@@ -356,14 +276,14 @@ class Rotation(_Result):
 
 
 @dataclass(frozen=True)
-class Dashboard(_Result):
+class Dashboard(Result):
     """`dashboard`"""
 
     url: str
 
 
 @dataclass(frozen=True)
-class Demo(_Result):
+class Demo(Result):
     """`demo`"""
 
     cluster: str
@@ -375,43 +295,7 @@ class Demo(_Result):
 
 
 @dataclass(frozen=True)
-class BuiltImage(_Result):
-    """`image build`"""
-
-    image: str
-
-
-@dataclass(frozen=True)
-class CopiedImage(_Result):
-    """`image copy`"""
-
-    image: str
-    source: str
-    targets: list[str]
-
-
-@dataclass(frozen=True)
-class ImageContents(_Result):
-    """`image inspect`: what an image contains, with versions of Python distributions; null for what it does not."""
-
-    id: str
-    contents: str
-    """A digest of its layers and configuration, the same on every host; empty in the native runtime."""
-    reference: str
-    """Its digest in a registry where it has one, else its id."""
-    entrypoint: list[str]
-    user: str
-    versions: dict[str, str | None]
-    python: str
-    cuda: str | None
-    nccl: str | None
-    nccl_sha256: str | None
-    ray_command: str | None
-    machine: str
-
-
-@dataclass(frozen=True)
-class Versions(_Result):
+class Versions(Result):
     """`version`; docker is the Docker SDK."""
 
     vllmray: str

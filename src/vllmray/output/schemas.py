@@ -6,13 +6,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from vllmray.output import results
+from vllmray.output import plan_results, results, stored_results
 from vllmray.output.envelope import SCHEMA_VERSION
 
 RESULTS = {
     "init": results.Written,
     "import": results.Written,
-    "plan": results.Layouts,
+    "plan": plan_results.Layouts,
     "up": results.Up,
     "up --progress": results.Progress,
     "up --dry-run": results.Plan,
@@ -28,13 +28,13 @@ RESULTS = {
     "key": results.Key,
     "token": results.Token,
     "token rotate": results.Rotation,
-    "model pull": results.ModelFiles,
-    "model ls": results.ModelFiles,
-    "model verify": results.ModelFiles,
-    "model rm": results.RemovedModel,
-    "image inspect": results.ImageContents,
-    "image build": results.BuiltImage,
-    "image copy": results.CopiedImage,
+    "model pull": stored_results.ModelFiles,
+    "model ls": stored_results.ModelFiles,
+    "model verify": stored_results.ModelFiles,
+    "model rm": stored_results.RemovedModel,
+    "image inspect": stored_results.ImageContents,
+    "image build": stored_results.BuiltImage,
+    "image copy": stored_results.CopiedImage,
     "version": results.Versions,
 }
 """The type of each command's result, by the envelope's `command`."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vllmray.cluster.observe.status import ClusterView
     from vllmray.cluster.run import Outcome
     from vllmray.images.facts import ImageFacts
-    from vllmray.output.results import ModelFiles
+    from vllmray.output.stored_results import ModelFiles
 
 
 def local_time(at: float) -> str:

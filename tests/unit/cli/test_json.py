@@ -21,7 +21,7 @@ from vllmray.config.file_schema import NAME, file_schema
 from vllmray.config.settings import state_folder
 from vllmray.errors import HostError, WorkloadError
 from vllmray.images.facts import ImageFacts
-from vllmray.output import results
+from vllmray.output import results, stored_results
 from vllmray.output.envelope import envelope, error_envelope, status_data, up_data
 from vllmray.output.schemas import RESULTS, file_name, schemas
 from vllmray.secrets.store import API_KEY, RAY_TOKEN, SecretStore
@@ -71,7 +71,7 @@ def test_what_up_made_is_what_its_schema_says() -> None:
 
 def test_what_an_image_holds_is_what_its_schema_says() -> None:
     facts = ImageFacts(id="sha256:1", **image_answer())
-    data = checked(envelope("image inspect", results.ImageContents(**asdict(facts))))
+    data = checked(envelope("image inspect", stored_results.ImageContents(**asdict(facts))))
     assert data["versions"]["ray"] == "2.60.0"
 
 
@@ -84,8 +84,8 @@ def test_what_an_image_holds_is_what_its_schema_says() -> None:
         results.Dashboard("http://127.0.0.1:8265"),
         results.Chat("some/model", "Paris.", []),
         results.Rotation("lab", "vllmray up --role worker"),
-        results.BuiltImage("image:1"),
-        results.CopiedImage("image:1", "unix:///s", ["ssh://gpu2"]),
+        stored_results.BuiltImage("image:1"),
+        stored_results.CopiedImage("image:1", "unix:///s", ["ssh://gpu2"]),
     ],
 )
 def test_results_that_take_a_cluster_are_what_their_schemas_say(result: Any) -> None:

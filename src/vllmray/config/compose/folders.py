@@ -31,7 +31,6 @@ VARIABLES = {
 }
 """Of a .env file of that setup, and their names in the cluster file."""
 OF_ITS_OWN = {
-    "RAY_HEAD_IP": "",  # taken for the head's node_ip
     "VLLM_STARTUP_DELAY": "not needed, the engine waits for its GPUs",
 }
 NUMBERS = ("port", "max_model_len", "tensor_parallel_size", "pipeline_parallel_size")
@@ -74,7 +73,7 @@ def draft_of(folders: Sequence[Folder], addresses: Sequence[str]) -> tuple[Draft
     )
     if head_ip:
         head.settings["node_ip"] = head_ip
-    drafts = []
+    drafts, common = [], _common(hosts)
     ordered = [head, *(host for host in hosts if host is not head)]
     given = {host.name: address for host, address in zip(hosts, addresses, strict=False)}
     for host in ordered:
@@ -84,7 +83,6 @@ def draft_of(folders: Sequence[Folder], addresses: Sequence[str]) -> tuple[Draft
                 Problem(host.name, "the host's address is in none of its files", "give --host, one a folder")
             )
         own = {name: host.settings[name] for name in OF_HOSTS if name in host.settings}
-        common = _common(hosts)
         if differs := {name: text for name, text in host.env.items() if name not in common}:
             own["env"] = differs
         drafts.append(DraftHost(str(address), host.role, own, (f"from {host.name}",)))
@@ -94,23 +92,22 @@ def draft_of(folders: Sequence[Folder], addresses: Sequence[str]) -> tuple[Draft
             details="\n".join(map(str, problems)),
             hint="Correct the folders, or write vllmray.toml yourself (docs/cluster-file.md).",
         )
-    return _draft(head, hosts, drafts), [
+    return _draft(head, hosts, drafts, common), [
         f"{host.name}: {line}" for host in hosts for line in dict.fromkeys(host.notices)
     ]
 
 
-def _draft(head: _Host, hosts: Sequence[_Host], drafts: Sequence[DraftHost]) -> Draft:
+def _draft(head: _Host, hosts: Sequence[_Host], drafts: Sequence[DraftHost], common: Mapping[str, str]) -> Draft:
     cluster: dict[str, Any] = {"name": "vllmray"}
     for host in (*hosts, head):
         cluster |= {name: text for name, text in host.settings.items() if name not in (*OF_HOSTS, "head_ip")}
     cluster = {name: int(text) if name in NUMBERS and str(text).isdigit() else text for name, text in cluster.items()}
     if head.vllm_args:
         cluster["vllm_args"] = head.vllm_args
-    variables = _common(hosts)
     return Draft(
         cluster,
         drafts,
-        defaults={"env": variables} if variables else {},
+        defaults={"env": common} if common else {},
         comments=("Made by `vllmray import`. `vllmray up` starts the cluster; secrets go into .env.",),
     )
 
@@ -154,14 +151,16 @@ def _services(folder: Folder, variables: Mapping[str, str]) -> list[Service]:
             raise ConfigError(f"{title}: service {each} is not a table", hint="Check it with: docker compose config")
         services.append(read_service(str(each), _substituted(service, variables, title), _env_files(service, folder)))
     chosen = [service for service in services if service.command.role or service.command.serves]
-    for service in services:
-        if service not in chosen and chosen:
-            chosen[0].notices.append(f"service {service.name}: it runs neither Ray nor vLLM, and is not taken over")
     if not chosen:
         raise ConfigError(
             f"{title}: no service starts Ray or vLLM",
             hint="Where it is in another file (extends, include), merge them first: docker compose config",
         )
+    chosen[0].notices += [
+        f"service {service.name}: it runs neither Ray nor vLLM, and is not taken over"
+        for service in services
+        if service not in chosen
+    ]
     chosen[0].notices += [
         f"{key} in {name}: there is nothing like it in a cluster file"
         for key in document
@@ -233,7 +232,7 @@ def _variable(name: str, text: str, found: _Host) -> None:
             found.settings.setdefault(key, text)
     elif name == "RAY_HEAD_IP":
         found.settings.setdefault("head_ip", text)
-    elif OF_ITS_OWN.get(name):
+    elif name in OF_ITS_OWN:
         found.notices.append(f"{name}: {OF_ITS_OWN[name]}")
     elif name.lower() in LOGINS or why_unfit(name):
         found.notices.append(f"{name}: a secret, or set by vllmray: keep it in .env beside vllmray.toml")

@@ -35,9 +35,20 @@ UNNEEDED = {
     "profiles": "not needed",
     "labels": "vllmray has labels of its own",
     "stop_grace_period": "vllmray waits for Ray's drain",
-    "env_file": "",  # read with the rest
 }
-READ = ("image", "command", "entrypoint", "volumes", "environment", "shm_size", "deploy", "gpus", "build", "extends")
+READ = (
+    "image",
+    "command",
+    "entrypoint",
+    "volumes",
+    "environment",
+    "shm_size",
+    "deploy",
+    "gpus",
+    "build",
+    "extends",
+    "env_file",
+)
 OF_RAY = ("RAY_HEAD_IP", "RAY_ADDRESS", "VLLM_HOST_IP", "NODE_IP", "NVIDIA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_CACHE")
 """Variables whose place vllmray takes itself."""
 
@@ -80,7 +91,7 @@ def read_service(name: str, raw: Mapping[str, Any], more: Mapping[str, str]) -> 
     _volumes(raw.get("volumes"), found)
     _variables({**more, **_environment(raw.get("environment")), **found.command.env}, found)
     for key in raw:
-        if key in READ or UNNEEDED.get(key) == "" or str(key).startswith("x-"):
+        if key in READ or str(key).startswith("x-"):
             continue
         found.notices.append(f"{key}: {UNNEEDED.get(key, 'there is nothing like it in a cluster file')}")
     return found

@@ -301,6 +301,11 @@ def test_no_document_is_a_crash(document: Any, env: str) -> None:
 
     compose = json.dumps({"services": {"a": document}})
     try:
-        drafted(folder("n", env, compose), hosts=("gpu1",))
-    except ConfigError:
-        return
+        found, notices = drafted(folder("n", env, compose), hosts=("gpu1",))
+    except ConfigError as error:
+        refusal = error.message
+    else:
+        refusal = ""
+        assert [host["address"] for host in found["hosts"]] == ["gpu1"]
+        assert all(notice.startswith("n: ") for notice in notices)
+    assert "\n" not in refusal
